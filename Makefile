@@ -1,0 +1,14 @@
+# Thin on purpose: the same on Windows, without make, is `python -m utils run` and `python -m utils test`.
+PYTHON ?= python3
+TASK ?= hands
+PROFILE ?= quick
+
+.PHONY: run test notebooks benchmark
+run:
+	@$(PYTHON) -m utils run --task $(TASK) --profile $(PROFILE) $(if $(FROM),--from "$(FROM)")
+test:
+	@$(PYTHON) -m utils test
+notebooks:  # executes the committed notebooks in place, profile full
+	@$(PYTHON) -m utils notebooks --task $(TASK)
+benchmark:
+	@.venv/bin/python -m benchmarks.training_step

@@ -1,0 +1,15 @@
+"""Everything the notebooks import. One idea a module:
+
+folders        image folders <-> uint8 arrays; what could not be read is returned, never swallowed
+course_data    fills the data folders; `python -m utils.course_data --help`
+runs           profile, seed, device, run folder, hyper-parameters
+checkpoints    atomic save, exact resume, weights as safetensors
+training       the one loop every model shares
+networks       the convolutional building blocks of the models
+dcgan, vae     one model family each: the modules, its loss as one `step`, its `sample`
+fidelity       how close generated images are to real ones, and whether they were memorised
+figures        grids, curves, and the source of an imported object in a notebook's output
+notebooks      executes notebooks; `python -m utils.notebooks --help`
+
+`python -m utils run` and `python -m utils test` make the environment first (see `__main__`).
+"""

@@ -1,0 +1,152 @@
+"""Checkpoints that survive a kill, a full disk and a mix-up; weights as safetensors.
+
+A checkpoint is one file: a line of JSON (configuration, step, SHA-256 of what follows), then
+what `torch.save` wrote. It is written under another name and renamed when it is complete, and it
+is read with `weights_only=True`, so loading one never executes anything.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import pickle
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+KEEP = 2  # the newest, and one before it in case the newest is damaged later
+
+
+class CheckpointMismatch(ValueError):
+    """The checkpoint belongs to another model or configuration."""
+
+
+class CheckpointDamaged(ValueError):
+    """The file is not a complete checkpoint."""
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that at any moment `path` is the old file or the new one, never a part.
+
+    Raises:
+        OSError: the disk is full or not writable; the old file is still whole, no part stays behind.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(part, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise OSError(
+            error.errno, f"could not write '{path}' ({error.strerror}); what was saved before is untouched"
+        ) from error
+
+
+def differences(saved: dict, wanted: dict) -> list[str]:
+    """The settings in which two configurations differ, one readable line each."""
+    return [
+        f"{key}: {saved.get(key, 'absent')} in the file, {wanted.get(key, 'absent')} wanted"
+        for key in sorted(saved.keys() | wanted.keys())
+        if saved.get(key) != wanted.get(key)
+    ]
+
+
+def save(folder: str | Path, step: int, state: dict, config: dict) -> Path:
+    """Save `state` (tensors and plain data) as `folder/step_00001234.ckpt`; keep the last two.
+
+    Raises:
+        OSError: could not be written; earlier checkpoints are untouched.
+    """
+    folder = Path(folder)
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    content = buffer.getvalue()
+    head = {"config": config, "step": step, "sha256": hashlib.sha256(content).hexdigest()}
+    path = folder / f"step_{step:08d}.ckpt"
+    write_atomically(path, json.dumps(head).encode() + b"\n" + content)
+    for old in sorted(folder.glob("step_*.ckpt"))[:-KEEP]:
+        old.unlink()
+    return path
+
+
+def read(path: str | Path) -> tuple[int, dict, dict]:
+    """Read one checkpoint: (step, state, config).
+
+    Raises:
+        CheckpointDamaged: truncated, altered, or not a checkpoint at all.
+    """
+    head, _, content = Path(path).read_bytes().partition(b"\n")
+    try:
+        meta = json.loads(head)
+        if hashlib.sha256(content).hexdigest() != meta["sha256"]:
+            raise ValueError("its check sum is wrong")
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        return meta["step"], state, meta["config"]
+    except (ValueError, KeyError, TypeError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise CheckpointDamaged(f"'{path}' is no complete checkpoint: {error}") from error
+
+
+def latest(folder: str | Path, config: dict, report=print) -> tuple[int, dict] | None:
+    """The newest whole checkpoint of a folder as (step, state), or None where there is none.
+
+    A damaged file is reported, renamed to `*.damaged` and passed over.
+
+    Raises:
+        CheckpointMismatch: it was made by another model or configuration; names the differences.
+    """
+    for path in sorted(Path(folder).glob("step_*.ckpt"), reverse=True):
+        try:
+            step, state, saved = read(path)
+        except CheckpointDamaged as error:
+            aside = path.with_suffix(".damaged")
+            path.replace(aside)
+            report(f"{error}. Set aside as {aside.name}; going on from the one before it.")
+            continue
+        if saved != json.loads(json.dumps(config)):
+            lines = "\n  ".join(differences(saved, json.loads(json.dumps(config))))
+            raise CheckpointMismatch(
+                f"'{path}' belongs to another run:\n  {lines}\n"
+                f"Use another run folder, or delete '{folder}' to start anew."
+            )
+        return step, state
+    return None
+
+
+def export_weights(path: str | Path, module: torch.nn.Module, config: dict, dtype=torch.float16) -> Path:
+    """Write a module's weights and its constructor arguments as safetensors, atomically."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {
+        name: tensor.detach().cpu().to(dtype if tensor.is_floating_point() else tensor.dtype).contiguous()
+        for name, tensor in module.state_dict().items()
+    }
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    save_file(tensors, part, metadata={"class": type(module).__name__, "config": json.dumps(config)})
+    os.replace(part, path)
+    return path
+
+
+def read_weights(path: str | Path) -> tuple[dict, dict[str, torch.Tensor]]:
+    """Read what `export_weights` wrote: (constructor arguments, float32 tensors by name).
+
+    Raises:
+        FileNotFoundError: no such file.
+        CheckpointDamaged: not a safetensors file of this project.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"There are no weights at '{path}'.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            config = json.loads(file.metadata()["config"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointDamaged(f"'{path}' does not hold weights of this project: {error}") from error
+    return config, {k: t.float() if t.is_floating_point() else t for k, t in tensors.items()}

@@ -1,0 +1,342 @@
+"""Fill the data folders with the course's images; `python -m utils.course_data --help`.
+
+In this order, saying which it took: files already there; a folder or archives (`--from`, or found
+beside the project); the public MedNIST archive, from which the course's images were made; else a
+stand-in, hands sampled from the generator whose weights this repository ships.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import re
+import shutil
+import tarfile
+import threading
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+import requests
+from PIL import Image
+from tqdm import tqdm
+
+from utils import folders, runs
+
+FOLDERS = ("real_hands", "VAE_hands", "GAN_hands", "test_hands")
+HELD_OUT = "held_out_hands"  # MedNIST's images 8000-9999, which the course did not hand out
+ARCHIVES = ("hands_cw1.tar.gz", "hands_cw2.tar.gz", "real_hands.zip")  # looked for beside the project
+PLACES = (".", "..", "../shared/data")
+MEDNIST = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/MedNIST.tar.gz"
+MEDNIST_MD5 = "0bc7306e7427e00ad1c5526a6677552d"
+COURSE_COUNT = 8000
+STAND_IN_COUNT = 2000
+STAND_IN_NOTE = "STAND_IN.txt"
+STAND_IN_TEXT = "stand-in: sampled from this project's generator, not a real X-ray"
+WEIGHTS = runs.PROJECT / "weights" / "dcgan_hands.safetensors"
+PATIENCE = 5  # seconds that a silent network is waited for
+LARGEST_FILE = 50_000_000  # bytes; no image of the course comes near it
+LARGEST_COUNT = 200_000  # files in an archive; MedNIST holds about 59,000
+
+
+class UnsafeArchive(ValueError):
+    """The archive holds something that must not be extracted."""
+
+
+class DownloadFailed(OSError):
+    """The public archive could not be fetched, or is not the one expected."""
+
+
+class Member(NamedTuple):
+    """One file of an archive: its path inside and its bytes."""
+
+    path: PurePosixPath
+    content: bytes
+
+
+def _check(name: str, size: int, regular: bool, archive: Path) -> PurePosixPath:
+    path = PurePosixPath(name.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", name):
+        raise UnsafeArchive(f"'{archive}' was refused: its member '{name}' points outside the folder.")
+    if not regular:
+        raise UnsafeArchive(f"'{archive}' was refused: its member '{name}' is a link or a device.")
+    if size > LARGEST_FILE:
+        raise UnsafeArchive(f"'{archive}' was refused: its member '{name}' has {size / 1e6:.0f} MB.")
+    return path
+
+
+def members(archive: Path) -> Iterator[Member]:
+    """The files of a .tar.gz or .zip archive, once all of its names have been found harmless.
+
+    Raises:
+        UnsafeArchive: a member's path leaves the folder, is a link or device, or is far too large.
+        ValueError: not a readable archive.
+    """
+    try:
+        if zipfile.is_zipfile(archive):
+            with zipfile.ZipFile(archive) as file:
+                infos = [i for i in file.infolist() if not i.is_dir()]
+                paths = [_check(i.filename, i.file_size, True, archive) for i in infos]
+                _check_count(paths, archive)
+                for path, info in zip(paths, infos):
+                    yield Member(path, file.read(info))
+            return
+        with tarfile.open(archive) as file:
+            infos = [i for i in file.getmembers() if not i.isdir()]
+            paths = [_check(i.name, i.size, i.isfile(), archive) for i in infos]
+            _check_count(paths, archive)
+            for path, info in zip(paths, infos):
+                yield Member(path, file.extractfile(info).read())
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
+        raise ValueError(f"'{archive}' is not a complete .tar.gz or .zip archive: {error}") from error
+
+
+def _check_count(paths: list, archive: Path) -> None:
+    if len(paths) > LARGEST_COUNT:
+        raise UnsafeArchive(f"'{archive}' was refused: it holds {len(paths)} files.")
+
+
+def _images(folder: Path) -> list[Path]:
+    return [p for p in folder.glob("*.jp*g") if not p.name.startswith(("username_", "stand_in_"))]
+
+
+def _target(path: PurePosixPath, root: Path, skip_reals: bool) -> Path | None:
+    """Where a course file belongs: its parent folder's name decides; None if it is no course file."""
+    parent = path.parent.name
+    if parent not in FOLDERS or path.suffix.lower() not in (".jpeg", ".jpg"):
+        return None
+    if parent == "real_hands" and skip_reals:
+        return None
+    return root / parent / path.name
+
+
+def _clear_stand_in(root: Path) -> None:
+    for path in (root / "real_hands").glob("stand_in_*.jpeg"):
+        path.unlink()
+    (root / "real_hands" / STAND_IN_NOTE).unlink(missing_ok=True)
+
+
+def from_path(source: Path, root: Path) -> dict[str, int]:
+    """Copy the course's images from a folder or archive; returns how many went into which folder.
+
+    The 500 `real_hands` of coursework 2 are images of coursework 1 as well; they are left out
+    where coursework 1's are there already.
+
+    Raises:
+        FileNotFoundError: no such path.
+        ValueError: no archive, or nothing of the course in it.
+    """
+    if not source.exists():
+        raise FileNotFoundError(f"There is no '{source}'. --from wants a folder or archive with the course's images.")
+    archives = [source]
+    if source.is_dir():
+        archives = sorted([*source.glob("*.tar.gz"), *source.glob("*.tgz"), *source.glob("*.zip")])
+    counts: dict[str, int] = {}
+    for archive in archives:
+        has_reals = len(_images(root / "real_hands")) > 500
+        for path, content in members(archive):
+            target = _target(path, root, has_reals)
+            if target:
+                target.write_bytes(content)
+                counts[target.parent.name] = counts.get(target.parent.name, 0) + 1
+    if source.is_dir():
+        for name in FOLDERS:
+            if (source / name).resolve() == (root / name).resolve():
+                continue
+            for path in sorted((source / name).glob("*.jp*g")):
+                if path.is_file() and not path.is_symlink():
+                    shutil.copyfile(path, root / name / path.name)
+                    counts[name] = counts.get(name, 0) + 1
+    if not counts:
+        raise ValueError(
+            f"'{source}' holds none of the course's images. Wanted: a folder or archive with real_hands/*.jpeg "
+            "(and VAE_hands, GAN_hands, test_hands for coursework 2)."
+        )
+    if "real_hands" in counts:
+        _clear_stand_in(root)
+    return counts
+
+
+def _first_answer(url: str, have: int) -> requests.Response:
+    """The server's answer within PATIENCE seconds, name look-up included (it has no limit of its own)."""
+    result: dict = {}
+
+    def ask() -> None:
+        try:
+            headers = {"Range": f"bytes={have}-"} if have else {}
+            result["answer"] = requests.get(url, headers=headers, stream=True, timeout=PATIENCE)
+        except requests.RequestException as error:
+            result["error"] = error
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(PATIENCE + 1)
+    if "answer" in result:
+        return result["answer"]
+    reason = type(result["error"]).__name__ if "error" in result else f"no answer within {PATIENCE} s"
+    raise DownloadFailed(f"the network gave no MedNIST archive ({reason})")
+
+
+def download(url: str, path: Path, md5: str) -> Path:
+    """Download a file, going on where an earlier try broke off, and compare its check sum.
+
+    Raises:
+        DownloadFailed: no network, it broke off (what came is kept for the next try), or the
+            check sum is wrong (what came is deleted).
+    """
+    if not path.is_file():
+        part = path.with_name(path.name + ".part")
+        part.parent.mkdir(parents=True, exist_ok=True)
+        have = part.stat().st_size if part.is_file() else 0
+        with _first_answer(url, have) as answer:
+            if answer.status_code not in (200, 206, 416):
+                raise DownloadFailed(f"the server answered {answer.status_code} for {url}")
+            have = have if answer.status_code == 206 else 0 if answer.status_code == 200 else have
+            total = have + int(answer.headers.get("Content-Length", 0))
+            if answer.status_code != 416:  # 416: the part is the whole file already
+                try:
+                    with (
+                        open(part, "ab" if have else "wb") as file,
+                        tqdm(total=total, initial=have, unit="B", unit_scale=True, desc=path.name) as bar,
+                    ):
+                        for block in answer.iter_content(1 << 16):
+                            file.write(block)
+                            bar.update(len(block))
+                except requests.RequestException as error:
+                    raise DownloadFailed(
+                        f"the download broke off ({type(error).__name__}); run it again to go on from there"
+                    ) from error
+                if part.stat().st_size < total:
+                    raise DownloadFailed("the download broke off; run it again to go on from there")
+        part.replace(path)
+    found = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+    if found != md5:
+        path.unlink()
+        raise DownloadFailed(f"the archive from {url} has the MD5 {found} instead of {md5}; it was deleted")
+    return path
+
+
+def course_jpeg(mednist: bytes) -> bytes:
+    """The course's 32x32 JPEG of a 64x64 MedNIST image: bicubic, quality 75; pixel for pixel."""
+    small = Image.open(io.BytesIO(mednist)).resize((32, 32), Image.Resampling.BICUBIC)
+    out = io.BytesIO()
+    small.save(out, "JPEG", quality=folders.JPEG_QUALITY)
+    return out.getvalue()
+
+
+def from_mednist(archive: Path, root: Path) -> int:
+    """Rebuild `real_hands/000000.jpeg` ... from MedNIST's Hand class; the images that the course
+    did not hand out go to `held_out_hands/`. Returns how many were made.
+
+    Raises:
+        UnsafeArchive: see `members`.
+        ValueError: no archive, or no Hand images in it.
+    """
+    (root / HELD_OUT).mkdir(exist_ok=True)
+    made = 0
+    for path, content in members(archive):
+        if path.parent.name == "Hand" and re.fullmatch(r"\d{6}\.jpeg", path.name):
+            folder = "real_hands" if int(path.stem) < COURSE_COUNT else HELD_OUT
+            (root / folder / path.name).write_bytes(course_jpeg(content))
+            made += 1
+    if not made:
+        raise ValueError(f"'{archive}' holds no Hand/*.jpeg; is it MedNIST?")
+    _clear_stand_in(root)
+    return made
+
+
+def stand_in(root: Path, count: int = STAND_IN_COUNT) -> None:
+    """Write sampled hands, labelled in every JPEG and in a note, so that everything can be tried."""
+    from utils.dcgan import DCGAN  # here, because the other sources work without torch
+
+    images = folders.to_uint8(DCGAN.from_weights(WEIGHTS).sample(count, seed=0))
+    folders.write_jpegs(images, root / "real_hands", "stand_in", count, replace=True, comment=STAND_IN_TEXT)
+    note = f"{STAND_IN_TEXT}.\nReplace it with: python -m utils.course_data --from PATH\n"
+    (root / "real_hands" / STAND_IN_NOTE).write_text(note)
+
+
+def origin(root: Path = runs.PROJECT) -> str:
+    """One line that says what `real_hands` holds; every notebook prints it."""
+    count = len(_images(root / "real_hands"))
+    if count:
+        return f"{count} of the course's images in real_hands/"
+    if (root / "real_hands" / STAND_IN_NOTE).is_file():
+        return "STAND-IN DATA, NOT A RESULT: real_hands/ holds hands sampled from this project's own generator"
+    return "real_hands/ is empty"
+
+
+def obtain(root: Path = runs.PROJECT, source: Path | None = None, network: bool = True, report=print) -> str:
+    """Fill the data folders from the first source that works; returns `origin(root)`.
+
+    Raises:
+        FileNotFoundError, ValueError: `source` was given and is unusable (nothing else is tried).
+    """
+    for name in FOLDERS:
+        (root / name).mkdir(exist_ok=True)
+    if source:
+        report(f"from {source}: {from_path(source, root)}")
+        return origin(root)
+    found = [root / place / name for place in PLACES for name in ARCHIVES if (root / place / name).is_file()]
+    have_reals, have_test = bool(_images(root / "real_hands")), bool(_images(root / "test_hands"))
+    for archive in found:
+        if have_test if "cw2" in archive.name else have_reals:
+            continue
+        report(f"from {archive.name}, found in {archive.parent.resolve().name}/: {from_path(archive, root)}")
+        have_reals, have_test = bool(_images(root / "real_hands")), bool(_images(root / "test_hands"))
+    if have_reals:
+        report(f"real_hands: {origin(root)}")
+        return origin(root)
+    if network:
+        try:
+            archive = download(MEDNIST, root / "runs" / "MedNIST.tar.gz", MEDNIST_MD5)
+            report(f"from MedNIST: {from_mednist(archive, root)} images rebuilt")
+            return origin(root)
+        except (DownloadFailed, ValueError) as error:
+            report(f"MedNIST: {error}.")
+    if not (root / "real_hands" / STAND_IN_NOTE).is_file():
+        stand_in(root)
+    report(origin(root))
+    return origin(root)
+
+
+class Hands(NamedTuple):
+    """The hands, split: uint8 (N, 1, 32, 32) each; no image is in two of them."""
+
+    train: np.ndarray
+    held_out: np.ndarray
+    skipped: list[folders.Skipped]
+    origin: str
+
+
+def load_hands(held_out: int = 2000, seed: int = 0, root: Path = runs.PROJECT) -> Hands:
+    """Read `real_hands` without its duplicates and keep a random part out of training.
+
+    Args:
+        held_out: how many images are kept out (at most a quarter of all).
+        seed: of the split; the same at every call, in every notebook.
+
+    Raises:
+        FileNotFoundError, ValueError: the folder is missing or holds no usable image.
+    """
+    found = folders.drop_duplicates(folders.read(root / "real_hands", pattern="*.jp*g"))
+    order = np.random.default_rng(seed).permutation(len(found.names))
+    cut = min(held_out, len(order) // 4)
+    return Hands(found.images[order[cut:]], found.images[order[:cut]], found.skipped, origin(root))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m utils.course_data", description=__doc__)
+    parser.add_argument("--from", dest="source", type=Path, help="a folder or an archive (.tar.gz, .zip) to copy from")
+    parser.add_argument("--no-network", action="store_true", help="do not try to download MedNIST")
+    options = parser.parse_args()
+    try:
+        obtain(source=options.source, network=not options.no_network)
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,257 @@
+"""A convolutional GAN for small images and few of them.
+
+Goodfellow et al. (2014) with the networks of Radford et al. (2016) and what has proved itself since:
+differentiable augmentation of all that the discriminator sees (Zhao et al. 2020), noise inputs in
+the generator (Karras et al. 2019) and, by the training loop, an average of the generator's weights.
+Two things are less usual, and measured in the hypertune notebook:
+
+1. A warm start: the generator begins as the decoder of a trained VAE and its latents come from that
+   VAE's prior. The likelihood has then seen to it that every kind of hand is made; the adversary
+   only has to sharpen (compare Larsen et al. 2016, who train the two together).
+2. The discriminator sees generated images as the JPEGs they will be saved as. Real images *are*
+   decoded JPEGs; without this step their quantisation alone gives the generator away.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+
+from utils import checkpoints
+from utils.latent_flow import LatentFlow
+from utils.networks import Upsampler, halvings
+from utils.vae import VAE, cosine_matrix
+
+
+class Discriminator(nn.Module):
+    """Image (N, channels, H, W) in [-1, 1] to logits (N,); above 0 means real.
+
+    Strided convolutions as in DCGAN. Batch normalisation compares an image with its batch, so every
+    batch must hold real and generated images in equal numbers (`DCGAN.judge` sees to it).
+    """
+
+    def __init__(self, size: tuple[int, int], channels: int, base: int):
+        super().__init__()
+        levels = halvings(size)
+        layers: list[nn.Module] = [nn.Conv2d(channels, base, 3, padding=1), nn.LeakyReLU(0.2)]
+        for level in range(levels):
+            inputs, outputs = base * 2**level, base * 2 ** (level + 1)
+            layers.append(nn.Conv2d(inputs, outputs, 4, stride=2, padding=1, bias=False))
+            layers += [nn.BatchNorm2d(outputs), nn.LeakyReLU(0.2)]
+        flat = base * 2**levels * (size[0] >> levels) * (size[1] >> levels)
+        self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(flat, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers(images).squeeze(1)
+
+
+def augment(images: Tensor, brightness: float = 0.5, contrast: float = 0.6, shift: float = 0.125) -> Tensor:
+    """Differentiable augmentation (Zhao et al. 2020) of images (N, C, H, W): each its own brightness,
+    contrast and translation. No mirroring: all hands are left hands, and a mirrored one is not real.
+
+    Args:
+        brightness, contrast: widths of the intervals around 0 and 1 that are drawn from.
+        shift: largest translation, as a share of the image's side; zeros move in.
+    """
+    count, device = len(images), images.device
+
+    def draw(width: float) -> Tensor:
+        return (torch.rand(count, 1, 1, 1, device=device) - 0.5) * width
+
+    images = images + draw(brightness)
+    mean = images.mean((1, 2, 3), keepdim=True)
+    images = (images - mean) * (1 + draw(contrast)) + mean
+    height, width = images.shape[2:]
+    reach = (int(height * shift), int(width * shift))
+    padded = F.pad(images, (reach[1], reach[1], reach[0], reach[0]))
+    rows = torch.arange(height, device=device) + torch.randint(2 * reach[0] + 1, (count, 1), device=device)
+    columns = torch.arange(width, device=device) + torch.randint(2 * reach[1] + 1, (count, 1), device=device)
+    each = torch.arange(count, device=device)
+    return padded.permute(0, 2, 3, 1)[each[:, None, None], rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def jpeg_table(quality: int) -> Tensor:
+    """Quantisation steps (8, 8) that Pillow uses for grey JPEGs of a quality, by frequency."""
+    buffer = io.BytesIO()
+    Image.new("L", (8, 8)).save(buffer, "JPEG", quality=quality)
+    return torch.tensor(Image.open(buffer).quantization[0], dtype=torch.float32).view(8, 8)
+
+
+def as_jpeg(images: Tensor, table: Tensor) -> Tensor:
+    """Grey images (N, 1, H, W) in [-1, 1] as saving them as JPEG changes them.
+
+    Rounds the cosine coefficients of each 8 x 8 block, as JPEG does (ITU T.81, 1992). Rounding has
+    no useful gradient, so the gradient passes as if nothing had been done (Bengio et al. 2013).
+    """
+    height, width = images.shape[2:]
+    transform = cosine_matrix(8).to(images.device)
+    with torch.no_grad():
+        grey = images.float().clamp(-1, 1) * 127.5 - 0.5  # JPEG's zero is grey level 128
+        grey = F.pad(grey, (0, -width % 8, 0, -height % 8), mode="replicate")
+        blocks = grey.unfold(2, 8, 8).unfold(3, 8, 8)  # (N, 1, rows, columns, 8, 8)
+        coefficients = ((transform @ blocks @ transform.T) / table).round() * table
+        blocks = (transform.T @ coefficients @ transform).round()
+        saved = blocks.permute(0, 1, 2, 4, 3, 5).reshape(grey.shape)[:, :, :height, :width]
+        saved = ((saved + 0.5) / 127.5).clamp(-1, 1)
+    return images + (saved - images).detach()
+
+
+class DCGAN(nn.Module):
+    """Generator, discriminator and the distribution of the latents.
+
+    Latents are standard normal, or after `start_from` those of a VAE's prior.
+
+    Args:
+        size: (height, width) in pixels, each divisible by 4.
+        channels: of an image.
+        latent_dim: length of a latent.
+        base: channels of the generator's largest hidden map.
+        discriminator_base: the same for the discriminator.
+        lr_generator, lr_discriminator: Adam's learning rates.
+        jpeg_quality: of the files the images will be saved as; None for data that is not JPEG.
+    """
+
+    averaged = ("generator",)
+    BANK = 20_000  # latents of the prior that training draws from, made once because a draw is slow
+
+    def __init__(
+        self,
+        size: tuple[int, int] = (32, 32),
+        channels: int = 1,
+        latent_dim: int = 64,
+        base: int = 32,
+        discriminator_base: int = 32,
+        lr_generator: float = 1e-4,
+        lr_discriminator: float = 5e-4,
+        jpeg_quality: int | None = None,
+    ):
+        super().__init__()
+        if jpeg_quality and channels != 1:
+            raise ValueError("jpeg_quality is for grey images; colour JPEGs are quantised differently")
+        self.config = {
+            "size": list(size), "channels": channels, "latent_dim": latent_dim, "base": base,
+            "discriminator_base": discriminator_base, "lr_generator": lr_generator,
+            "lr_discriminator": lr_discriminator, "jpeg_quality": jpeg_quality,
+        }  # fmt: skip
+        self.rates = {"generator": lr_generator, "discriminator": lr_discriminator}
+        self.generator = Upsampler(size, channels, latent_dim, base, noise=True)
+        self.discriminator = Discriminator(size, channels, discriminator_base)
+        self.prior: LatentFlow | None = None
+        self.bank: Tensor | None = None
+        self.table = jpeg_table(jpeg_quality) if jpeg_quality else None
+
+    def start_from(self, vae: VAE) -> None:
+        """Begin with a trained VAE's decoder as the generator, and take its prior for the latents.
+
+        Raises:
+            ValueError: the two differ in size, channels, latent_dim or base.
+        """
+        names = ("size", "channels", "latent_dim", "base")
+        found = checkpoints.differences({n: vae.config[n] for n in names}, {n: self.config[n] for n in names})
+        if found:
+            raise ValueError(f"the VAE does not fit this GAN: {'; '.join(found)}")
+        self.generator.copy_from(vae.decoder)
+        self.prior = copy.deepcopy(vae.prior).requires_grad_(False)
+        self.bank = self.prior.sample(self.BANK, seed=1)
+
+    def draw_latents(self, count: int, device: torch.device) -> Tensor:
+        """Latents (count, latent_dim) for a training step, from the global random state."""
+        if self.bank is None:
+            return torch.randn(count, self.config["latent_dim"], device=device)
+        return self.bank[torch.randint(len(self.bank), (count,))].to(device)
+
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        return {
+            name: torch.optim.Adam(getattr(self, name).parameters(), rate, betas=(0.0, 0.99))
+            for name, rate in self.rates.items()
+        }
+
+    def generate(self, count: int, device: torch.device) -> Tensor:
+        """Images (count, C, H, W) as the discriminator gets to see them, with gradients."""
+        images = self.generator(self.draw_latents(count, device)).float()
+        return as_jpeg(images, self.table.to(device)) if self.table is not None else images
+
+    def judge(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+        """The discriminator's logits (N,) and (N,) for a mixed batch, augmented."""
+        mixed = augment(torch.cat([real, fake]))
+        return self.discriminator(mixed).float().chunk(2)
+
+    def step(self, images: Tensor, update) -> dict[str, Tensor]:
+        """One update of each network on images (N, C, H, W) in [-1, 1].
+
+        The non-saturating logistic losses of Goodfellow et al. (2014): `discriminator` is 1.39 when
+        it cannot tell the two kinds apart, `generator` then 0.69. Returned beside them: the mean
+        probability of being real that the discriminator gives to `real` and to `generated` images.
+        """
+        count, device = len(images), images.device
+        with torch.no_grad():
+            fakes = self.generate(count, device)
+        real, fake = self.judge(images, fakes)
+        loss_d = F.softplus(-real).mean() + F.softplus(fake).mean()
+        update("discriminator", loss_d)
+
+        self.discriminator.requires_grad_(False)  # spares its weights' gradients in the generator's step
+        _, judged = self.judge(images, self.generate(count, device))
+        loss_g = F.softplus(-judged).mean()
+        update("generator", loss_g)
+        self.discriminator.requires_grad_(True)
+        return {
+            "discriminator": loss_d,
+            "generator": loss_g,
+            "real": real.sigmoid().mean(),
+            "generated": fake.sigmoid().mean(),
+        }
+
+    def sample_latents(self, count: int, seed: int = 0) -> Tensor:
+        """Latents (count, latent_dim), the same for the same seed."""
+        if self.prior is not None:
+            return self.prior.sample(count, seed)
+        return torch.randn(count, self.config["latent_dim"], generator=torch.Generator().manual_seed(seed))
+
+    def sample(self, count: int, seed: int = 0) -> Tensor:
+        """New images (count, C, H, W) in [-1, 1], the same for the same seed."""
+        return self.decode(self.sample_latents(count, seed), seed)
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor, seed: int = 0) -> Tensor:
+        """Latents (N, latent_dim) to images (N, C, H, W) in [-1, 1], on the CPU; `seed` is that of the
+        generator's noise inputs."""
+        self.eval()
+        device = next(self.generator.parameters()).device
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return torch.cat([self.generator(z.to(device)).float().clamp(-1, 1).cpu() for z in latents.split(500)])
+
+    def export(self, path: str | Path) -> Path:
+        """Save what sampling needs, generator and prior, as safetensors in float16."""
+        parts = nn.ModuleDict({"generator": self.generator})
+        config = {"model": self.config}
+        if self.prior is not None:
+            parts["prior"] = self.prior
+            config["prior"] = self.prior.config
+        return checkpoints.export_weights(path, parts, config)
+
+    @classmethod
+    def from_weights(cls, path: str | Path) -> DCGAN:
+        """A model for sampling from what `export` wrote.
+
+        Raises:
+            FileNotFoundError: no such file.
+            CheckpointDamaged: not weights of this class.
+        """
+        config, tensors = checkpoints.read_weights(path)
+        try:
+            model = cls(**config["model"])
+            parts = nn.ModuleDict({"generator": model.generator})
+            if "prior" in config:
+                model.prior = parts["prior"] = LatentFlow(**config["prior"])
+            parts.load_state_dict(tensors)
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise checkpoints.CheckpointDamaged(f"'{path}' holds no DCGAN of this project: {error}") from error
+        return model.eval()

@@ -1,0 +1,247 @@
+"""How close generated images are to real ones, and whether they were memorised.
+
+Nothing is downloaded: the features are fixed functions of the pixels. Images are uint8
+(N, 1, H, W) in [0, 255] throughout, as read back from the JPEGs, so what is measured is what is
+handed in. Every distance depends on the number of images; compare it with `floor`'s, not with zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor, nn
+from torchmetrics.image.fid import FrechetInceptionDistance
+from torchmetrics.image.kid import KernelInceptionDistance
+
+from utils.folders import to_float
+
+COMPONENTS = 64  # principal components of the pixels: 97 % of the variance of the hands
+NEIGHBOURS = 5  # k of precision and recall (Kynkaanniemi et al. 2019 use 3 on 50,000 images)
+
+
+class PixelComponents(nn.Module):
+    """Leading principal components of the pixels: sees pose, shape and exposure, not texture.
+
+    Args:
+        reference: uint8 (N, 1, H, W), real images that the axes are fitted to.
+        components: number of axes.
+    """
+
+    def __init__(self, reference: np.ndarray, components: int = COMPONENTS):
+        super().__init__()
+        flat = to_float(reference).flatten(1).double()
+        self.register_buffer("mean", flat.mean(0))
+        _, _, axes = torch.linalg.svd(flat - self.mean, full_matrices=False)
+        self.register_buffer("axes", axes[:components].T.contiguous())
+        self.num_features = self.axes.shape[1]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """uint8 (N, 1, H, W) to float32 (N, components), in units of pixels in [-1, 1]."""
+        flat = images.flatten(1).double() / 127.5 - 1
+        return ((flat - self.mean) @ self.axes).float()
+
+
+class Texture(nn.Module):
+    """Energy of fine detail, in place: oriented band-pass filters, rectified, pooled on a grid.
+
+    First-order scattering coefficients (Bruna & Mallat 2013) from Gabor filters: 3 wavelengths x 4
+    orientations, their modulus averaged over a 4 x 4 grid. Blur, checkerboards and noise move them;
+    a shift by a pixel hardly does.
+    """
+
+    WAVELENGTHS = (2.5, 4.0, 6.5)  # pixels
+    ORIENTATIONS = 4
+    GRID = 4
+
+    def __init__(self):
+        super().__init__()
+        radius = torch.arange(-5.0, 6.0)
+        y, x = torch.meshgrid(radius, radius, indexing="ij")
+        filters = []
+        for wavelength in self.WAVELENGTHS:
+            for k in range(self.ORIENTATIONS):
+                angle = torch.tensor(k * torch.pi / self.ORIENTATIONS)
+                phase = 2 * torch.pi * (x * torch.cos(angle) + y * torch.sin(angle)) / wavelength
+                window = torch.exp(-(x**2 + y**2) / (0.5 * wavelength**2))
+                for wave in (torch.cos(phase), torch.sin(phase)):
+                    wave = wave * window
+                    wave = wave - window * wave.sum() / window.sum()  # blind to brightness
+                    filters.append(wave / wave.norm())
+        self.register_buffer("filters", torch.stack(filters)[:, None])
+        self.num_features = len(filters) // 2 * self.GRID**2
+
+    def forward(self, images: Tensor) -> Tensor:
+        """uint8 (N, 1, H, W) to float32 (N, 192): log energies."""
+        padded = F.pad(images.float() / 127.5 - 1, (5, 5, 5, 5), mode="reflect")
+        responses = F.conv2d(padded, self.filters)
+        modulus = (responses[:, 0::2] ** 2 + responses[:, 1::2] ** 2 + 1e-8).sqrt()
+        return torch.log(F.adaptive_avg_pool2d(modulus, self.GRID) + 1e-2).flatten(1)
+
+
+def features(space: nn.Module, images: np.ndarray) -> np.ndarray:
+    """Features float32 (N, D) of uint8 images (N, 1, H, W) in a feature space."""
+    with torch.no_grad():
+        return torch.cat([space(batch) for batch in torch.from_numpy(images).split(1000)]).numpy()
+
+
+def frechet_distance(space: nn.Module, real: np.ndarray, fake: np.ndarray) -> float:
+    """Frechet distance between Gaussians fitted to the features (Heusel et al. 2017); 0 is best.
+
+    Biased upwards by the number of images: 300 real images do not score 0.
+    """
+    metric = FrechetInceptionDistance(feature=space, normalize=True)
+    metric.update(torch.from_numpy(real), real=True)
+    metric.update(torch.from_numpy(fake), real=False)
+    return float(metric.compute())
+
+
+def kernel_distance(space: nn.Module, real: np.ndarray, fake: np.ndarray, subsets: int = 50) -> float:
+    """Squared maximum mean discrepancy, polynomial kernel (Binkowski et al. 2018), unbiased: real
+    images score 0 on average whatever their number. Features are scaled to unit variance first."""
+    scale = torch.from_numpy(features(space, real).std(0).clip(1e-6))
+
+    class Scaled(nn.Module):
+        num_features = space.num_features
+
+        def forward(self, images: Tensor) -> Tensor:
+            return space(images) / scale
+
+    size = min(len(real), len(fake))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # the metric draws its subsets from the global random state
+        metric = KernelInceptionDistance(feature=Scaled(), subsets=subsets, subset_size=size, normalize=True)
+        metric.update(torch.from_numpy(real), real=True)
+        metric.update(torch.from_numpy(fake), real=False)
+        return float(metric.compute()[0])
+
+
+def precision_recall(
+    space: nn.Module, real: np.ndarray, fake: np.ndarray, neighbours: int = NEIGHBOURS
+) -> tuple[float, float]:
+    """Share of fakes inside the reals' manifold, and of reals inside the fakes' (in [0, 1]).
+
+    A manifold is the union of balls that reach to each image's k-th neighbour of its own kind
+    (Kynkaanniemi et al. 2019). As many reals as fakes are used, so that both radii compare.
+    """
+    a, b = (torch.from_numpy(features(space, x)) for x in (real[: len(fake)], fake))
+    radius_a = torch.cdist(a, a).kthvalue(neighbours + 1, dim=1).values
+    radius_b = torch.cdist(b, b).kthvalue(neighbours + 1, dim=1).values
+    between = torch.cdist(a, b)
+    precision = (between <= radius_a[:, None]).any(0).float().mean()
+    recall = (between <= radius_b[None, :]).any(1).float().mean()
+    return float(precision), float(recall)
+
+
+def two_sample_accuracy(
+    spaces: list[nn.Module], real: np.ndarray, fake: np.ndarray, seed: int = 0
+) -> tuple[float, float]:
+    """Classifier two-sample test (Lopez-Paz & Oquab 2017): cross-validated accuracy of telling
+    real from fake, mean and standard error over 10 folds; 0.5 is indistinguishable.
+
+    A logistic regression on the standardised features of all spaces; as many reals as fakes.
+    """
+    size = min(len(real), len(fake))
+    x = np.concatenate([np.concatenate([features(s, i[:size]) for s in spaces], 1) for i in (real, fake)])
+    y = np.repeat([0, 1], size)
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=2000))
+    scores = cross_val_score(model, x, y, cv=StratifiedKFold(10, shuffle=True, random_state=seed))
+    return float(scores.mean()), float(scores.std(ddof=1) / np.sqrt(len(scores)))
+
+
+def nearest(images: np.ndarray, training: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distance to, and index of, each image's nearest training image: two arrays (N,).
+
+    The distance is the root mean square difference in grey levels, in [0, 255]; a copy has 0, and
+    a copy saved as JPEG about 1.
+    """
+    a, b = (torch.from_numpy(x).flatten(1).float() for x in (images, training))
+    best = [torch.cdist(chunk, b).min(1) for chunk in a.split(500)]
+    distance = torch.cat([m.values for m in best]) / a.shape[1] ** 0.5
+    return distance.numpy(), torch.cat([m.indices for m in best]).numpy()
+
+
+def memorised(images: np.ndarray, training: np.ndarray, held_out: np.ndarray) -> dict[str, float]:
+    """Are samples nearer to the training images than unseen real images are?
+
+    Returns:
+        `nearest`: median distance to the nearest training image, in grey levels; `nearest_held_out`:
+        the same for real images never trained on; `copies`: how many samples are nearer than the
+        nearest of all held-out images.
+    """
+    own, _ = nearest(images, training)
+    others, _ = nearest(held_out, training)
+    return {
+        "nearest": float(np.median(own)),
+        "nearest_held_out": float(np.median(others)),
+        "copies": int((own < others.min()).sum()),
+    }
+
+
+class Detector(nn.Module):
+    """Small convolutional network that tells real from generated; sees pixels and their Laplacian."""
+
+    def __init__(self, channels: int = 32):
+        super().__init__()
+
+        def block(inputs: int, outputs: int) -> list[nn.Module]:
+            return [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
+
+        c = channels
+        self.net = nn.Sequential(
+            *block(2, c), *block(c, c), nn.MaxPool2d(2),
+            *block(c, 2 * c), *block(2 * c, 2 * c), nn.MaxPool2d(2),
+            *block(2 * c, 4 * c), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.3), nn.Linear(4 * c, 1),
+        )  # fmt: skip
+        laplacian = torch.tensor([[-1.0, 2, -1], [2, -4, 2], [-1, 2, -1]]) / 4
+        self.register_buffer("laplacian", laplacian[None, None])
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Float (N, 1, H, W) in [-1, 1] to logits (N,); above 0 means real."""
+        detail = F.conv2d(images, self.laplacian.to(images.dtype), padding=1)
+        return self.net(torch.cat([images, detail], 1)).squeeze(1)
+
+
+def train_detector(
+    real: np.ndarray, fake: np.ndarray, steps: int = 600, seed: int = 0, precision: Callable | None = None
+) -> Detector:
+    """Train a `Detector` from random weights on balanced batches of 64 + 64, flipped and shifted.
+
+    Args:
+        real, fake: uint8 (N, 1, H, W); their numbers may differ.
+        precision: a context such as `accelerator.autocast` to compute in.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Detector().to(memory_format=torch.channels_last)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-2)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
+        sides = [to_float(real), to_float(fake)]
+        target = torch.cat([torch.full((64,), 0.97), torch.full((64,), 0.03)])
+        for _ in range(steps):
+            batch = torch.cat([side[torch.randint(len(side), (64,))] for side in sides])
+            if torch.rand(()) < 0.5:
+                batch = batch.flip(-1)
+            top, left = torch.randint(0, 5, (2,)).tolist()
+            height, width = batch.shape[2:]
+            batch = F.pad(batch, (2, 2, 2, 2), mode="replicate")[:, :, top : top + height, left : left + width]
+            with precision() if precision else torch.autocast("cpu", enabled=False):
+                logits = model(batch.contiguous(memory_format=torch.channels_last))
+            loss = F.binary_cross_entropy_with_logits(logits.float(), target)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    return model.eval()
+
+
+def pass_rate(detector: Detector, images: np.ndarray) -> float:
+    """Share of images in [0, 1] that the detector takes for real."""
+    with torch.no_grad():
+        return float(torch.cat([detector(b) > 0 for b in to_float(images).split(500)]).float().mean())

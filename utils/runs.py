@@ -1,0 +1,82 @@
+"""Where a run writes, how large it is (profile), its seed, and the device and number format it uses."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+PROFILES = ("smoke", "quick", "full")
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+def profile() -> str:
+    """The profile of this run, from the environment variable PROFILE (default: quick).
+
+    Raises:
+        ValueError: PROFILE is set to something else than smoke, quick or full.
+    """
+    name = os.environ.get("PROFILE", "quick")
+    if name not in PROFILES:
+        raise ValueError(f"PROFILE is '{name}', but must be one of {', '.join(PROFILES)}")
+    return name
+
+
+def folder(name: str = "") -> Path:
+    """`runs/<profile>/<name>`, made where missing. RUNS_FOLDER moves `runs` (in Colab: to Drive)."""
+    path = Path(os.environ.get("RUNS_FOLDER", PROJECT / "runs")) / profile() / name
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def hand_in() -> Path:
+    """Where results go: the project's own folder in `full`, else `runs/<profile>`, so that a
+    short trial never overwrites the committed hand-in."""
+    return PROJECT if profile() == "full" else folder()
+
+
+def hyperparameters(model: str) -> dict:
+    """The hyper-parameters of a model: those tuned in this profile, else the committed ones.
+
+    `utils/hyperparameters.json` is the one place; the hypertune notebook writes it.
+    """
+    tuned = folder() / "hyperparameters.json"
+    path = tuned if profile() != "full" and tuned.is_file() else PROJECT / "utils" / "hyperparameters.json"
+    values = json.loads(path.read_text())
+    if model not in values:
+        raise KeyError(f"'{path}' has no hyper-parameters for '{model}', only for {', '.join(values)}")
+    return values[model]
+
+
+def write_hyperparameters(model: str, values: dict) -> Path:
+    """Record a model's tuned values where `hyperparameters` finds them; returns the file."""
+    path = PROJECT / "utils" / "hyperparameters.json" if profile() == "full" else folder() / "hyperparameters.json"
+    committed = json.loads((PROJECT / "utils" / "hyperparameters.json").read_text())
+    known = json.loads(path.read_text()) if path.is_file() else committed
+    path.write_text(json.dumps(known | {model: values}, indent=2) + "\n")
+    return path
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch; call it before a network is built, so that its weights repeat."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def mixed_precision() -> str:
+    """'bf16' where the processor or GPU computes bfloat16 in hardware, else 'no' (float32)."""
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported() else "no"
+    flags = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return "bf16" if flags.get("avx512_bf16") or flags.get("amx_bf16") or flags.get("bf16") else "no"
+
+
+def accelerator() -> Accelerator:
+    """The process's Accelerator: device, number format and the other processes, if any."""
+    return Accelerator(mixed_precision=mixed_precision())

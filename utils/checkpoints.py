@@ -42,7 +42,7 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(part, path)
+        part.replace(path)
     except OSError as error:
         part.unlink(missing_ok=True)
         raise OSError(
@@ -130,7 +130,7 @@ def export_weights(path: str | Path, module: torch.nn.Module, config: dict, dtyp
     }
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     save_file(tensors, part, metadata={"class": type(module).__name__, "config": json.dumps(config)})
-    os.replace(part, path)
+    part.replace(path)
     return path
 
 

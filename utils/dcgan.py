@@ -51,12 +51,12 @@ class Discriminator(nn.Module):
         return self.layers(images).squeeze(1)
 
 
-def augment(images: Tensor, brightness: float = 0.5, contrast: float = 0.6, shift: float = 0.125) -> Tensor:
-    """Differentiable augmentation (Zhao et al. 2020) of images (N, C, H, W): each its own brightness,
-    contrast and translation. No mirroring: all hands are left hands, and a mirrored one is not real.
+def augment(images: Tensor, colour: float = 0.0, shift: float = 0.125) -> Tensor:
+    """Differentiable augmentation (Zhao et al. 2020) of images (N, C, H, W): each its own translation,
+    brightness and contrast. No mirroring: all hands are left hands, and a mirrored one is not real.
 
     Args:
-        brightness, contrast: widths of the intervals around 0 and 1 that are drawn from.
+        colour: width of the intervals, around 0 for brightness and 1 for contrast, that are drawn from.
         shift: largest translation, as a share of the image's side; zeros move in.
     """
     count, device = len(images), images.device
@@ -64,9 +64,9 @@ def augment(images: Tensor, brightness: float = 0.5, contrast: float = 0.6, shif
     def draw(width: float) -> Tensor:
         return (torch.rand(count, 1, 1, 1, device=device) - 0.5) * width
 
-    images = images + draw(brightness)
+    images = images + draw(colour)
     mean = images.mean((1, 2, 3), keepdim=True)
-    images = (images - mean) * (1 + draw(contrast)) + mean
+    images = (images - mean) * (1 + draw(colour)) + mean
     height, width = images.shape[2:]
     reach = (int(height * shift), int(width * shift))
     padded = F.pad(images, (reach[1], reach[1], reach[0], reach[0]))
@@ -114,11 +114,12 @@ class DCGAN(nn.Module):
         base: channels of the generator's largest hidden map.
         discriminator_base: the same for the discriminator.
         lr_generator, lr_discriminator: Adam's learning rates.
+        colour: strength of the augmentation of brightness and contrast.
         jpeg_quality: of the files the images will be saved as; None for data that is not JPEG.
     """
 
     averaged = ("generator",)
-    BANK = 20_000  # latents of the prior that training draws from, made once because a draw is slow
+    BANK = 10_000  # latents of the prior that training draws from, made once because a draw is slow
 
     def __init__(
         self,
@@ -129,6 +130,7 @@ class DCGAN(nn.Module):
         discriminator_base: int = 32,
         lr_generator: float = 1e-4,
         lr_discriminator: float = 5e-4,
+        colour: float = 0.0,
         jpeg_quality: int | None = None,
     ):
         super().__init__()
@@ -137,7 +139,7 @@ class DCGAN(nn.Module):
         self.config = {
             "size": list(size), "channels": channels, "latent_dim": latent_dim, "base": base,
             "discriminator_base": discriminator_base, "lr_generator": lr_generator,
-            "lr_discriminator": lr_discriminator, "jpeg_quality": jpeg_quality,
+            "lr_discriminator": lr_discriminator, "colour": colour, "jpeg_quality": jpeg_quality,
         }  # fmt: skip
         self.rates = {"generator": lr_generator, "discriminator": lr_discriminator}
         self.generator = Upsampler(size, channels, latent_dim, base, noise=True)
@@ -179,7 +181,8 @@ class DCGAN(nn.Module):
 
     def judge(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
         """The discriminator's logits (N,) and (N,) for a mixed batch, augmented."""
-        mixed = augment(torch.cat([real, fake]))
+        mixed = augment(torch.cat([real, fake]), self.config["colour"])
+        mixed = mixed.contiguous(memory_format=torch.channels_last)  # faster on CPUs; the generator is not
         return self.discriminator(mixed).float().chunk(2)
 
     def step(self, images: Tensor, update) -> dict[str, Tensor]:

@@ -26,10 +26,14 @@ class VelocityField(nn.Module):
         self.time = nn.Sequential(nn.Linear(2 * self.FREQUENCIES, width), nn.SiLU())
         self.blocks = nn.ModuleList(
             nn.Sequential(
-                nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.SiLU(), nn.Dropout(dropout), nn.Linear(2 * width, width)
+                nn.LayerNorm(width),
+                nn.Linear(width, 2 * width),
+                nn.SiLU(),
+                nn.Dropout(dropout),
+                nn.Linear(2 * width, width),
             )
             for _ in range(depth)
-        )  # fmt: skip
+        )
         self.outputs = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, latent_dim))
         self.register_buffer("frequencies", torch.exp(torch.linspace(0, 6, self.FREQUENCIES)))
 
@@ -53,7 +57,7 @@ class LatentFlow(nn.Module):
     """
 
     averaged = ("field",)
-    STEPS = 40  # of Heun's method; twice as many change no latent by more than a hundredth or so
+    STEPS = 20  # of Heun's method
 
     def __init__(self, latent_dim: int = 64, width: int = 320, depth: int = 4, dropout: float = 0.1, lr: float = 2e-3):
         super().__init__()

@@ -12,6 +12,21 @@ import torch
 from accelerate import Accelerator
 
 PROFILES = ("smoke", "quick", "full")
+# How much each profile does, in images seen where nothing else is said.
+BUDGETS = {
+    "smoke": {
+        "vae": 512, "prior": 2_000, "dcgan": 256, "detector_steps": 3,
+        "trials": 2, "trial_vae": 256, "trial_prior": 1_000, "trial_dcgan": 128, "seeds": 1,
+    },
+    "quick": {
+        "vae": 110_000, "prior": 250_000, "dcgan": 32_000, "detector_steps": 100,
+        "trials": 3, "trial_vae": 16_000, "trial_prior": 40_000, "trial_dcgan": 5_000, "seeds": 1,
+    },
+    "full": {
+        "vae": 560_000, "prior": 800_000, "dcgan": 240_000, "detector_steps": 500,
+        "trials": 8, "trial_vae": 40_000, "trial_prior": 100_000, "trial_dcgan": 12_800, "seeds": 2,
+    },
+}  # fmt: skip
 PROJECT = Path(__file__).resolve().parent.parent
 
 
@@ -25,6 +40,11 @@ def profile() -> str:
     if name not in PROFILES:
         raise ValueError(f"PROFILE is '{name}', but must be one of {', '.join(PROFILES)}")
     return name
+
+
+def budget(what: str) -> int:
+    """How much of something this profile does; see BUDGETS."""
+    return BUDGETS[profile()][what]
 
 
 def folder(name: str = "") -> Path:

@@ -92,7 +92,7 @@ def fit(
     """
     accelerator = runs.accelerator()
     main, device, world = accelerator.is_main_process, accelerator.device, accelerator.num_processes
-    model.to(device, memory_format=torch.channels_last).train()
+    model.to(device).train()
     images = images.to(device)
     optimizers = model.optimizers()
     rates = {name: [g["lr"] for g in o.param_groups] for name, o in optimizers.items()}

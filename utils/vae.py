@@ -13,12 +13,17 @@ Kingma & Welling (2014), with two changes, each measured in the hypertune notebo
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from utils import training
 from utils.latent_flow import LatentFlow
 from utils.networks import Upsampler, halvings
+
+PRIOR_BATCH = 256  # latents a step; they are small
+PRIOR_EMA = 100_000  # half-life of the prior's weight average, in latents seen
 
 
 def cosine_matrix(size: int) -> Tensor:
@@ -138,3 +143,35 @@ class VAE(nn.Module):
         """Latents (N, latent_dim) to images (N, C, H, W) in [-1, 1], on the CPU."""
         self.eval()
         return torch.cat([self.decoder(z).float().clamp(-1, 1).cpu() for z in latents.split(500)])
+
+
+def train(
+    vae: VAE,
+    images: Tensor,
+    vae_images: int,
+    prior_images: int,
+    batch_size: int,
+    folder: Path,
+    seed: int = 0,
+    **options,
+) -> tuple[list[dict], list[dict]]:
+    """Train a VAE on images (N, C, H, W) in [-1, 1], then its prior; resumes both.
+
+    Args:
+        vae_images, prior_images: how many images (latents) each of the two sees.
+        options: for both calls of `training.fit`; `evaluate` is the VAE's alone.
+
+    Returns:
+        The two histories.
+    """
+    history = training.fit(
+        vae, images, vae_images // batch_size, batch_size, folder / "vae", vae.config, seed=seed, **options
+    )
+    options.pop("evaluate", None)
+    posteriors = vae.posteriors(images)
+    vae.prior.standardise(posteriors)
+    steps = prior_images // PRIOR_BATCH
+    config = vae.prior.config | {"vae": vae.config}
+    return history, training.fit(
+        vae.prior, posteriors, steps, PRIOR_BATCH, folder / "prior", config, seed=seed, ema_images=PRIOR_EMA, **options
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import tempfile
 import warnings
@@ -166,6 +167,18 @@ def to_uint8(images) -> np.ndarray:
     """Floats in [-1, 1], tensor or array of any shape, to uint8 in [0, 255] by one fixed map."""
     array = np.asarray(images, dtype=np.float32)
     return np.rint((array.clip(-1, 1) + 1) * 127.5).astype(np.uint8)
+
+
+def as_saved(images) -> np.ndarray:
+    """Floats (N, 1, H, W) in [-1, 1] to the uint8 that `write_jpegs` and `read` make of them, so that
+    what is measured is what is handed in."""
+
+    def through_jpeg(image: np.ndarray) -> np.ndarray:
+        buffer = io.BytesIO()
+        Image.fromarray(image).save(buffer, "JPEG", quality=JPEG_QUALITY)
+        return np.asarray(Image.open(buffer))
+
+    return np.stack([through_jpeg(image) for image in to_uint8(images)[:, 0]])[:, None]
 
 
 def to_float(images: np.ndarray):

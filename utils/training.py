@@ -83,8 +83,9 @@ def fit(
         checkpoint_seconds: at most so much work is lost when the process is killed.
 
     Returns:
-        History: one dict per evaluation with `step`, `images` (seen), the mean of each loss since
-        the row before, and what `evaluate` returned.
+        History: one dict per evaluation with `step`, `images` (seen), `seconds` (of training, those
+        of interrupted runs included), the mean of each loss since the row before, and what
+        `evaluate` returned.
 
     Raises:
         CheckpointMismatch: the folder holds another run's checkpoint.
@@ -99,7 +100,7 @@ def fit(
     averages = {n: averaged_copy(getattr(model, n), batch_size, ema_images) for n in model.averaged}
     config = {**config, "steps": steps, "batch_size": batch_size, "seed": seed, "images": len(images)}
     torch.manual_seed(seed + 7919 * accelerator.process_index)  # every process draws its own noise
-    history, step, sums = [], 0, {}
+    history, step, sums, seconds = [], 0, {}, 0.0
 
     found = checkpoints.latest(folder, config, report=tqdm.write)
     if found:
@@ -109,7 +110,7 @@ def fit(
             optimizer.load_state_dict(state["optimizers"][name])
         for name, average in averages.items():
             average.load_state_dict(state["averages"][name])
-        history, sums = state["history"], state["sums"]
+        history, sums, seconds = state["history"], state["sums"], state["seconds"]
         torch.set_rng_state(state["random"])
         if device.type == "cuda" and state["random_cuda"] is not None:
             torch.cuda.set_rng_state(state["random_cuda"], device)
@@ -122,6 +123,7 @@ def fit(
                 "averages": {n: a.state_dict() for n, a in averages.items()},
                 "history": history,
                 "sums": sums,
+                "seconds": seconds + time.monotonic() - start,
                 "random": torch.get_rng_state(),
                 "random_cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
             }
@@ -144,7 +146,8 @@ def fit(
     board = PlotLosses(outputs=[MatplotlibPlot(max_cols=3, cell_size=(5, 3))]) if plot and main else None
     for row in history if board else []:
         board.update(_plotted(row), current_step=row["step"])
-    last_save, share = time.monotonic(), batch_size // world
+    start = last_save = time.monotonic()
+    share = batch_size // world
     bar = tqdm(total=steps, initial=step, disable=not (plot and main), file=sys.stdout, mininterval=2, leave=False)
     try:
         while step < steps:
@@ -164,7 +167,7 @@ def fit(
                 sums[name] = (total + value.detach().float(), count + 1)
             bar.update()
             if step in marks:
-                row = {"step": step, "images": step * batch_size}
+                row = {"step": step, "images": step * batch_size, "seconds": seconds + time.monotonic() - start}
                 row |= {name: float(total) / count for name, (total, count) in sums.items()}
                 sums = {}
                 bad = [name for name, value in row.items() if not abs(value) < float("inf")]
@@ -213,4 +216,4 @@ def evaluate_averaged(model: nn.Module, averages: dict[str, AveragedModel], eval
 
 
 def _plotted(row: dict) -> dict:
-    return {name: value for name, value in row.items() if name not in ("step", "images")}
+    return {name: value for name, value in row.items() if name not in ("step", "images", "seconds")}

@@ -13,6 +13,7 @@ Kingma & Welling (2014), with two changes, each measured in the hypertune notebo
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -110,11 +111,11 @@ class VAE(nn.Module):
         """Orthonormal two-dimensional cosine transform, (N, C, H, W) to the same."""
         return self.rows @ images @ self.columns.T
 
-    def step(self, images: Tensor, update) -> dict[str, Tensor]:
-        """One update on images (N, C, H, W) in [-1, 1]; losses in nats per image.
+    def losses(self, images: Tensor) -> dict[str, Tensor]:
+        """The negative evidence lower bound on images (N, C, H, W) in [-1, 1], in nats per image.
 
-        The negative evidence lower bound: `reconstruction` (density of the cosine transform, which
-        is the density of the pixels, the transform being orthonormal) plus `kl`.
+        `reconstruction` (density of the cosine transform, which is the density of the pixels, the
+        transform being orthonormal) plus `kl` is `negative_elbo`.
         """
         mean, log_var = self.encoder(images)
         latents = mean + torch.randn_like(mean) * (log_var / 2).exp()
@@ -123,9 +124,13 @@ class VAE(nn.Module):
             target, predicted = self.spectrum(images), self.spectrum(decoded.float())
             reconstruction = gaussian_nll(target, predicted, self.log_std).mean()
             kl = kl_to_normal(mean, log_var).mean()
-            loss = reconstruction + kl
-        update("vae", loss / images[0].numel(), clip=1.0)
-        return {"reconstruction": reconstruction, "kl": kl, "negative_elbo": loss}
+        return {"reconstruction": reconstruction, "kl": kl, "negative_elbo": reconstruction + kl}
+
+    def step(self, images: Tensor, update) -> dict[str, Tensor]:
+        """One update on images (N, C, H, W) in [-1, 1]; returns `losses`."""
+        losses = self.losses(images)
+        update("vae", losses["negative_elbo"] / images[0].numel(), clip=1.0)
+        return losses
 
     @torch.no_grad()
     def posteriors(self, images: Tensor) -> Tensor:
@@ -153,25 +158,32 @@ def train(
     batch_size: int,
     folder: Path,
     seed: int = 0,
+    evaluate_prior: Callable | None = None,
     **options,
 ) -> tuple[list[dict], list[dict]]:
     """Train a VAE on images (N, C, H, W) in [-1, 1], then its prior; resumes both.
 
     Args:
         vae_images, prior_images: how many images (latents) each of the two sees.
-        options: for both calls of `training.fit`; `evaluate` is the VAE's alone.
+        options: for `training.fit` of the VAE; `plot` for that of the prior as well.
 
     Returns:
         The two histories.
     """
-    history = training.fit(
-        vae, images, vae_images // batch_size, batch_size, folder / "vae", vae.config, seed=seed, **options
-    )
-    options.pop("evaluate", None)
+    steps = vae_images // batch_size
+    history = training.fit(vae, images, steps, batch_size, folder / "vae", vae.config, seed=seed, **options)
     posteriors = vae.posteriors(images)
     vae.prior.standardise(posteriors)
-    steps = prior_images // PRIOR_BATCH
-    config = vae.prior.config | {"vae": vae.config}
-    return history, training.fit(
-        vae.prior, posteriors, steps, PRIOR_BATCH, folder / "prior", config, seed=seed, ema_images=PRIOR_EMA, **options
+    prior_history = training.fit(
+        vae.prior,
+        posteriors,
+        prior_images // PRIOR_BATCH,
+        PRIOR_BATCH,
+        folder / "prior",
+        vae.prior.config | {"vae": vae.config},
+        seed=seed,
+        ema_images=PRIOR_EMA,
+        evaluate=evaluate_prior,
+        plot=options.get("plot", True),
     )
+    return history, prior_history

@@ -23,8 +23,8 @@ BUDGETS = {
         "trials": 3, "trial_vae": 16_000, "trial_prior": 40_000, "trial_dcgan": 5_000, "seeds": 1,
     },
     "full": {
-        "vae": 560_000, "prior": 800_000, "dcgan": 240_000, "detector_steps": 500,
-        "trials": 8, "trial_vae": 40_000, "trial_prior": 100_000, "trial_dcgan": 12_800, "seeds": 2,
+        "vae": 480_000, "prior": 600_000, "dcgan": 200_000, "detector_steps": 400,
+        "trials": 7, "trial_vae": 24_000, "trial_prior": 60_000, "trial_dcgan": 9_600, "seeds": 2,
     },
 }  # fmt: skip
 PROJECT = Path(__file__).resolve().parent.parent

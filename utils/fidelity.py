@@ -105,9 +105,10 @@ def frechet_distance(space: nn.Module, real: np.ndarray, fake: np.ndarray) -> fl
 
 def times_floor(spaces: list[nn.Module], real: np.ndarray, fake: np.ndarray, floor: np.ndarray) -> float:
     """One figure to tune by: the Frechet distance of `fake`, divided by that of as many other real
-    images (`floor`), averaged over the feature spaces; 1 is as near as real images come."""
+    images (`floor`); the geometric mean over the feature spaces, so that halving the distance counts
+    the same in each. 1 is as near as real images come."""
     ratios = [frechet_distance(s, real, fake) / frechet_distance(s, real, floor[: len(fake)]) for s in spaces]
-    return float(np.mean(ratios))
+    return float(np.exp(np.mean(np.log(ratios))))
 
 
 def kernel_distance(space: nn.Module, real: np.ndarray, fake: np.ndarray, subsets: int = 50) -> float:
@@ -206,7 +207,7 @@ def report(spaces: dict[str, nn.Module], real: np.ndarray, fake: np.ndarray, tra
     for name, space in spaces.items():
         row[f"FD {name}"] = frechet_distance(space, real, fake)
         row[f"KD {name}"] = kernel_distance(space, real, fake)
-    row["precision"], row["recall"] = precision_recall(spaces["pixels"], real, fake)
+        row[f"precision {name}"], row[f"recall {name}"] = precision_recall(space, real, fake)
     row["two-sample accuracy"], _ = two_sample_accuracy(list(spaces.values()), real, fake)
     memory = memorised(fake, training, real)
     return row | {"nearest (grey levels)": memory["nearest"], "copies": memory["copies"]}

@@ -24,7 +24,7 @@ BUDGETS = {
     },
     "full": {
         "vae": 480_000, "prior": 600_000, "dcgan": 200_000, "detector_steps": 400,
-        "trials": 7, "trial_vae": 24_000, "trial_prior": 60_000, "trial_dcgan": 9_600, "seeds": 2,
+        "trials": 6, "trial_vae": 64_000, "trial_prior": 160_000, "trial_dcgan": 9_600, "seeds": 2,
     },
 }  # fmt: skip
 PROJECT = Path(__file__).resolve().parent.parent

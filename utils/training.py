@@ -143,7 +143,9 @@ def fit(
         optimizer.step()
 
     marks = sorted({round(steps * (i + 1) / evaluations) for i in range(evaluations)} - {0})
-    board = PlotLosses(outputs=[MatplotlibPlot(max_cols=3, cell_size=(5, 3))]) if plot and main else None
+    board = (
+        PlotLosses(outputs=[MatplotlibPlot(max_cols=3, cell_size=(5, 3))], step_names="step") if plot and main else None
+    )
     for row in history if board else []:
         board.update(_plotted(row), current_step=row["step"])
     start = last_save = time.monotonic()

@@ -1,0 +1,148 @@
+"""Images per second of our GAN training against the plain recipe, in one run.
+
+    make benchmark        or        python -m benchmarks.training_step
+
+The plain recipe is that of PyTorch's DCGAN example: a `DataLoader` that decodes one JPEG at a time,
+float32, two discriminator passes, no weight average. Both train the same two networks. The rows
+between the two change one thing at a time, so the table says where the gain comes from.
+"""
+
+from __future__ import annotations
+
+import resource
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch.utils.data import DataLoader
+from torchvision import transforms
+from torchvision.datasets import ImageFolder
+
+from utils import folders, runs, training
+from utils.dcgan import DCGAN
+
+BATCH = 64
+SECONDS = 12  # for each row, after a warm-up
+IMAGES = 2000
+
+
+def make_images(folder: Path) -> None:
+    """Grey pictures of the hands' size and compressibility, so that no data set is needed."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(IMAGES, 1, 6, 6, generator=generator)
+    images = F.interpolate(coarse, size=(32, 32), mode="bicubic").clamp(0, 1) * 2 - 1
+    folders.write_jpegs(folders.to_uint8(images), folder, "image", IMAGES)
+
+
+def plain_batches(folder: Path) -> Iterator[torch.Tensor]:
+    steps = [transforms.Grayscale(), transforms.ToTensor(), transforms.Normalize(0.5, 0.5)]
+    loader = DataLoader(ImageFolder(folder, transforms.Compose(steps)), BATCH, shuffle=True, drop_last=True)
+    while True:
+        for images, _ in loader:
+            yield images
+
+
+def memory_batches(folder: Path) -> Iterator[torch.Tensor]:
+    images = folders.to_float(folders.read(folder / "hands").images)
+    step = 0
+    while True:
+        yield images[training.batch_indices(len(images), BATCH, step, seed=0)]
+        step += 1
+
+
+def plain_step(model: DCGAN, optimizers: dict, images: torch.Tensor) -> None:
+    """The example's step: the discriminator on reals, then on fakes, then the generator."""
+    fakes = model.generator(torch.randn(len(images), model.config["latent_dim"]))
+    optimizers["discriminator"].zero_grad()
+    F.softplus(-model.discriminator(images)).mean().backward()
+    F.softplus(model.discriminator(fakes.detach())).mean().backward()
+    optimizers["discriminator"].step()
+    optimizers["generator"].zero_grad()
+    F.softplus(-model.discriminator(fakes)).mean().backward()
+    optimizers["generator"].step()
+
+
+def our_step(model: DCGAN, optimizers: dict, images: torch.Tensor, precision: str) -> None:
+    def update(name: str, loss: torch.Tensor) -> None:
+        optimizers[name].zero_grad()
+        loss.backward()
+        optimizers[name].step()
+
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        model.step(images, update)
+
+
+def rate(batches: Iterator[torch.Tensor], step) -> float:
+    """Images per second of `step` over `batches`, after a warm-up."""
+    for _ in range(3):
+        step(next(batches))
+    count, start = 0, time.perf_counter()
+    while time.perf_counter() - start < SECONDS:
+        step(next(batches))
+        count += BATCH
+    return count / (time.perf_counter() - start)
+
+
+def matmul_peak(dtype: torch.dtype) -> float:
+    """Measured peak of matrix multiplication on this machine, in GFLOP/s."""
+    a = torch.randn(2048, 2048).to(dtype)
+    best = float("inf")
+    for _ in range(8):
+        start = time.perf_counter()
+        a @ a
+        best = min(best, time.perf_counter() - start)
+    return 2 * 2048**3 / best / 1e9
+
+
+def main() -> None:
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make_images(folder / "hands")
+
+        def fresh(**settings):
+            model = DCGAN(**settings)
+            return model, model.optimizers()
+
+        rows = {}
+        model, optimizers = fresh()
+        rows["plain recipe: DataLoader over JPEGs, float32"] = rate(
+            plain_batches(folder), lambda x: plain_step(model, optimizers, x)
+        )
+        rows["... with the images in memory"] = rate(memory_batches(folder), lambda x: plain_step(model, optimizers, x))
+        for precision in ("no", "bf16"):
+            for label, settings in (("our step", {}), ("our step with JPEG rounding", {"jpeg_quality": 75})):
+                model, optimizers = fresh(**settings)
+                average = training.averaged_copy(model.generator, BATCH, 20_000)
+
+                def step(images, model=model, optimizers=optimizers, average=average, precision=precision):
+                    our_step(model, optimizers, images, precision)
+                    average.update_parameters(model.generator)
+
+                kind = "bfloat16" if precision == "bf16" else "float32"
+                rows[f"{label} and weight average, in memory, {kind}"] = rate(memory_batches(folder), step)
+        rows_data = {
+            "decode one JPEG at a time (DataLoader)": plain_batches(folder),
+            "index into memory": memory_batches(folder),
+        }
+        data = {name: rate(batches, lambda images: None) for name, batches in rows_data.items()}
+
+    base = next(iter(rows.values()))
+    print(f"{torch.get_num_threads()} threads, mixed precision here: {runs.mixed_precision()}, batch {BATCH}\n")
+    print("| training step | images/s | ratio |\n| --- | ---: | ---: |")
+    for name, value in rows.items():
+        print(f"| {name} | {value:.0f} | {value / base:.2f} |")
+    print("\n| data path alone | images/s |\n| --- | ---: |")
+    for name, value in data.items():
+        print(f"| {name} | {value:.0f} |")
+    for dtype in (torch.float32, torch.bfloat16):
+        print(f"\nmatrix multiplication, {str(dtype)[6:]}: {matmul_peak(dtype):.0f} GFLOP/s", end="")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"\npeak memory of this process: {peak:.0f} MiB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""Small real inputs for the tests: drawn pictures, a folder of JPEGs, a tiny training set."""
+
+import os
+
+os.environ.setdefault("PROFILE", "smoke")
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from utils import folders
+
+torch.set_num_threads(1)  # the tensors are tiny: more threads only wait for each other
+
+
+def draw_pictures(count: int, size: int = 32, seed: int = 0) -> np.ndarray:
+    """Bright ellipses on black, each in its own place: uint8 (count, 1, size, size)."""
+    rng = np.random.default_rng(seed)
+    pictures = []
+    for _ in range(count):
+        picture = Image.new("L", (size, size))
+        x, y = rng.integers(size // 5, size // 2, 2)
+        ImageDraw.Draw(picture).ellipse([x, y, x + size // 3, y + size // 2], fill=int(rng.integers(120, 255)))
+        pictures.append(np.asarray(picture))
+    return np.stack(pictures)[:, None]
+
+
+@pytest.fixture
+def pictures():
+    return draw_pictures(64)
+
+
+@pytest.fixture
+def picture_folder(tmp_path, pictures):
+    folder = tmp_path / "a folder"
+    folders.write_jpegs(pictures, folder, "image", len(pictures))
+    return folder

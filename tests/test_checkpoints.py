@@ -1,0 +1,119 @@
+"""Checkpoints: whole or absent, refused when foreign, and loading them executes nothing."""
+
+import errno
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from utils import checkpoints
+
+CONFIG = {"model": "test", "lr": 0.1, "size": (32, 32)}
+
+
+def test_round_trip_keeps_the_newest_two(tmp_path):
+    for step in (1, 2, 3):
+        checkpoints.save(tmp_path, step, {"x": torch.full((3,), float(step))}, CONFIG)
+    assert [p.name for p in sorted(tmp_path.iterdir())] == ["step_00000002.ckpt", "step_00000003.ckpt"]
+    step, state = checkpoints.latest(tmp_path, CONFIG)
+    assert step == 3 and torch.equal(state["x"], torch.full((3,), 3.0))
+
+
+def test_no_checkpoint_yet(tmp_path):
+    assert checkpoints.latest(tmp_path / "run2", CONFIG) is None
+
+
+def test_another_configuration_is_refused_by_name(tmp_path):
+    checkpoints.save(tmp_path, 1, {}, CONFIG)
+    with pytest.raises(checkpoints.CheckpointMismatch, match=r"lr: 0.1 in the file, 0.2 wanted"):
+        checkpoints.latest(tmp_path, CONFIG | {"lr": 0.2})
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "foreign", "empty"])
+def test_damaged_newest_is_set_aside_for_the_one_before(tmp_path, damage):
+    checkpoints.save(tmp_path, 1, {"x": torch.ones(100)}, CONFIG)
+    newest = checkpoints.save(tmp_path, 2, {"x": torch.zeros(100)}, CONFIG)
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    changed = {
+        "truncated": newest.read_bytes()[:-50],
+        "flipped": bytes(content),
+        "foreign": pickle.dumps({"x": 1}),
+        "empty": b"",
+    }
+    newest.write_bytes(changed[damage])
+    messages = []
+    step, state = checkpoints.latest(tmp_path, CONFIG, messages.append)
+    assert step == 1 and state["x"].sum() == 100
+    assert "no complete checkpoint" in messages[0]
+    assert (tmp_path / "step_00000002.damaged").exists()
+
+
+class Bomb:
+    def __reduce__(self):
+        return os.system, ("touch exploded",)
+
+
+def test_loading_never_executes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    checkpoints.save(tmp_path, 1, {"x": Bomb()}, CONFIG)
+    assert checkpoints.latest(tmp_path, CONFIG, lambda message: None) is None
+    (tmp_path / "w.safetensors").write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises(checkpoints.CheckpointDamaged):
+        checkpoints.read_weights(tmp_path / "w.safetensors")
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_full_disk_while_saving(tmp_path, monkeypatch):
+    checkpoints.save(tmp_path, 1, {"x": torch.ones(3)}, CONFIG)
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="what was saved before is untouched"):
+        checkpoints.save(tmp_path, 2, {"x": torch.zeros(3)}, CONFIG)
+    monkeypatch.undo()
+    assert [p.name for p in tmp_path.iterdir()] == ["step_00000001.ckpt"]
+    assert checkpoints.latest(tmp_path, CONFIG)[0] == 1
+
+
+WRITER = """
+import sys, torch
+from utils import checkpoints
+for step in range(1, 10**6):
+    checkpoints.save(sys.argv[1], step, {"x": torch.full((200_000,), float(step))}, {})
+    print(step, flush=True)
+"""
+
+
+def test_kill_in_the_middle_of_writing(tmp_path):
+    """Killed at several moments of a loop that does nothing but write checkpoints."""
+    root = Path(__file__).parent.parent
+    for delay in (0.01, 0.07, 0.13):
+        process = subprocess.Popen([sys.executable, "-c", WRITER, tmp_path], cwd=root, stdout=subprocess.PIPE)
+        process.stdout.readline()  # it has begun
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        complained = []
+        step, state = checkpoints.latest(tmp_path, {}, complained.append)
+        assert torch.equal(state["x"], torch.full((200_000,), float(step)))
+        assert not complained
+
+
+def test_weights_round_trip_with_their_arguments(tmp_path):
+    layer = torch.nn.BatchNorm1d(4)
+    path = checkpoints.export_weights(tmp_path / "w.safetensors", layer, {"num_features": 4})
+    config, tensors = checkpoints.read_weights(path)
+    again = torch.nn.BatchNorm1d(**config)
+    again.load_state_dict(tensors)
+    assert torch.equal(again.weight, layer.weight)
+    with pytest.raises(FileNotFoundError, match="no weights"):
+        checkpoints.read_weights(tmp_path / "absent")

@@ -1,0 +1,225 @@
+"""Where the data comes from: each source, and each way in which a source can be bad."""
+
+import functools
+import hashlib
+import http.server
+import io
+import socket
+import tarfile
+import threading
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import draw_pictures
+from utils import course_data, folders
+
+
+def jpeg(seed: int, size: int = 32) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(draw_pictures(1, size, seed)[0, 0]).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def make_tar(path: Path, files: dict[str, bytes], links: dict[str, str] | None = None) -> Path:
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+        for name, target in (links or {}).items():
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = tarfile.SYMTYPE, target
+            archive.addfile(info)
+    return path
+
+
+@pytest.fixture
+def root(tmp_path):
+    root = tmp_path / "a project"
+    for name in course_data.FOLDERS:
+        (root / name).mkdir(parents=True)
+    return root
+
+
+@pytest.fixture
+def mednist(tmp_path):
+    """A small archive of MedNIST's layout, with a class that is not wanted."""
+    files = {f"MedNIST/Hand/{i:06d}.jpeg": jpeg(i, 64) for i in (0, 1, 7999, 8000, 9999)}
+    return make_tar(tmp_path / "MedNIST.tar.gz", files | {"MedNIST/CXR/000000.jpeg": jpeg(1, 64)})
+
+
+def test_from_an_archive_and_again_does_nothing(root, tmp_path):
+    files = {f"real_hands/{i:06d}.jpeg": jpeg(i) for i in range(5)} | {"notes.txt": b"x", "real_hands/x.exe": b"x"}
+    source = make_tar(tmp_path / "hands.tar.gz", files)
+    messages = []
+    assert "5 of the course's images" in course_data.obtain(root, source, report=messages.append)
+    assert "{'real_hands': 5}" in messages[0]
+    stamps = {p: p.stat().st_mtime_ns for p in root.rglob("*.jpeg")}
+    assert len(stamps) == 5
+    course_data.obtain(root, network=False)
+    assert stamps == {p: p.stat().st_mtime_ns for p in root.rglob("*.jpeg")}
+
+
+def test_from_a_folder_of_folders(root, tmp_path):
+    for name in ("real_hands", "test_hands"):
+        (tmp_path / "given" / name).mkdir(parents=True)
+        (tmp_path / "given" / name / "a.jpeg").write_bytes(jpeg(1))
+    assert course_data.from_path(tmp_path / "given", root) == {"real_hands": 1, "test_hands": 1}
+
+
+def test_from_a_zip(root, tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr("cw/real_hands/000000.jpeg", jpeg(0))
+    assert course_data.from_path(tmp_path / "x.zip", root) == {"real_hands": 1}
+
+
+def test_useless_sources_are_named(root, tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        course_data.obtain(root, tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="none of the course's images"):
+        course_data.obtain(root, make_tar(tmp_path / "x.tar.gz", {"a.jpeg": jpeg(0)}))
+    (tmp_path / "broken.tar.gz").write_bytes(make_tar(tmp_path / "y.tar.gz", {"a": bytes(9999)}).read_bytes()[:50])
+    with pytest.raises(ValueError, match="not a complete"):
+        course_data.obtain(root, tmp_path / "broken.tar.gz")
+
+
+@pytest.mark.parametrize(
+    "name", ["../../x/real_hands/1.jpeg", "/real_hands/1.jpeg", "..\\real_hands\\1.jpeg", "C:/real_hands/1.jpeg"]
+)
+def test_paths_that_leave_the_folder_are_refused_before_anything_is_written(root, tmp_path, name):
+    source = make_tar(tmp_path / "x.tar.gz", {"real_hands/0.jpeg": jpeg(0), name: jpeg(1)})
+    with pytest.raises(course_data.UnsafeArchive, match="points outside"):
+        course_data.from_path(source, root)
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr("real_hands/0.jpeg", jpeg(0))
+        archive.writestr(name, jpeg(1))
+    with pytest.raises(course_data.UnsafeArchive, match="points outside"):
+        course_data.from_path(tmp_path / "x.zip", root)
+    assert not list(tmp_path.rglob("*.jpeg"))
+
+
+def test_links_and_giants_are_refused(root, tmp_path):
+    source = make_tar(tmp_path / "x.tar.gz", {}, {"real_hands/0.jpeg": "/etc/passwd"})
+    with pytest.raises(course_data.UnsafeArchive, match="link or a device"):
+        course_data.from_path(source, root)
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("real_hands/0.jpeg", bytes(course_data.LARGEST_FILE + 1))
+    with pytest.raises(course_data.UnsafeArchive, match="50 MB"):
+        course_data.from_path(tmp_path / "bomb.zip", root)
+
+
+def test_mednist_is_rebuilt_as_the_course_did(root, mednist):
+    assert course_data.from_mednist(mednist, root) == 5
+    assert sorted(p.name for p in (root / "real_hands").glob("*.jpeg")) == ["000000.jpeg", "000001.jpeg", "007999.jpeg"]
+    assert sorted(p.name for p in (root / course_data.HELD_OUT).iterdir()) == ["008000.jpeg", "009999.jpeg"]
+    with tarfile.open(mednist) as archive:
+        original = Image.open(archive.extractfile("MedNIST/Hand/007999.jpeg"))
+        buffer = io.BytesIO()
+        original.resize((32, 32), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=75)
+    assert (root / "real_hands" / "007999.jpeg").read_bytes() == buffer.getvalue()
+
+
+class Server(http.server.SimpleHTTPRequestHandler):
+    """Serves `content`; can break off in the middle, and understands ranges."""
+
+    content = b""
+    break_after: int | None = None
+    requests: list = []
+
+    def do_GET(self):
+        asked = self.headers.get("Range")
+        type(self).requests.append(asked)
+        start = int(asked.split("=")[1].rstrip("-")) if asked else 0
+        body = self.content[start:]
+        self.send_response(206 if asked else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[: self.break_after])
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server(mednist):
+    class Handler(Server):
+        content, requests = mednist.read_bytes(), []
+
+    httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler))
+    threading.Thread(target=httpd.serve_forever, daemon=True).start()
+    yield Handler, f"http://127.0.0.1:{httpd.server_port}/MedNIST.tar.gz"
+    httpd.shutdown()
+
+
+def test_download_goes_on_where_it_broke_off(server, tmp_path):
+    handler, url = server
+    md5 = hashlib.md5(handler.content).hexdigest()
+    handler.break_after = 1000
+    with pytest.raises(course_data.DownloadFailed, match="broke off"):
+        course_data.download(url, tmp_path / "x.tar.gz", md5)
+    assert not (tmp_path / "x.tar.gz").exists()
+    handler.break_after = None
+    path = course_data.download(url, tmp_path / "x.tar.gz", md5)
+    assert path.read_bytes() == handler.content
+    assert handler.requests == [None, "bytes=1000-"]
+    course_data.download(url, tmp_path / "x.tar.gz", md5)
+    assert len(handler.requests) == 2  # it is there
+
+
+def test_wrong_check_sum_is_deleted(server, tmp_path):
+    with pytest.raises(course_data.DownloadFailed, match="MD5"):
+        course_data.download(server[1], tmp_path / "x.tar.gz", "0" * 32)
+    assert not list(tmp_path.glob("x.tar.gz*"))
+
+
+@pytest.fixture
+def short_patience(monkeypatch):
+    monkeypatch.setattr(course_data, "PATIENCE", 1)
+
+
+def test_silent_and_absent_networks_cost_seconds(tmp_path, short_patience):
+    with socket.socket() as silent:  # accepts and never answers
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        start = time.monotonic()
+        with pytest.raises(course_data.DownloadFailed, match="no MedNIST archive|no answer"):
+            course_data.download(f"http://127.0.0.1:{silent.getsockname()[1]}/x", tmp_path / "x", "")
+        assert time.monotonic() - start < 5
+    with pytest.raises(course_data.DownloadFailed, match="ConnectionError"):
+        course_data.download("http://127.0.0.1:9/x", tmp_path / "x", "")
+
+
+def test_no_network_gives_a_labelled_stand_in_that_real_images_replace(root, monkeypatch, short_patience, tmp_path):
+    monkeypatch.setattr(course_data, "MEDNIST", "http://127.0.0.1:9/x")
+    monkeypatch.setattr(course_data, "STAND_IN_COUNT", 40)
+    monkeypatch.setattr(course_data.stand_in, "__defaults__", (40,))
+    monkeypatch.setattr(course_data, "PLACES", (".",))
+    messages = []
+    origin = course_data.obtain(root, report=messages.append)
+    assert "STAND-IN DATA, NOT A RESULT" in origin and "NOT A RESULT" in messages[-1]
+    made = sorted((root / "real_hands").glob("*.jpeg"))
+    assert len(made) == 40 and b"stand-in" in Image.open(made[0]).info["comment"]
+    assert "not a real X-ray" in (root / "real_hands" / "STAND_IN.txt").read_text()
+    hands = course_data.load_hands(root=root)
+    assert len(hands.train) + len(hands.held_out) == 40 and "NOT A RESULT" in hands.origin
+    assert hands.train.std() > 30  # hands, not a grey nothing
+
+    source = make_tar(tmp_path / "hands.tar.gz", {"real_hands/000000.jpeg": jpeg(0)})
+    assert course_data.obtain(root, source).startswith("1 of the course's")
+    assert [p.name for p in (root / "real_hands").iterdir()] == ["000000.jpeg"]
+
+
+def test_the_split_keeps_copies_on_one_side(root):
+    pictures = draw_pictures(30)
+    folders.write_jpegs(np.concatenate([pictures, pictures]), root / "real_hands", "x", 60)
+    hands = course_data.load_hands(held_out=10, root=root)
+    both = np.concatenate([hands.train, hands.held_out])
+    assert len(np.unique(both, axis=0)) == len(both)
+    assert len(hands.skipped) == 60 - len(both)
+    again = course_data.load_hands(held_out=10, root=root)
+    assert np.array_equal(again.held_out, hands.held_out)

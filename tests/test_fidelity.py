@@ -1,0 +1,128 @@
+"""The measures against values known by hand, and against the order that any measure must give."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tests.conftest import draw_pictures
+from utils import fidelity
+
+REAL, MORE = draw_pictures(400, seed=1), draw_pictures(200, seed=2)
+
+
+class Corner(nn.Module):
+    """A feature space of two pixels, in which distances can be computed by hand."""
+
+    num_features = 2
+
+    def forward(self, images):
+        return images[:, 0, 0, :2].float()
+
+
+def two_pixels(values):
+    images = np.zeros((len(values), 1, 4, 4), np.uint8)
+    images[:, 0, 0, :2] = values
+    return images
+
+
+@pytest.fixture(scope="module")
+def spaces():
+    return {"pixels": fidelity.PixelComponents(REAL, 16), "texture": fidelity.Texture()}
+
+
+def blur(images):
+    return nn.functional.avg_pool2d(torch.from_numpy(images).float(), 3, 1, 1).byte().numpy()
+
+
+def test_frechet_distance_by_hand():
+    rng = np.random.default_rng(0)
+    a = rng.integers(50, 60, (500, 2))
+    shifted = two_pixels(a + [3, 4])
+    assert fidelity.frechet_distance(Corner(), two_pixels(a), shifted) == pytest.approx(25, abs=0.01)
+    spread = two_pixels(100 + 2 * (a - 55))
+    centred = two_pixels(100 + (a - 55))
+    by_hand = a.var(0, ddof=1).sum() + (np.mean(a - 55, 0) ** 2).sum()  # (2s - s)^2 on each axis
+    assert fidelity.frechet_distance(Corner(), centred, spread) == pytest.approx(by_hand, rel=0.05)
+
+
+def test_kernel_distance_is_unbiased_and_draws_nothing(spaces):
+    state = torch.get_rng_state()
+    same = [fidelity.kernel_distance(spaces["pixels"], REAL[:200], REAL[200:]) for _ in range(2)]
+    assert torch.equal(torch.get_rng_state(), state) and same[0] == same[1]
+    far = fidelity.kernel_distance(spaces["pixels"], REAL, MORE[:, :, ::-1].copy())
+    assert abs(same[0]) < far / 5
+
+
+@pytest.mark.parametrize("name", ["pixels", "texture"])
+def test_distances_put_worse_images_further_away(spaces, name):
+    space = spaces[name]
+    as_they_are, blurred, noise = (
+        fidelity.frechet_distance(space, REAL, x)
+        for x in (MORE, blur(MORE), np.random.default_rng(0).integers(0, 256, MORE.shape).astype(np.uint8))
+    )
+    assert as_they_are < blurred < noise
+
+
+def test_texture_sees_what_pixels_hardly_see(spaces):
+    checker = (MORE + 6 * (np.indices((32, 32)).sum(0) % 2)).clip(0, 255).astype(np.uint8)
+    ratios = {
+        name: fidelity.frechet_distance(s, REAL, checker) / fidelity.frechet_distance(s, REAL, MORE)
+        for name, s in spaces.items()
+    }
+    assert ratios["texture"] > 10 * ratios["pixels"]
+
+
+def test_times_floor_of_real_images_is_about_one(spaces):
+    score = fidelity.times_floor(list(spaces.values()), REAL[:200], MORE, REAL[200:])
+    assert 0.7 < score < 1.4
+
+
+def test_precision_and_recall_by_hand():
+    real = two_pixels([[x, 0] for x in (0, 10, 20, 30, 100, 110, 120, 130)])
+    fake = two_pixels([[x, 0] for x in (1, 11, 21, 31, 2, 12, 22, 200)])
+    precision, recall = fidelity.precision_recall(Corner(), real, fake, neighbours=1)
+    assert precision == 7 / 8  # all but the one at 200
+    # ball radii of the fakes: about 1 for the cluster, 169 for the outlier at 200, which reaches 31 to 369
+    assert recall == 8 / 8 or recall == 7 / 8
+
+
+def test_collapse_costs_recall_and_not_precision(spaces):
+    collapsed = np.repeat(REAL[200:210], 20, axis=0)
+    precision, recall = fidelity.precision_recall(spaces["pixels"], REAL[:200], collapsed)
+    assert precision > 0.8 and recall < 0.3
+
+
+def test_two_sample_test_is_at_chance_for_real_images(spaces):
+    accuracy, error = fidelity.two_sample_accuracy(list(spaces.values()), REAL[:200], MORE)
+    assert abs(accuracy - 0.5) < 0.12 and 0 < error < 0.1
+    accuracy, _ = fidelity.two_sample_accuracy(list(spaces.values()), REAL[:200], blur(MORE))
+    assert accuracy > 0.95
+
+
+def test_copies_are_found():
+    samples = np.concatenate([MORE[:5], (REAL[:2].astype(int) + 1).clip(0, 255).astype(np.uint8)])
+    distance, index = fidelity.nearest(samples, REAL)
+    assert index[5:].tolist() == [0, 1] and (distance[5:] <= 1).all()
+    by_hand = np.sqrt(((MORE[0].astype(float) - REAL) ** 2).mean((1, 2, 3))).min()
+    assert distance[0] == pytest.approx(by_hand, rel=1e-4)
+    found = fidelity.memorised(samples, REAL, MORE[5:50])
+    assert found["copies"] >= 2 and found["nearest_held_out"] > 0
+
+
+def test_detector_learns_and_repeats():
+    fakes = blur(REAL[:200])
+    detector = fidelity.train_detector(REAL[200:], fakes, steps=40)
+    assert fidelity.pass_rate(detector, MORE) > 0.8
+    assert fidelity.pass_rate(detector, blur(MORE)) < 0.2
+    again = fidelity.train_detector(REAL[200:], fakes, steps=2)
+    once_more = fidelity.train_detector(REAL[200:], fakes, steps=2)
+    assert all(torch.equal(a, b) for a, b in zip(again.parameters(), once_more.parameters()))
+
+
+def test_report_has_every_measure(spaces):
+    row = fidelity.report(spaces, REAL[:200], MORE, REAL[200:])
+    assert {"FD pixels", "KD texture", "precision pixels", "recall texture", "two-sample accuracy", "copies"} <= set(
+        row
+    )
+    assert all(np.isfinite(list(row.values())))

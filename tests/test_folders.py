@@ -1,0 +1,154 @@
+"""Reading and writing image folders, with every kind of bad file."""
+
+import errno
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import draw_pictures
+from utils import folders
+
+
+def test_what_is_written_is_what_as_saved_says(tmp_path, pictures):
+    paths = folders.write_jpegs(pictures, tmp_path, "username", len(pictures))
+    found = folders.read(tmp_path)
+    assert found.names == [p.name for p in paths] and found.names[0] == "username_001.jpeg"
+    assert found.images.dtype == np.uint8 and found.images.shape == pictures.shape
+    assert np.array_equal(found.images, folders.as_saved(folders.to_float(pictures)))
+    with Image.open(paths[0]) as image:
+        assert (image.format, image.mode, image.size) == ("JPEG", "L", (32, 32))
+
+
+def test_range_map_is_exact_fixed_and_clipped(pictures):
+    assert np.array_equal(folders.to_uint8(folders.to_float(pictures)), pictures)
+    assert folders.to_uint8(np.array([-1.0, -0.5, 0.0, 1.0, 7.0, -7.0])).tolist() == [0, 64, 128, 255, 255, 0]
+
+
+def bad_files(folder: Path) -> dict[str, str]:
+    """Every kind of bad file, with a word that its reason must contain."""
+    good = next(folder.glob("*.jpeg")).read_bytes()
+    (folder / "b_empty.jpeg").write_bytes(b"")
+    (folder / "b_text.jpeg").write_text("this is no image")
+    with zipfile.ZipFile(folder / "b_zip.jpeg", "w") as archive:
+        archive.writestr("x", "y")
+    (folder / "b_truncated.jpeg").write_bytes(good[: len(good) * 2 // 3])
+    (folder / "b_header.jpeg").write_bytes(good[:20])
+    Image.new("L", (10, 32)).save(folder / "b_small.jpeg")
+    Image.new("L", (4000, 4000)).save(folder / "b_large.jpeg")
+    Image.fromarray(np.full((32, 32), 40_000, np.uint16)).save(folder / "b_16bit.png")
+    (folder / "b_folder.jpeg").mkdir()
+    return {
+        "b_empty.jpeg": "empty", "b_text.jpeg": "not an image", "b_zip.jpeg": "not an image",
+        "b_truncated.jpeg": "damaged", "b_header.jpeg": "", "b_small.jpeg": "10x32",
+        "b_large.jpeg": "4000x4000", "b_16bit.png": "8-bit", "b_folder.jpeg": "folder",
+    }  # fmt: skip
+
+
+def test_bad_files_are_set_aside_with_their_reason(picture_folder, pictures):
+    expected = bad_files(picture_folder)
+    found = folders.read(picture_folder)
+    assert len(found.images) == len(pictures)
+    reasons = dict(found.skipped)
+    assert reasons.keys() == expected.keys()
+    for name, word in expected.items():
+        assert word in reasons[name], (name, reasons[name])
+
+
+def test_resizing_only_where_asked(tmp_path):
+    Image.new("L", (10, 32), 90).save(tmp_path / "a.jpeg")
+    Image.new("L", (4000, 4000), 90).save(tmp_path / "b.jpeg")
+    with pytest.raises(ValueError, match="10x32"):
+        folders.read(tmp_path)
+    found = folders.read(tmp_path, resize=True)
+    assert found.images.shape == (2, 1, 32, 32) and not found.skipped
+
+
+def test_colour_becomes_grey(tmp_path):
+    Image.new("RGB", (32, 32), (90, 90, 90)).save(tmp_path / "a.jpeg")
+    found = folders.read(tmp_path)
+    assert found.images.shape == (1, 1, 32, 32) and abs(int(found.images.mean()) - 90) <= 1
+
+
+def test_missing_empty_and_wrong_folders(tmp_path):
+    with pytest.raises(FileNotFoundError, match="course_data"):
+        folders.read(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="no usable"):
+        folders.read(tmp_path)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(NotADirectoryError, match="is a file"):
+        folders.read(tmp_path / "file")
+
+
+def test_unreadable_file_is_set_aside(picture_folder):
+    (picture_folder / "dangling.jpeg").symlink_to(picture_folder / "nowhere")
+    locked = picture_folder / "image_001.jpeg"
+    locked.chmod(0)
+    reasons = dict(folders.read(picture_folder).skipped)
+    assert reasons.pop("dangling.jpeg").startswith("damaged or unreadable")
+    assert set(reasons) <= {locked.name}  # empty for root, who may read everything
+
+
+def test_two_images_only(tmp_path):
+    folders.write_jpegs(draw_pictures(2), tmp_path, count=2)
+    assert folders.read(tmp_path).images.shape == (2, 1, 32, 32)
+
+
+def test_duplicates_are_listed(tmp_path, pictures):
+    same = np.concatenate([pictures, pictures[:3]])
+    folders.write_jpegs(same, tmp_path, "x", len(same))
+    found = folders.drop_duplicates(folders.read(tmp_path))
+    assert len(found.images) == len(found.names) == len(np.unique(pictures, axis=0))
+    assert any("same pixels as x_001.jpeg" in s.reason for s in found.skipped)
+
+
+def test_an_older_set_is_never_mixed_in(tmp_path, pictures):
+    folders.write_jpegs(pictures, tmp_path, count=64)
+    (tmp_path / "VAE_hand_001.jpeg").write_bytes(b"someone else's")
+    with pytest.raises(FileExistsError, match="already holds 64"):
+        folders.write_jpegs(pictures[:10], tmp_path, count=10)
+    assert len(list(tmp_path.glob("username_*"))) == 64
+    folders.write_jpegs(pictures[:10], tmp_path, count=10, replace=True)
+    assert len(list(tmp_path.glob("username_*"))) == 10
+    assert (tmp_path / "VAE_hand_001.jpeg").read_bytes() == b"someone else's"
+
+
+@pytest.mark.parametrize(
+    "images, error",
+    [
+        (np.zeros((3, 1, 32, 32), np.float32), TypeError),
+        (np.zeros((3, 32, 32), np.uint8), ValueError),
+        (np.zeros((2, 1, 32, 32), np.uint8), ValueError),
+    ],
+)
+def test_wrong_images_are_refused_before_anything_is_written(tmp_path, images, error):
+    with pytest.raises(error):
+        folders.write_jpegs(images, tmp_path / "out", count=3)
+    assert not (tmp_path / "out").exists()
+
+
+def test_full_disk_leaves_the_older_set(tmp_path, pictures, monkeypatch):
+    folders.write_jpegs(pictures, tmp_path, count=64)
+    before = folders.read(tmp_path).images
+    save, calls = Image.Image.save, []
+
+    def full(self, *args, **kwargs):
+        calls.append(1)
+        if len(calls) > 30:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(self, *args, **kwargs)
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(OSError, match="No space"):
+        folders.write_jpegs(pictures[::-1], tmp_path, count=64, replace=True)
+    monkeypatch.undo()
+    assert np.array_equal(folders.read(tmp_path).images, before)
+    assert not list(tmp_path.glob(".writing*"))
+
+
+def test_jpeg_comment_is_kept(tmp_path, pictures):
+    path = folders.write_jpegs(pictures[:1], tmp_path, count=1, comment="a stand-in")[0]
+    assert Image.open(io.BytesIO(path.read_bytes())).info["comment"] == b"a stand-in"

@@ -1,0 +1,241 @@
+"""The networks and their losses: shapes, hand-computed values, what must and must not change."""
+
+import io
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from tests.conftest import draw_pictures
+from utils import checkpoints, folders, runs, training
+from utils.dcgan import DCGAN, as_jpeg, augment, jpeg_table
+from utils.latent_flow import LatentFlow
+from utils.networks import Upsampler, halvings
+from utils.vae import VAE, cosine_matrix, gaussian_nll, kl_to_normal
+
+SIZES = [(32, 32), (28, 28), (64, 64), (40, 32), (8, 12)]
+
+
+def plain_update(model):
+    """The loop's `update` without the loop."""
+    optimizers = model.optimizers()
+
+    def update(name, loss, clip=None):
+        optimizers[name].zero_grad()
+        loss.backward()
+        optimizers[name].step()
+
+    return update
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_any_size_divisible_by_four_and_any_channels(size, channels):
+    images = torch.rand(4, channels, *size) * 2 - 1
+    for model in (
+        VAE(size, channels, latent_dim=5, base=4),
+        DCGAN(size, channels, latent_dim=5, base=4, discriminator_base=4),
+    ):
+        losses = model.step(images, plain_update(model))
+        assert all(torch.isfinite(value) for value in losses.values())
+        samples = model.sample(3, seed=1)
+        assert samples.shape == (3, channels, *size) and samples.abs().max() <= 1
+
+
+def test_other_sizes_are_refused():
+    with pytest.raises(ValueError, match="divisible by 4"):
+        VAE((30, 32))
+    assert [halvings(size) for size in SIZES] == [3, 2, 4, 3, 1]
+
+
+def test_kl_by_hand():
+    zero = torch.zeros(2, 3)
+    assert torch.equal(kl_to_normal(zero, zero), torch.zeros(2))  # the prior itself
+    mean, log_var = torch.tensor([[2.0]]), torch.tensor([[math.log(9.0)]])
+    assert kl_to_normal(mean, log_var).item() == pytest.approx(0.5 * (4 + 9 - 1 - math.log(9)))
+
+
+def test_gaussian_nll_by_hand():
+    x, mean, log_std = torch.tensor([[3.0, 1.0]]), torch.tensor([[1.0, 1.0]]), torch.tensor([[math.log(2.0), 0.0]])
+    by_hand = (0.5 + math.log(2)) + 0 + math.log(2 * math.pi)
+    assert gaussian_nll(x, mean, log_std).item() == pytest.approx(by_hand)
+
+
+def test_cosine_transform_is_orthonormal_and_keeps_the_density():
+    for size in (8, 28, 32):
+        matrix = cosine_matrix(size)
+        assert torch.allclose(matrix @ matrix.T, torch.eye(size), atol=1e-5)
+    images = torch.rand(3, 1, 32, 32)
+    model = VAE(latent_dim=4, base=4)
+    assert torch.allclose(model.spectrum(images).norm(), images.norm(), rtol=1e-5)
+    assert model.spectrum(torch.ones(1, 1, 32, 32))[0, 0, 0, 0].item() == pytest.approx(32, rel=1e-5)
+
+
+def test_vae_loss_is_the_bound_of_a_known_case():
+    """A VAE whose networks put out zeros: every term can be computed by hand."""
+    model = VAE((8, 8), latent_dim=2, base=4)
+    with torch.no_grad():
+        for parameter in (*model.encoder.parameters(), *model.decoder.parameters()):
+            parameter.zero_()
+        model.log_std.zero_()
+    images = torch.rand(5, 1, 8, 8) * 2 - 1
+    losses = model.losses(images)
+    by_hand = (0.5 * images**2).sum((1, 2, 3)).mean() + 32 * math.log(2 * math.pi)
+    assert losses["kl"].item() == 0
+    assert losses["reconstruction"].item() == pytest.approx(by_hand.item(), rel=1e-5)
+    assert losses["negative_elbo"].item() == pytest.approx(by_hand.item(), rel=1e-5)
+
+
+def test_gan_losses_at_the_start_of_a_blind_discriminator():
+    model = DCGAN((8, 8), latent_dim=3, base=4, discriminator_base=4)
+    with torch.no_grad():
+        model.discriminator.layers[-1].weight.zero_()
+        model.discriminator.layers[-1].bias.zero_()
+    losses = model.step(torch.zeros(4, 1, 8, 8), lambda name, loss: None)
+    assert losses["discriminator"].item() == pytest.approx(2 * math.log(2))
+    assert losses["generator"].item() == pytest.approx(math.log(2))
+
+
+def test_each_update_moves_its_own_network_only():
+    model = DCGAN((8, 8), latent_dim=3, base=4, discriminator_base=4)
+    moved = []
+    optimizers = model.optimizers()
+
+    def update(name, loss):
+        before = {n: [p.clone() for p in getattr(model, n).parameters()] for n in optimizers}
+        optimizers[name].zero_grad()
+        loss.backward()
+        optimizers[name].step()
+        for n in optimizers:
+            if not all(torch.equal(a, b) for a, b in zip(before[n], getattr(model, n).parameters())):
+                moved.append((name, n))
+
+    model.step(torch.rand(4, 1, 8, 8), update)
+    assert moved == [("discriminator", "discriminator"), ("generator", "generator")]
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_jpeg_step_does_what_pillow_does(pictures):
+    rng = np.random.default_rng(0)
+    noisy = (pictures // 2 + rng.integers(0, 100, pictures.shape)).astype(np.uint8)
+    mine = folders.to_uint8(as_jpeg(folders.to_float(noisy), jpeg_table(75)))
+    theirs = folders.as_saved(folders.to_float(noisy))
+    difference = np.abs(mine.astype(int) - theirs)
+    assert difference.mean() < 0.5  # both round; a tie that falls the other way moves one coefficient
+    assert np.abs(noisy.astype(int) - theirs).mean() > 3  # the step is not the identity
+
+
+def test_jpeg_step_passes_the_gradient_and_any_size():
+    images = torch.rand(2, 1, 28, 20, requires_grad=True)
+    weights = torch.rand(2, 1, 28, 20)
+    out = as_jpeg(images, jpeg_table(75))
+    (out * weights).sum().backward()
+    assert out.shape == images.shape and torch.equal(images.grad, weights)
+    with pytest.raises(ValueError, match="grey"):
+        DCGAN(channels=3, jpeg_quality=75)
+
+
+def test_jpeg_table_is_pillows():
+    buffer = io.BytesIO()
+    Image.new("L", (8, 8)).save(buffer, "JPEG", quality=75)
+    assert jpeg_table(75).flatten().tolist() == list(Image.open(buffer).quantization[0])
+    assert jpeg_table(75)[0, 0] == 8 and jpeg_table(75)[7, 7] == 50  # half of the standard's 16 and 99
+
+
+def test_augmentation_shifts_and_never_mirrors():
+    torch.manual_seed(0)
+    image = torch.zeros(200, 1, 16, 16)
+    image[:, :, 8, 7] = 1
+    image[:, :, 8, 9] = 0.5  # always two pixels right of the brighter one
+    out = augment(image)
+    for one in out[:, 0]:
+        (y,), (x,) = (c.tolist() for c in torch.where(one == 1))
+        assert one[y, x + 2] == 0.5 and abs(y - 8) <= 2 and abs(x - 7) <= 2
+    assert len({tuple(torch.nonzero(o[0] == 1)[0].tolist()) for o in out}) == 25
+    assert torch.equal(augment(image, shift=0), image)
+
+
+def test_warm_start_makes_the_decoders_images():
+    torch.manual_seed(0)
+    vae, gan = VAE((8, 8), latent_dim=3, base=4), DCGAN((8, 8), latent_dim=3, base=4)
+    gan.BANK = 50
+    gan.start_from(vae)
+    latents = torch.randn(5, 3)
+    assert torch.equal(gan.decode(latents), vae.decode(latents))
+    assert gan.bank.shape == (50, 3)
+    with pytest.raises(ValueError, match="latent_dim: 3 in the file, 4 wanted|does not fit"):
+        DCGAN((8, 8), latent_dim=4, base=4).start_from(vae)
+
+
+def test_samples_depend_on_the_seed_alone():
+    for model in (VAE((8, 8), latent_dim=3, base=4), DCGAN((8, 8), latent_dim=3, base=4)):
+        first = model.sample(4, seed=5)
+        torch.rand(10)
+        state = torch.get_rng_state()
+        assert torch.equal(model.sample(4, seed=5), first)
+        assert torch.equal(torch.get_rng_state(), state), "sampling must not disturb a training run"
+        assert not torch.equal(model.sample(4, seed=6), first)
+
+
+def test_exported_gan_samples_alike(tmp_path):
+    torch.manual_seed(0)
+    vae, gan = VAE((8, 8), latent_dim=3, base=4), DCGAN((8, 8), latent_dim=3, base=4)
+    gan.BANK = 10
+    gan.start_from(vae)
+    again = DCGAN.from_weights(gan.export(tmp_path / "gan.safetensors"))
+    assert torch.allclose(again.sample(5, 1), gan.sample(5, 1), atol=0.02)  # float16
+    other = checkpoints.export_weights(tmp_path / "other.safetensors", nn.Linear(2, 2), {"model": {}})
+    with pytest.raises(checkpoints.CheckpointDamaged, match="no DCGAN"):
+        DCGAN.from_weights(other)
+
+
+def test_flow_learns_two_clusters():
+    torch.manual_seed(0)
+    means = torch.tensor([[3.0, 3.0], [-3.0, 1.0]]).repeat(200, 1)
+    posteriors = torch.cat([means, torch.full_like(means, math.log(0.01))], dim=1)
+    flow = LatentFlow(latent_dim=2, width=48, depth=2, dropout=0.0)
+    flow.standardise(posteriors)
+    update = plain_update(flow)
+    for _ in range(400):
+        flow.step(posteriors[torch.randint(400, (128,))], update)
+    drawn = flow.sample(500, seed=1)
+    distance = torch.cdist(drawn, means[:2])
+    assert (distance.min(1).values < 1).float().mean() > 0.9
+    assert 0.35 < (distance.argmin(1) == 0).float().mean() < 0.65
+
+
+def test_transport_follows_the_field():
+    """With a constant field, transport moves every point by exactly that much."""
+    flow = LatentFlow(latent_dim=2, width=8, depth=1)
+    flow.field.forward = lambda points, time: torch.ones_like(points) * torch.tensor([1.0, -2.0])
+    noise = torch.zeros(3, 2)
+    assert torch.allclose(flow.transport(noise, 7), torch.tensor([1.0, -2.0]).expand(3, 2))
+
+
+@pytest.mark.parametrize("name", ["vae", "dcgan"])
+def test_overfits_a_tiny_batch(name, tmp_path):
+    """A VAE must learn 8 images by heart; a GAN's samples must come close to them."""
+    images = folders.to_float(draw_pictures(8, 16))
+    runs.seed_everything(0)
+    if name == "vae":
+        model = VAE((16, 16), latent_dim=8, base=8, lr=3e-3)
+        training.fit(model, images, 250, 8, tmp_path, model.config, ema_images=80, plot=False)
+        rebuilt = model.decode(model.posteriors(images).chunk(2, 1)[0])
+        assert (rebuilt - images).abs().mean() < 0.08
+    else:
+        model = DCGAN((16, 16), latent_dim=8, base=8, discriminator_base=8, lr_generator=1e-3, lr_discriminator=1e-3)
+        before = torch.cdist(model.sample(16).flatten(1), images.flatten(1)).min(1).values.mean()
+        training.fit(model, images, 300, 8, tmp_path, model.config, ema_images=80, plot=False)
+        after = torch.cdist(model.sample(16).flatten(1), images.flatten(1)).min(1).values.mean()
+        assert after < 0.5 * before
+
+
+def test_noise_layers_are_silent_at_first_and_counted():
+    quiet, noisy = Upsampler((8, 8), 1, 3, 4), Upsampler((8, 8), 1, 3, 4, noise=True)
+    extra = sum(p.numel() for p in noisy.parameters()) - sum(p.numel() for p in quiet.parameters())
+    assert extra == 4  # one strength for each channel of the one hidden map
+    noisy.eval()
+    assert torch.equal(noisy(torch.ones(1, 3)), noisy(torch.ones(1, 3)))

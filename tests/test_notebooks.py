@@ -1,0 +1,109 @@
+"""The committed notebooks are executed and render; every notebook runs end to end in the smoke profile."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from utils import notebooks, runs
+
+PROJECT = runs.PROJECT
+COMMITTED = sorted(p.name for p in PROJECT.glob("*.ipynb"))
+SECTIONS = {
+    "username_DLcw1_clean.ipynb": [
+        "Justification of the choice", "Data preparation", "Network design", "Training and evaluation loops",
+        "Training", "Generating 300 samples", "Saving them as JPEG",
+    ]
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COMMITTED)
+def test_committed_notebook_is_executed_once_and_renders(name):
+    notebook = nbformat.read(PROJECT / name, as_version=4)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    outputs = [output for cell in code for output in cell.outputs]
+    assert not [output for output in outputs if output.output_type == "error"]
+    assert not [output for output in outputs if notebooks.WIDGET in output.get("data", {})]
+    assert "widgets" not in notebook.metadata
+    assert (PROJECT / name).stat().st_size < 5_000_000
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+    printed = json.dumps(outputs)
+    assert "profile full" in printed and "NOT A RESULT" not in printed
+
+
+@pytest.mark.parametrize("name", SECTIONS)
+def test_sections_stand_in_the_briefs_order(name):
+    notebook = nbformat.read(PROJECT / name, as_version=4)
+    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    headings = re.findall(r"^## (\d+)\. (.*)$", text, re.M)
+    assert [title for _, title in headings] and [int(n) for n, _ in headings] == list(range(1, len(headings) + 1))
+    for (_, title), wanted in zip(headings, SECTIONS[name], strict=True):
+        assert title.startswith(wanted)
+
+
+def test_no_function_is_defined_in_two_notebooks():
+    defined: dict[str, str] = {}
+    for name in COMMITTED:
+        for cell in nbformat.read(PROJECT / name, as_version=4).cells:
+            if cell.cell_type == "code":
+                for function in re.findall(r"^def (\w+)", cell.source, re.M):
+                    assert defined.setdefault(function, name) == name, (
+                        f"{function} is in {name} and {defined[function]}"
+                    )
+
+
+@pytest.fixture(scope="session")
+def smoke(tmp_path_factory):
+    """Executes notebooks as `make run` does, into a folder of their own; the data as found or a stand-in."""
+    folder = tmp_path_factory.mktemp("runs with a space")
+    environment = os.environ | {"PROFILE": "smoke", "RUNS_FOLDER": str(folder), "OMP_NUM_THREADS": "2"}
+    data = [sys.executable, "-m", "utils.course_data"]
+    subprocess.run(data, cwd=PROJECT, env=environment, check=True)
+
+    def execute(*names: str) -> Path:
+        command = [sys.executable, "-m", "utils.notebooks", *names]
+        done = subprocess.run(command, cwd=PROJECT, env=environment, text=True, capture_output=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return folder / "smoke"
+
+    return execute
+
+
+def test_hands_notebooks_run_end_to_end(smoke):
+    committed = (PROJECT / "utils" / "hyperparameters.json").read_bytes()
+    out = smoke("username_DLcw1_hypertune.ipynb", "username_DLcw1_clean.ipynb")
+    tuned = json.loads((out / "hyperparameters.json").read_text())
+    assert set(tuned) >= {"vae", "dcgan"}
+    assert (PROJECT / "utils" / "hyperparameters.json").read_bytes() == committed
+    for kind in ("GAN", "VAE"):
+        assert len(list((out / f"{kind}_hands").glob("username_???.jpeg"))) == 300
+    clean = nbformat.read(out / "username_DLcw1_clean.ipynb", as_version=4)
+    assert "profile smoke" in json.dumps(clean.cells)
+
+
+def test_a_failing_notebook_says_so_and_keeps_what_it_had(tmp_path):
+    notebook = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell("print('so far')"), nbformat.v4.new_code_cell("1 / 0")]
+    )
+    nbformat.write(notebook, tmp_path / "bad.ipynb")
+    environment = os.environ | {"PROFILE": "smoke", "RUNS_FOLDER": str(tmp_path)}
+    command = [sys.executable, "-m", "utils.notebooks", str(tmp_path / "bad.ipynb")]
+    done = subprocess.run(command, cwd=PROJECT, env=environment, text=True, capture_output=True)
+    assert done.returncode == 1 and "ZeroDivisionError" in done.stderr
+    assert "so far" in (tmp_path / "smoke" / "bad.ipynb").read_text()
+
+
+def test_bars_and_widgets_are_cleaned_away():
+    output = nbformat.v4.new_output("stream", text="10%\r50%\r100%\nkept\n")
+    widget = nbformat.v4.new_output("display_data", data={notebooks.WIDGET: {}})
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x", outputs=[output, widget])])
+    notebook.metadata["widgets"] = {}
+    notebooks.clean(notebook)
+    assert [o.text for o in notebook.cells[0].outputs] == ["100%\nkept\n"] and "widgets" not in notebook.metadata

@@ -1,0 +1,66 @@
+"""What the README promises is there, and nothing of the course's data is tracked."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from utils import runs
+
+PROJECT = runs.PROJECT
+
+
+def test_paths_and_modules_that_the_readme_names_exist():
+    text = (PROJECT / "README.md").read_text()
+    for path in re.findall(r"\]\((?!http)([^)#]+)\)", text):
+        assert (PROJECT / path).exists(), path
+    for module in re.findall(r"python -m (utils[.\w]*|benchmarks[.\w]*)", text):
+        done = subprocess.run(
+            [sys.executable, "-c", f"import importlib.util as u; assert u.find_spec('{module}')"], cwd=PROJECT
+        )
+        assert done.returncode == 0, module
+    for target in re.findall(r"^make (\w+)", text, re.M):
+        assert re.search(rf"^{target}:", (PROJECT / "Makefile").read_text(), re.M), target
+
+
+def test_no_course_image_is_tracked():
+    listed = subprocess.run(["git", "ls-files"], cwd=PROJECT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    files = listed.stdout.splitlines()
+    for name in ("real_hands", "test_hands"):
+        assert [f for f in files if f.startswith(name)] == [f"{name}/.gitkeep"]
+    for name in ("GAN_hands", "VAE_hands"):
+        ours = [f for f in files if f.startswith(name) and not f.endswith(".gitkeep")]
+        assert len(ours) == 300 and all(re.fullmatch(rf"{name}/username_\d{{3}}\.jpeg", f) for f in ours)
+
+
+@pytest.mark.parametrize("value", ["fast", ""])
+def test_an_unknown_profile_is_refused(value):
+    command = [sys.executable, "-c", "from utils import runs; runs.profile()"]
+    done = subprocess.run(command, cwd=PROJECT, env=os.environ | {"PROFILE": value}, capture_output=True, text=True)
+    assert done.returncode and "must be one of smoke, quick, full" in done.stderr
+
+
+def test_hyperparameters_have_one_place(monkeypatch, tmp_path):
+    monkeypatch.setenv("PROFILE", "quick")
+    monkeypatch.setenv("RUNS_FOLDER", str(tmp_path))
+    committed = runs.hyperparameters("vae")
+    runs.write_hyperparameters("vae", {"lr": 0.5})
+    assert runs.hyperparameters("vae") == {"lr": 0.5}
+    assert runs.hyperparameters("dcgan")  # the untouched ones are still found
+    monkeypatch.setenv("PROFILE", "full")
+    assert runs.hyperparameters("vae") == committed
+    with pytest.raises(KeyError, match="no hyper-parameters for 'x'"):
+        runs.hyperparameters("x")
+
+
+def test_help_and_errors_of_the_commands():
+    for command in (["utils", "--help"], ["utils.course_data", "--help"], ["utils.notebooks", "--help"]):
+        done = subprocess.run([sys.executable, "-m", *command], cwd=PROJECT, capture_output=True, text=True)
+        assert done.returncode == 0 and "usage" in done.stdout
+    command = [sys.executable, "-m", "utils.course_data", "--from", "nowhere"]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
+    assert done.returncode == 1 and "There is no 'nowhere'" in done.stderr and "Traceback" not in done.stderr

@@ -116,7 +116,7 @@ def main() -> None:
         for precision in ("no", "bf16"):
             for label, settings in (("our step", {}), ("our step with JPEG rounding", {"jpeg_quality": 75})):
                 model, optimizers = fresh(**settings)
-                average = training.averaged_copy(model.generator, BATCH, 20_000)
+                average = training.averaged_copy(model.generator, steps=10_000)
 
                 def step(images, model=model, optimizers=optimizers, average=average, precision=precision):
                     our_step(model, optimizers, images, precision)

@@ -222,13 +222,13 @@ def test_overfits_a_tiny_batch(name, tmp_path):
     runs.seed_everything(0)
     if name == "vae":
         model = VAE((16, 16), latent_dim=8, base=8, lr=3e-3)
-        training.fit(model, images, 250, 8, tmp_path, model.config, ema_images=80, plot=False)
+        training.fit(model, images, 250, 8, tmp_path, model.config, plot=False)
         rebuilt = model.decode(model.posteriors(images).chunk(2, 1)[0])
         assert (rebuilt - images).abs().mean() < 0.08
     else:
         model = DCGAN((16, 16), latent_dim=8, base=8, discriminator_base=8, lr_generator=1e-3, lr_discriminator=1e-3)
         before = torch.cdist(model.sample(16).flatten(1), images.flatten(1)).min(1).values.mean()
-        training.fit(model, images, 300, 8, tmp_path, model.config, ema_images=80, plot=False)
+        training.fit(model, images, 300, 8, tmp_path, model.config, plot=False)
         after = torch.cdist(model.sample(16).flatten(1), images.flatten(1)).min(1).values.mean()
         assert after < 0.5 * before
 

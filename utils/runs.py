@@ -19,12 +19,12 @@ BUDGETS = {
         "trials": 2, "trial_vae": 256, "trial_prior": 1_000, "trial_dcgan": 128, "seeds": 1,
     },
     "quick": {
-        "vae": 110_000, "prior": 250_000, "dcgan": 32_000, "detector_steps": 100,
-        "trials": 3, "trial_vae": 16_000, "trial_prior": 40_000, "trial_dcgan": 5_000, "seeds": 1,
+        "vae": 80_000, "prior": 160_000, "dcgan": 20_000, "detector_steps": 100,
+        "trials": 2, "trial_vae": 8_000, "trial_prior": 20_000, "trial_dcgan": 2_560, "seeds": 1,
     },
     "full": {
-        "vae": 480_000, "prior": 600_000, "dcgan": 200_000, "detector_steps": 400,
-        "trials": 6, "trial_vae": 64_000, "trial_prior": 160_000, "trial_dcgan": 9_600, "seeds": 2,
+        "vae": 400_000, "prior": 500_000, "dcgan": 150_000, "detector_steps": 400,
+        "trials": 6, "trial_vae": 32_000, "trial_prior": 100_000, "trial_dcgan": 6_400, "seeds": 2,
     },
 }  # fmt: skip
 PROJECT = Path(__file__).resolve().parent.parent

@@ -23,6 +23,7 @@ from tqdm import tqdm
 from utils import checkpoints, runs
 
 CONSTANT_SHARE = 0.4  # of training at the full learning rate; it then falls linearly to zero
+AVERAGE_SHARE = 0.05  # of training is the half-life of the weight average, however long the training
 
 
 def batch_indices(count: int, batch_size: int, step: int, seed: int) -> Tensor:
@@ -47,9 +48,9 @@ def learning_rate_scale(step: int, steps: int) -> float:
     return min(1.0, left / (1 - CONSTANT_SHARE))
 
 
-def averaged_copy(module: nn.Module, batch_size: int, half_life_images: float) -> AveragedModel:
-    """An exponential moving average of a module's weights and buffers, its half-life in images seen."""
-    decay = 0.5 ** (batch_size / half_life_images)
+def averaged_copy(module: nn.Module, steps: int) -> AveragedModel:
+    """An exponential moving average of a module's weights and buffers, for a training of so many steps."""
+    decay = 0.5 ** (1 / max(1.0, AVERAGE_SHARE * steps))
     return AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
 
 
@@ -61,7 +62,6 @@ def fit(
     folder: str | Path,
     config: dict,
     seed: int = 0,
-    ema_images: float = 20_000,
     evaluate: Callable[[nn.Module], dict[str, float]] | None = None,
     evaluations: int = 10,
     checkpoint_seconds: float = 60,
@@ -77,7 +77,6 @@ def fit(
         batch_size: images a step over all processes.
         folder: for checkpoints and `history.json`.
         config: what identifies the run; a checkpoint with another one is refused.
-        ema_images: half-life of the weight average, in images seen.
         evaluate: called with the model (averaged weights, eval mode) `evaluations` times on the
             way; what it returns joins the history. It must not draw from the global random state.
         checkpoint_seconds: at most so much work is lost when the process is killed.
@@ -97,7 +96,7 @@ def fit(
     images = images.to(device)
     optimizers = model.optimizers()
     rates = {name: [g["lr"] for g in o.param_groups] for name, o in optimizers.items()}
-    averages = {n: averaged_copy(getattr(model, n), batch_size, ema_images) for n in model.averaged}
+    averages = {n: averaged_copy(getattr(model, n), steps) for n in model.averaged}
     config = {**config, "steps": steps, "batch_size": batch_size, "seed": seed, "images": len(images)}
     torch.manual_seed(seed + 7919 * accelerator.process_index)  # every process draws its own noise
     history, step, sums, seconds = [], 0, {}, 0.0

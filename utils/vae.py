@@ -24,7 +24,6 @@ from utils.latent_flow import LatentFlow
 from utils.networks import Upsampler, halvings
 
 PRIOR_BATCH = 256  # latents a step; they are small
-PRIOR_EMA = 100_000  # half-life of the prior's weight average, in latents seen
 
 
 def cosine_matrix(size: int) -> Tensor:
@@ -182,7 +181,6 @@ def train(
         folder / "prior",
         vae.prior.config | {"vae": vae.config},
         seed=seed,
-        ema_images=PRIOR_EMA,
         evaluate=evaluate_prior,
         plot=options.get("plot", True),
     )

@@ -3,7 +3,6 @@
 import errno
 import os
 import pickle
-import signal
 import subprocess
 import sys
 import time
@@ -100,7 +99,7 @@ def test_kill_in_the_middle_of_writing(tmp_path):
         process = subprocess.Popen([sys.executable, "-c", WRITER, tmp_path], cwd=root, stdout=subprocess.PIPE)
         process.stdout.readline()  # it has begun
         time.sleep(delay)
-        process.send_signal(signal.SIGKILL)
+        process.kill()
         process.wait()
         complained = []
         step, state = checkpoints.latest(tmp_path, {}, complained.append)

@@ -92,6 +92,15 @@ def test_unreadable_file_is_set_aside(picture_folder):
     assert set(reasons) <= {locked.name}  # empty for root, who may read everything
 
 
+def test_a_folder_that_may_not_be_read(picture_folder, monkeypatch):
+    def refuse(folder):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refuse)  # root may read everything, so permissions alone test nothing
+    with pytest.raises(PermissionError, match="check its permissions"):
+        folders.read(picture_folder)
+
+
 def test_two_images_only(tmp_path):
     folders.write_jpegs(draw_pictures(2), tmp_path, count=2)
     assert folders.read(tmp_path).images.shape == (2, 1, 32, 32)
@@ -113,7 +122,10 @@ def test_an_older_set_is_never_mixed_in(tmp_path, pictures):
     assert len(list(tmp_path.glob("username_*"))) == 64
     folders.write_jpegs(pictures[:10], tmp_path, count=10, replace=True)
     assert len(list(tmp_path.glob("username_*"))) == 10
+    with pytest.raises(FileExistsError, match="username_"):
+        folders.write_jpegs(pictures[:10], tmp_path, "abc123", count=10, replace=True)
     assert (tmp_path / "VAE_hand_001.jpeg").read_bytes() == b"someone else's"
+    assert len(list(tmp_path.glob("*.jpeg"))) == 11
 
 
 @pytest.mark.parametrize(

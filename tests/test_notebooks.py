@@ -64,7 +64,7 @@ def smoke(tmp_path_factory):
     """Executes notebooks as `make run` does, into a folder of their own; the data as found or a stand-in."""
     folder = tmp_path_factory.mktemp("runs with a space")
     environment = os.environ | {"PROFILE": "smoke", "RUNS_FOLDER": str(folder), "OMP_NUM_THREADS": "2"}
-    data = [sys.executable, "-m", "utils.course_data"]
+    data = [sys.executable, "-m", "utils.course_data", "--no-network"]
     subprocess.run(data, cwd=PROJECT, env=environment, check=True)
 
     def execute(*names: str) -> Path:

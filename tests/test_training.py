@@ -1,7 +1,6 @@
 """The loop: an interruption changes nothing, other runs' checkpoints are refused, bad losses stop it."""
 
 import json
-import signal
 import subprocess
 import sys
 import time
@@ -50,7 +49,6 @@ def test_resumed_equals_undisturbed_bit_for_bit(kind, tmp_path):
             raise Interrupted
         return {}
 
-    calls = []
     with pytest.raises(Interrupted):
         train(kind, tmp_path / "run2", evaluate=interrupt, checkpoint_seconds=0)
     assert checkpoints.latest(tmp_path / "run2", _config(kind))[0] == 7  # killed in the eighth step
@@ -87,7 +85,7 @@ def run_killed(folder, kill_at):
     for seen, _ in enumerate(process.stdout, start=1):
         if seen == kill_at:
             time.sleep(0.003)
-            process.send_signal(signal.SIGKILL)
+            process.kill()
             break
     process.stdout.close()
     return process.wait()
@@ -95,8 +93,8 @@ def run_killed(folder, kill_at):
 
 def test_killed_at_any_moment_it_goes_on(tmp_path):
     assert run_killed(tmp_path / "a", kill_at=None) == 0
-    assert run_killed(tmp_path / "b", kill_at=9) == -signal.SIGKILL
-    assert run_killed(tmp_path / "b", kill_at=17) == -signal.SIGKILL
+    assert run_killed(tmp_path / "b", kill_at=9) != 0
+    assert run_killed(tmp_path / "b", kill_at=17) != 0
     assert run_killed(tmp_path / "b", kill_at=None) == 0
     states = [torch.load(tmp_path / name / "final.pt", weights_only=True) for name in "ab"]
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])

@@ -39,7 +39,7 @@ def make_environment() -> None:
         f"Making the environment in {ENVIRONMENT.name} (once; about 5 GB with torch, a minute or more) ...", flush=True
     )
     try:
-        venv.create(ENVIRONMENT, with_pip=True, clear=True)
+        venv.create(ENVIRONMENT, with_pip=True, clear=True, symlinks=os.name != "nt")
     except subprocess.CalledProcessError:
         sys.exit("Python's venv module is incomplete here; on Debian and Ubuntu: sudo apt install python3-venv")
     install = [str(PYTHON), "-m", "pip", "install", "-q", "--disable-pip-version-check"]

@@ -50,6 +50,15 @@ def write_atomically(path: Path, content: bytes) -> None:
         ) from error
 
 
+def fingerprint(*modules: torch.nn.Module) -> str:
+    """16 hexadecimal digits that differ where any weight or buffer of the modules differs."""
+    digest = hashlib.sha256()
+    for module in modules:
+        for name, tensor in sorted(module.state_dict().items()):
+            digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
 def differences(saved: dict, wanted: dict) -> list[str]:
     """The settings in which two configurations differ, one readable line each."""
     return [

@@ -15,6 +15,7 @@ import shutil
 import tarfile
 import threading
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -33,7 +34,9 @@ PLACES = (".", "..", "../shared/data")
 MEDNIST = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/MedNIST.tar.gz"
 MEDNIST_MD5 = "0bc7306e7427e00ad1c5526a6677552d"
 COURSE_COUNT = 8000
+FEWEST = 20  # images that a split, a training and the measures make sense with
 STAND_IN_COUNT = 2000
+FILLING = ".filling"  # in real_hands while it is being filled: what a kill leaves behind is not complete
 STAND_IN_NOTE = "STAND_IN.txt"
 STAND_IN_TEXT = "stand-in: sampled from this project's generator, not a real X-ray"
 WEIGHTS = runs.PROJECT / "weights" / "dcgan_hands.safetensors"
@@ -90,7 +93,7 @@ def members(archive: Path) -> Iterator[Member]:
             _check_count(paths, archive)
             for path, info in zip(paths, infos):
                 yield Member(path, file.extractfile(info).read())
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
         raise ValueError(f"'{archive}' is not a complete .tar.gz or .zip archive: {error}") from error
 
 
@@ -101,6 +104,11 @@ def _check_count(paths: list, archive: Path) -> None:
 
 def _images(folder: Path) -> list[Path]:
     return [p for p in folder.glob("*.jp*g") if not p.name.startswith(("username_", "stand_in_"))]
+
+
+def _complete(root: Path) -> bool:
+    """Are the real hands there, and not only a part that an interruption left?"""
+    return bool(_images(root / "real_hands")) and not (root / "real_hands" / FILLING).exists()
 
 
 def _target(path: PurePosixPath, root: Path, skip_reals: bool) -> Path | None:
@@ -133,8 +141,10 @@ def from_path(source: Path, root: Path) -> dict[str, int]:
         raise FileNotFoundError(f"There is no '{source}'. --from wants a folder or archive with the course's images.")
     archives = [source]
     if source.is_dir():
-        archives = sorted([*source.glob("*.tar.gz"), *source.glob("*.tgz"), *source.glob("*.zip")])
+        archives = [source / name for name in ARCHIVES if (source / name).is_file()]
     counts: dict[str, int] = {}
+    filling = root / "real_hands" / FILLING
+    filling.touch()
     for archive in archives:
         has_reals = len(_images(root / "real_hands")) > 500
         for path, content in members(archive):
@@ -150,6 +160,7 @@ def from_path(source: Path, root: Path) -> dict[str, int]:
                 if path.is_file() and not path.is_symlink():
                     shutil.copyfile(path, root / name / path.name)
                     counts[name] = counts.get(name, 0) + 1
+    filling.unlink()
     if not counts:
         raise ValueError(
             f"'{source}' holds none of the course's images. Wanted: a folder or archive with real_hands/*.jpeg "
@@ -166,7 +177,7 @@ def _first_answer(url: str, have: int) -> requests.Response:
 
     def ask() -> None:
         try:
-            headers = {"Range": f"bytes={have}-"} if have else {}
+            headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
             result["answer"] = requests.get(url, headers=headers, stream=True, timeout=PATIENCE)
         except requests.RequestException as error:
             result["error"] = error
@@ -236,12 +247,15 @@ def from_mednist(archive: Path, root: Path) -> int:
         ValueError: no archive, or no Hand images in it.
     """
     (root / HELD_OUT).mkdir(exist_ok=True)
+    filling = root / "real_hands" / FILLING
+    filling.touch()
     made = 0
     for path, content in members(archive):
         if path.parent.name == "Hand" and re.fullmatch(r"\d{6}\.jpeg", path.name):
             folder = "real_hands" if int(path.stem) < COURSE_COUNT else HELD_OUT
             (root / folder / path.name).write_bytes(course_jpeg(content))
             made += 1
+    filling.unlink()
     if not made:
         raise ValueError(f"'{archive}' holds no Hand/*.jpeg; is it MedNIST?")
     _clear_stand_in(root)
@@ -268,6 +282,11 @@ def origin(root: Path = runs.PROJECT) -> str:
     return "real_hands/ is empty"
 
 
+def run_name(name: str, root: Path = runs.PROJECT) -> str:
+    """A run folder's name that keeps what was trained on the stand-in apart from real runs."""
+    return f"{name}_stand_in" if origin(root).startswith("STAND-IN") else name
+
+
 def obtain(root: Path = runs.PROJECT, source: Path | None = None, network: bool = True, report=print) -> str:
     """Fill the data folders from the first source that works; returns `origin(root)`.
 
@@ -280,12 +299,12 @@ def obtain(root: Path = runs.PROJECT, source: Path | None = None, network: bool 
         report(f"from {source}: {from_path(source, root)}")
         return origin(root)
     found = [root / place / name for place in PLACES for name in ARCHIVES if (root / place / name).is_file()]
-    have_reals, have_test = bool(_images(root / "real_hands")), bool(_images(root / "test_hands"))
+    have_reals, have_test = _complete(root), bool(_images(root / "test_hands"))
     for archive in found:
         if have_test if "cw2" in archive.name else have_reals:
             continue
         report(f"from {archive.name}, found in {archive.parent.resolve().name}/: {from_path(archive, root)}")
-        have_reals, have_test = bool(_images(root / "real_hands")), bool(_images(root / "test_hands"))
+        have_reals, have_test = _complete(root), bool(_images(root / "test_hands"))
     if have_reals:
         report(f"real_hands: {origin(root)}")
         return origin(root)
@@ -312,17 +331,26 @@ class Hands(NamedTuple):
 
 
 def load_hands(held_out: int = 2000, seed: int = 0, root: Path = runs.PROJECT) -> Hands:
-    """Read `real_hands` without its duplicates and keep a random part out of training.
+    """Read `real_hands` without its duplicates and keep a random part out of training; where MedNIST's
+    further images are there (`held_out_hands`), they are the held-out part and all the rest is trained on.
 
     Args:
         held_out: how many images are kept out (at most a quarter of all).
         seed: of the split; the same at every call, in every notebook.
 
     Raises:
-        FileNotFoundError, ValueError: the folder is missing or holds no usable image.
+        FileNotFoundError, ValueError: the folder is missing, or holds too few usable images.
     """
     found = folders.drop_duplicates(folders.read(root / "real_hands", pattern="*.jp*g"))
+    if len(found.names) < FEWEST:
+        raise ValueError(
+            f"'{root / 'real_hands'}' holds {len(found.names)} different usable images; {FEWEST} are the least that "
+            "can be split, trained on and measured. Fill it with: python -m utils.course_data"
+        )
     order = np.random.default_rng(seed).permutation(len(found.names))
+    if (root / HELD_OUT).is_dir():
+        apart = folders.drop_duplicates(folders.read(root / HELD_OUT, pattern="*.jp*g"))
+        return Hands(found.images[order], apart.images, found.skipped + apart.skipped, origin(root))
     cut = min(held_out, len(order) // 4)
     return Hands(found.images[order[cut:]], found.images[order[:cut]], found.skipped, origin(root))
 

@@ -91,7 +91,7 @@ def as_jpeg(images: Tensor, table: Tensor) -> Tensor:
     """
     height, width = images.shape[2:]
     transform = cosine_matrix(8).to(images.device)
-    with torch.no_grad():
+    with torch.no_grad(), torch.autocast(images.device.type, enabled=False):  # bfloat16 is too coarse
         grey = images.float().clamp(-1, 1) * 127.5 - 0.5  # JPEG's zero is grey level 128
         grey = F.pad(grey, (0, -width % 8, 0, -height % 8), mode="replicate")
         blocks = grey.unfold(2, 8, 8).unfold(3, 8, 8)  # (N, 1, rows, columns, 8, 8)
@@ -144,12 +144,14 @@ class DCGAN(nn.Module):
         self.rates = {"generator": lr_generator, "discriminator": lr_discriminator}
         self.generator = Upsampler(size, channels, latent_dim, base, noise=True)
         self.discriminator = Discriminator(size, channels, discriminator_base)
+        self.start = "random weights"
         self.prior: LatentFlow | None = None
         self.bank: Tensor | None = None
         self.table = jpeg_table(jpeg_quality) if jpeg_quality else None
 
     def start_from(self, vae: VAE) -> None:
-        """Begin with a trained VAE's decoder as the generator, and take its prior for the latents.
+        """Begin with a trained VAE's decoder as the generator, and take its prior for the latents;
+        `self.start` then identifies both, for the configuration of a run.
 
         Raises:
             ValueError: the two differ in size, channels, latent_dim or base.
@@ -161,6 +163,7 @@ class DCGAN(nn.Module):
         self.generator.copy_from(vae.decoder)
         self.prior = copy.deepcopy(vae.prior).requires_grad_(False)
         self.bank = self.prior.sample(self.BANK, seed=1)
+        self.start = checkpoints.fingerprint(vae.decoder, vae.prior)
 
     def draw_latents(self, count: int, device: torch.device) -> Tensor:
         """Latents (count, latent_dim) for a training step, from the global random state."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fnmatch
 import io
+import re
 import shutil
 import tempfile
 import warnings
@@ -14,6 +16,9 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 JPEG_QUALITY = 75  # Pillow's default, and what the course's images were saved with
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF")  # not EPS and its like, which start other programs
+COURSE_NAME = re.compile(r"(real|VAE|GAN|test)_hand_\d+\.jpe?g")  # the course's own files
+NUMBERED = re.compile(r".+_\d{3,}\.jpe?g")
 LARGEST_SIDE = 8192  # a header that claims more is set aside before a pixel is decoded
 
 
@@ -34,12 +39,12 @@ class ImageFolder(NamedTuple):
 
 def _decode(path: Path, size: tuple[int, int], resize: bool) -> np.ndarray | str:
     """One file as a uint8 (H, W) array, or the reason why not."""
-    if path.is_dir():
-        return "a folder, not an image"
     try:
+        if path.is_dir():
+            return "a folder, not an image"
         if path.stat().st_size == 0:
             return "empty file (0 bytes)"
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             if max(image.size) > LARGEST_SIDE:
                 return f"{image.width}x{image.height} pixels is over the limit of {LARGEST_SIDE}"
             if image.size != size and not resize:
@@ -52,7 +57,7 @@ def _decode(path: Path, size: tuple[int, int], resize: bool) -> np.ndarray | str
             return np.asarray(grey)
     except UnidentifiedImageError:
         return "not an image (no known image header)"
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except Exception as error:  # Pillow's decoders raise a dozen kinds; each is a reason, none a crash
         return f"damaged or unreadable: {error}"
 
 
@@ -72,6 +77,7 @@ def read(folder: str | Path, size: tuple[int, int] = (32, 32), pattern: str = "*
     Raises:
         FileNotFoundError: no such folder.
         NotADirectoryError: the path is a file.
+        PermissionError: the folder cannot be read.
         ValueError: no file in it could be read as an image of that size.
     """
     folder = Path(folder)
@@ -81,7 +87,11 @@ def read(folder: str | Path, size: tuple[int, int] = (32, 32), pattern: str = "*
         )
     if not folder.is_dir():
         raise NotADirectoryError(f"'{folder}' is a file, but a folder of images is needed.")
-    paths = sorted(p for p in folder.glob(pattern) if not p.name.startswith("."))
+    try:
+        names = [p.name for p in folder.iterdir()]
+    except PermissionError as error:
+        raise PermissionError(f"The folder '{folder}' cannot be read: check its permissions.") from error
+    paths = sorted(folder / n for n in names if fnmatch.fnmatch(n, pattern) and not n.startswith("."))
     with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
         warnings.simplefilter("ignore")  # odd metadata of an image that decodes is no concern here
         decoded = list(pool.map(lambda path: _decode(path, size, resize), paths))
@@ -120,8 +130,8 @@ def write_jpegs(
 ) -> list[Path]:
     """Write `prefix_001.jpeg`, `prefix_002.jpeg`, ...: 8-bit grey JPEGs, all or none of them.
 
-    The files are made beside the folder's others first and moved in when the last one is
-    complete, so an interruption or a full disk leaves an older set as it was.
+    All files are made elsewhere first and moved in when the last one is complete, so a full disk or
+    an error leaves an older set as it was.
 
     Args:
         images: uint8 (count, 1, H, W) in [0, 255].
@@ -134,7 +144,8 @@ def write_jpegs(
     Raises:
         TypeError: images are not uint8.
         ValueError: wrong number or shape of images.
-        FileExistsError: the folder has files of that prefix already and `replace` is off.
+        FileExistsError: the folder holds a set of another prefix, or one of this prefix and `replace`
+            is off.
     """
     if images.dtype != np.uint8:
         raise TypeError(f"images must be uint8 in [0, 255], not {images.dtype}; see folders.to_uint8")
@@ -144,11 +155,12 @@ def write_jpegs(
         raise ValueError(f"exactly {count} images are asked for, but {len(images)} were given")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    older = sorted(folder.glob(f"{prefix}_*.jp*g"))
-    if older and not replace:
+    older = {p for p in folder.iterdir() if NUMBERED.fullmatch(p.name) and not COURSE_NAME.fullmatch(p.name)}
+    foreign = {p for p in older if not p.name.startswith(f"{prefix}_")}
+    if foreign or (older and not replace):
         raise FileExistsError(
-            f"'{folder}' already holds {len(older)} images named {prefix}_*.jpeg. Two sets are never "
-            "mixed: move the older one away, or pass replace=True to replace it."
+            f"'{folder}' already holds {len(older)} images named {min(older).stem[:-3]}*. Two sets are never mixed: "
+            "move the older one away, or, if it has the same name, pass replace=True to replace it."
         )
     digits = max(3, len(str(count)))
     making = Path(tempfile.mkdtemp(prefix=".writing_", dir=folder))
@@ -156,9 +168,10 @@ def write_jpegs(
         for i, image in enumerate(images[:, 0], start=1):
             path = making / f"{prefix}_{i:0{digits}d}.jpeg"
             Image.fromarray(image).save(path, "JPEG", quality=JPEG_QUALITY, comment=comment.encode())
-        for path in older:
+        written = [path.replace(folder / path.name) for path in sorted(making.iterdir())]
+        for path in older - set(written):
             path.unlink()
-        return [path.replace(folder / path.name) for path in sorted(making.iterdir())]
+        return written
     finally:
         shutil.rmtree(making, ignore_errors=True)
 

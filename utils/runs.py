@@ -23,7 +23,7 @@ BUDGETS = {
         "trials": 2, "trial_vae": 8_000, "trial_prior": 20_000, "trial_dcgan": 2_560, "seeds": 1,
     },
     "full": {
-        "vae": 400_000, "prior": 500_000, "dcgan": 150_000, "detector_steps": 400,
+        "vae": 320_000, "prior": 400_000, "dcgan": 120_000, "detector_steps": 400,
         "trials": 6, "trial_vae": 32_000, "trial_prior": 100_000, "trial_dcgan": 6_400, "seeds": 2,
     },
 }  # fmt: skip
@@ -92,7 +92,9 @@ def seed_everything(seed: int) -> None:
 def mixed_precision() -> str:
     """'bf16' where the processor or GPU computes bfloat16 in hardware, else 'no' (float32)."""
     if torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported() else "no"
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
+    if torch.backends.mps.is_available():
+        return "no"
     flags = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return "bf16" if flags.get("avx512_bf16") or flags.get("amx_bf16") or flags.get("bf16") else "no"
 

@@ -88,6 +88,7 @@ def fit(
 
     Raises:
         CheckpointMismatch: the folder holds another run's checkpoint.
+        ValueError: the processes cannot share a batch equally.
         FloatingPointError: a loss became NaN or infinite.
     """
     accelerator = runs.accelerator()
@@ -97,6 +98,8 @@ def fit(
     optimizers = model.optimizers()
     rates = {name: [g["lr"] for g in o.param_groups] for name, o in optimizers.items()}
     averages = {n: averaged_copy(getattr(model, n), steps) for n in model.averaged}
+    if batch_size % world:
+        raise ValueError(f"a batch of {batch_size} cannot be shared by {world} processes")
     config = {**config, "steps": steps, "batch_size": batch_size, "seed": seed, "images": len(images)}
     torch.manual_seed(seed + 7919 * accelerator.process_index)  # every process draws its own noise
     history, step, sums, seconds = [], 0, {}, 0.0
@@ -110,8 +113,11 @@ def fit(
         for name, average in averages.items():
             average.load_state_dict(state["averages"][name])
         history, sums, seconds = state["history"], state["sums"], state["seconds"]
-        torch.set_rng_state(state["random"])
-        if device.type == "cuda" and state["random_cuda"] is not None:
+        if main:
+            torch.set_rng_state(state["random"])
+        else:
+            torch.manual_seed(seed + 7919 * accelerator.process_index + 104_729 * step)
+        if main and device.type == "cuda" and state["random_cuda"] is not None:
             torch.cuda.set_rng_state(state["random_cuda"], device)
 
     def save() -> None:
@@ -140,6 +146,7 @@ def fit(
         if clip is not None:
             nn.utils.clip_grad_norm_(parameters, clip)
         optimizer.step()
+        torch.clear_autocast_cache()  # its bfloat16 copies are of the weights before the step
 
     marks = sorted({round(steps * (i + 1) / evaluations) for i in range(evaluations)} - {0})
     board = (
@@ -167,24 +174,26 @@ def fit(
                 total, count = sums.get(name, (0.0, 0))
                 sums[name] = (total + value.detach().float(), count + 1)
             bar.update()
-            if step in marks:
-                row = {"step": step, "images": step * batch_size, "seconds": seconds + time.monotonic() - start}
-                row |= {name: float(total) / count for name, (total, count) in sums.items()}
-                sums = {}
-                bad = [name for name, value in row.items() if not abs(value) < float("inf")]
+            saving = step == steps or time.monotonic() - last_save > checkpoint_seconds
+            if step in marks or saving:
+                bad = [name for name, (total, _) in sums.items() if not torch.isfinite(total)]
                 if bad:
                     raise FloatingPointError(
                         f"{', '.join(bad)} is no longer finite at step {step}: lower the learning rate. "
                         f"The last checkpoint in '{folder}' is from before."
                     )
+            if step in marks:
+                row = {"step": step, "images": step * batch_size, "seconds": seconds + time.monotonic() - start}
+                row |= {name: float(total) / count for name, (total, count) in sums.items()}
+                sums = {}
                 if evaluate and main:
-                    row |= evaluate_averaged(model, averages, evaluate)
+                    row |= {name: float(x) for name, x in evaluate_averaged(model, averages, evaluate).items()}
                 history.append(row)
                 if board:
                     board.update(_plotted(row), current_step=step)
                     if step < steps:
                         board.send()
-            if step == steps or time.monotonic() - last_save > checkpoint_seconds:
+            if saving:
                 save()
                 last_save = time.monotonic()
     except KeyboardInterrupt:
@@ -196,6 +205,7 @@ def fit(
         board.send()
     for name, average in averages.items():
         getattr(model, name).load_state_dict(average.module.state_dict())
+    model.eval()
     if main:
         Path(folder, "history.json").write_text(json.dumps(history, indent=1) + "\n")
     return history

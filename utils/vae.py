@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from utils import training
+from utils import checkpoints, training
 from utils.latent_flow import LatentFlow
 from utils.networks import Upsampler, halvings
 
@@ -146,7 +146,8 @@ class VAE(nn.Module):
     def decode(self, latents: Tensor) -> Tensor:
         """Latents (N, latent_dim) to images (N, C, H, W) in [-1, 1], on the CPU."""
         self.eval()
-        return torch.cat([self.decoder(z).float().clamp(-1, 1).cpu() for z in latents.split(500)])
+        device = self.log_std.device
+        return torch.cat([self.decoder(z.to(device)).float().clamp(-1, 1).cpu() for z in latents.split(500)])
 
 
 def train(
@@ -164,7 +165,7 @@ def train(
 
     Args:
         vae_images, prior_images: how many images (latents) each of the two sees.
-        options: for `training.fit` of the VAE; `plot` for that of the prior as well.
+        evaluate_prior: evaluation hook of the prior; options: for `training.fit` of the VAE.
 
     Returns:
         The two histories.
@@ -179,9 +180,9 @@ def train(
         prior_images // PRIOR_BATCH,
         PRIOR_BATCH,
         folder / "prior",
-        vae.prior.config | {"vae": vae.config},
+        vae.prior.config | {"encoder": checkpoints.fingerprint(vae.encoder)},
         seed=seed,
         evaluate=evaluate_prior,
-        plot=options.get("plot", True),
+        plot=False,  # its plot would take the place of the VAE's
     )
     return history, prior_history

@@ -1,11 +1,11 @@
 """A convolutional variational autoencoder whose samples are as sharp as its reconstructions.
 
-Kingma & Welling (2014), with two changes, each measured in the hypertune notebook:
+Kingma & Welling (2014), with two changes:
 
-1. The decoder's variance is learned, one value for each spatial frequency (the sigma-VAE of Rybkin
-   et al. 2021 learns one value in all). An image's error is judged in its cosine transform, where
-   coarse shapes vary a lot and fine detail little: a small error in fine detail then costs as much
-   as it should, and the decoder stops blurring.
+1. The decoder's variance is learned (the sigma-VAE of Rybkin et al. 2021): as the reconstructions
+   get better it shrinks, and what error is left weighs more, instead of being drowned by the KL
+   term. `per_frequency` learns one variance for each spatial frequency of the image's cosine
+   transform; the hypertune notebook found no gain in it for the hands.
 2. Samples are decoded from a second-stage prior trained on the latents of the training images (Dai &
    Wipf 2019), a `LatentFlow`, because the encoder's latents do not fill the normal prior.
 """
@@ -65,7 +65,7 @@ class Encoder(nn.Module):
 
 
 class VAE(nn.Module):
-    """Encoder, decoder with a learned variance per frequency, and the prior of its latents.
+    """Encoder, decoder with a learned variance, and the prior of its latents.
 
     `self.prior` is trained after the VAE itself: `training.fit(vae.prior, vae.posteriors(images), ...)`.
 
@@ -87,7 +87,7 @@ class VAE(nn.Module):
         latent_dim: int = 64,
         base: int = 32,
         lr: float = 1e-3,
-        per_frequency: bool = True,
+        per_frequency: bool = False,
     ):
         super().__init__()
         self.config = {

@@ -102,6 +102,11 @@ def as_jpeg(images: Tensor, table: Tensor) -> Tensor:
     return images + (saved - images).detach()
 
 
+def coarse(images: Tensor) -> Tensor:
+    """Means over blocks of 4 x 4 pixels: (N, C, H, W) to (N, C, H / 4, W / 4)."""
+    return F.avg_pool2d(images, 4)
+
+
 class DCGAN(nn.Module):
     """Generator, discriminator and the distribution of the latents.
 
@@ -115,6 +120,9 @@ class DCGAN(nn.Module):
         discriminator_base: the same for the discriminator.
         lr_generator, lr_discriminator: Adam's learning rates.
         colour: strength of the augmentation of brightness and contrast.
+        anchor: after `start_from`, weight of the squared difference between the generator's image and
+            the VAE's of the same latent, both averaged over 4 x 4 pixels: the adversary is to change
+            detail, not which hands there are.
         jpeg_quality: of the files the images will be saved as; None for data that is not JPEG.
     """
 
@@ -131,6 +139,7 @@ class DCGAN(nn.Module):
         lr_generator: float = 1e-4,
         lr_discriminator: float = 5e-4,
         colour: float = 0.0,
+        anchor: float = 0.0,
         jpeg_quality: int | None = None,
     ):
         super().__init__()
@@ -139,14 +148,15 @@ class DCGAN(nn.Module):
         self.config = {
             "size": list(size), "channels": channels, "latent_dim": latent_dim, "base": base,
             "discriminator_base": discriminator_base, "lr_generator": lr_generator,
-            "lr_discriminator": lr_discriminator, "colour": colour, "jpeg_quality": jpeg_quality,
+            "lr_discriminator": lr_discriminator, "colour": colour, "anchor": anchor, "jpeg_quality": jpeg_quality,
         }  # fmt: skip
         self.rates = {"generator": lr_generator, "discriminator": lr_discriminator}
         self.generator = Upsampler(size, channels, latent_dim, base, noise=True)
         self.discriminator = Discriminator(size, channels, discriminator_base)
         self.start = "random weights"
         self.prior: LatentFlow | None = None
-        self.bank: Tensor | None = None
+        self.bank: Tensor | None = None  # latents of the prior, and what the VAE makes of them
+        self.bank_coarse: Tensor | None = None
         self.table = jpeg_table(jpeg_quality) if jpeg_quality else None
 
     def start_from(self, vae: VAE) -> None:
@@ -163,13 +173,16 @@ class DCGAN(nn.Module):
         self.generator.copy_from(vae.decoder)
         self.prior = copy.deepcopy(vae.prior).requires_grad_(False)
         self.bank = self.prior.sample(self.BANK, seed=1)
+        self.bank_coarse = coarse(vae.decode(self.bank))
         self.start = checkpoints.fingerprint(vae.decoder, vae.prior)
 
-    def draw_latents(self, count: int, device: torch.device) -> Tensor:
-        """Latents (count, latent_dim) for a training step, from the global random state."""
+    def draw_latents(self, count: int, device: torch.device) -> tuple[Tensor, Tensor | None]:
+        """Latents (count, latent_dim) for a training step, from the global random state, and the coarse
+        images (count, C, H / 4, W / 4) that the VAE makes of them, if there is one."""
         if self.bank is None:
-            return torch.randn(count, self.config["latent_dim"], device=device)
-        return self.bank[torch.randint(len(self.bank), (count,))].to(device)
+            return torch.randn(count, self.config["latent_dim"], device=device), None
+        chosen = torch.randint(len(self.bank), (count,))
+        return self.bank[chosen].to(device), self.bank_coarse[chosen].to(device)
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         return {
@@ -177,10 +190,9 @@ class DCGAN(nn.Module):
             for name, rate in self.rates.items()
         }
 
-    def generate(self, count: int, device: torch.device) -> Tensor:
-        """Images (count, C, H, W) as the discriminator gets to see them, with gradients."""
-        images = self.generator(self.draw_latents(count, device)).float()
-        return as_jpeg(images, self.table.to(device)) if self.table is not None else images
+    def as_seen(self, images: Tensor) -> Tensor:
+        """Generated images (N, C, H, W) as the discriminator gets to see them, with gradients."""
+        return as_jpeg(images, self.table.to(images.device)) if self.table is not None else images
 
     def judge(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
         """The discriminator's logits (N,) and (N,) for a mixed batch, augmented."""
@@ -192,24 +204,29 @@ class DCGAN(nn.Module):
         """One update of each network on images (N, C, H, W) in [-1, 1].
 
         The non-saturating logistic losses of Goodfellow et al. (2014): `discriminator` is 1.39 when
-        it cannot tell the two kinds apart, `generator` then 0.69. Returned beside them: the mean
-        probability of being real that the discriminator gives to `real` and to `generated` images.
+        it cannot tell the two kinds apart, `generator` then 0.69. Returned beside them: `drift`, the mean
+        squared difference that `anchor` weighs, and the mean probability of being real that the
+        discriminator gives to `real` and to `generated` images.
         """
         count, device = len(images), images.device
         with torch.no_grad():
-            fakes = self.generate(count, device)
-        real, fake = self.judge(images, fakes)
+            fakes = self.generator(self.draw_latents(count, device)[0]).float()
+        real, fake = self.judge(images, self.as_seen(fakes))
         loss_d = F.softplus(-real).mean() + F.softplus(fake).mean()
         update("discriminator", loss_d)
 
         self.discriminator.requires_grad_(False)  # spares its weights' gradients in the generator's step
-        _, judged = self.judge(images, self.generate(count, device))
+        latents, target = self.draw_latents(count, device)
+        made = self.generator(latents).float()
+        _, judged = self.judge(images, self.as_seen(made))
         loss_g = F.softplus(-judged).mean()
-        update("generator", loss_g)
+        drift = F.mse_loss(coarse(made), target) if target is not None else made.new_zeros(())
+        update("generator", loss_g + self.config["anchor"] * drift)
         self.discriminator.requires_grad_(True)
         return {
             "discriminator": loss_d,
             "generator": loss_g,
+            "drift": drift,
             "real": real.sigmoid().mean(),
             "generated": fake.sigmoid().mean(),
         }

@@ -23,7 +23,7 @@ BUDGETS = {
         "trials": 2, "trial_vae": 8_000, "trial_prior": 20_000, "trial_dcgan": 2_560, "seeds": 1,
     },
     "full": {
-        "vae": 320_000, "prior": 400_000, "dcgan": 120_000, "detector_steps": 400,
+        "vae": 320_000, "prior": 400_000, "dcgan": 80_000, "detector_steps": 400,
         "trials": 6, "trial_vae": 32_000, "trial_prior": 100_000, "trial_dcgan": 6_400, "seeds": 2,
     },
 }  # fmt: skip

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import draw_pictures
-from utils import course_data, folders
+from utils import archives, course_data, folders
 
 
 def jpeg(seed: int, size: int = 32) -> bytes:
@@ -93,23 +93,23 @@ def test_useless_sources_are_named(root, tmp_path):
 )
 def test_paths_that_leave_the_folder_are_refused_before_anything_is_written(root, tmp_path, name):
     source = make_tar(tmp_path / "x.tar.gz", {"real_hands/0.jpeg": jpeg(0), name: jpeg(1)})
-    with pytest.raises(course_data.UnsafeArchive, match="points outside"):
+    with pytest.raises(archives.UnsafeArchive, match="points outside"):
         course_data.from_path(source, root)
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         archive.writestr("real_hands/0.jpeg", jpeg(0))
         archive.writestr(name, jpeg(1))
-    with pytest.raises(course_data.UnsafeArchive, match="points outside"):
+    with pytest.raises(archives.UnsafeArchive, match="points outside"):
         course_data.from_path(tmp_path / "x.zip", root)
     assert not list(tmp_path.rglob("*.jpeg"))
 
 
 def test_links_and_giants_are_refused(root, tmp_path):
     source = make_tar(tmp_path / "x.tar.gz", {}, {"real_hands/0.jpeg": "/etc/passwd"})
-    with pytest.raises(course_data.UnsafeArchive, match="link or a device"):
+    with pytest.raises(archives.UnsafeArchive, match="link or a device"):
         course_data.from_path(source, root)
     with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("real_hands/0.jpeg", bytes(course_data.LARGEST_FILE + 1))
-    with pytest.raises(course_data.UnsafeArchive, match="50 MB"):
+        archive.writestr("real_hands/0.jpeg", bytes(archives.LARGEST_FILE + 1))
+    with pytest.raises(archives.UnsafeArchive, match="50 MB"):
         course_data.from_path(tmp_path / "bomb.zip", root)
 
 
@@ -160,28 +160,28 @@ def test_download_goes_on_where_it_broke_off(server, tmp_path):
     handler, url = server
     md5 = hashlib.md5(handler.content).hexdigest()
     handler.break_after = 200_000
-    with pytest.raises(course_data.DownloadFailed, match="broke off"):
-        course_data.download(url, tmp_path / "x.tar.gz", md5)
+    with pytest.raises(archives.DownloadFailed, match="broke off"):
+        archives.download(url, tmp_path / "x.tar.gz", md5)
     assert not (tmp_path / "x.tar.gz").exists()
     have = (tmp_path / "x.tar.gz.part").stat().st_size
     assert have > 100_000
     handler.break_after = None
-    path = course_data.download(url, tmp_path / "x.tar.gz", md5)
+    path = archives.download(url, tmp_path / "x.tar.gz", md5)
     assert path.read_bytes() == handler.content
     assert handler.requests == [None, f"bytes={have}-"]
-    course_data.download(url, tmp_path / "x.tar.gz", md5)
+    archives.download(url, tmp_path / "x.tar.gz", md5)
     assert len(handler.requests) == 2  # it is there
 
 
 def test_wrong_check_sum_is_deleted(server, tmp_path):
-    with pytest.raises(course_data.DownloadFailed, match="MD5"):
-        course_data.download(server[1], tmp_path / "x.tar.gz", "0" * 32)
+    with pytest.raises(archives.DownloadFailed, match="MD5"):
+        archives.download(server[1], tmp_path / "x.tar.gz", "0" * 32)
     assert not list(tmp_path.glob("x.tar.gz*"))
 
 
 @pytest.fixture
 def short_patience(monkeypatch):
-    monkeypatch.setattr(course_data, "PATIENCE", 1)
+    monkeypatch.setattr(archives, "PATIENCE", 1)
 
 
 def test_silent_and_absent_networks_cost_seconds(tmp_path, short_patience):
@@ -189,11 +189,11 @@ def test_silent_and_absent_networks_cost_seconds(tmp_path, short_patience):
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         start = time.monotonic()
-        with pytest.raises(course_data.DownloadFailed, match="no MedNIST archive|no answer"):
-            course_data.download(f"http://127.0.0.1:{silent.getsockname()[1]}/x", tmp_path / "x", "")
+        with pytest.raises(archives.DownloadFailed, match="no MedNIST archive|no answer"):
+            archives.download(f"http://127.0.0.1:{silent.getsockname()[1]}/x", tmp_path / "x", "")
         assert time.monotonic() - start < 5
-    with pytest.raises(course_data.DownloadFailed, match="ConnectionError"):
-        course_data.download("http://127.0.0.1:9/x", tmp_path / "x", "")
+    with pytest.raises(archives.DownloadFailed, match="ConnectionError"):
+        archives.download("http://127.0.0.1:9/x", tmp_path / "x", "")
 
 
 def test_no_network_gives_a_labelled_stand_in_that_real_images_replace(root, monkeypatch, short_patience, tmp_path):

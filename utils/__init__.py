@@ -2,9 +2,11 @@
 
 folders        image folders <-> uint8 arrays; what could not be read is returned, never swallowed
 course_data    fills the data folders; `python -m utils.course_data --help`
+archives       archives checked before extraction, resumable downloads
 runs           profile, seed, device, run folder, hyper-parameters
 checkpoints    atomic save, exact resume, weights as safetensors
 training       the one loop every model shares
+latent_flow    the prior of a VAE's latents
 networks       the convolutional building blocks of the models
 dcgan, vae     one model family each: the modules, its loss as one `step`, its `sample`
 fidelity       how close generated images are to real ones, and whether they were memorised

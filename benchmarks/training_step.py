@@ -116,7 +116,8 @@ def main() -> None:
         for precision in ("no", "bf16"):
             for label, settings in (("our step", {}), ("our step with JPEG rounding", {"jpeg_quality": 75})):
                 model, optimizers = fresh(**settings)
-                average = training.averaged_copy(model.generator, steps=10_000)
+                model.to(memory_format=torch.channels_last)  # as `training.fit` does
+                average = training.averaged_copy(model.generator, half_life=500)
 
                 def step(images, model=model, optimizers=optimizers, average=average, precision=precision):
                     our_step(model, optimizers, images, precision)

@@ -90,8 +90,8 @@ def test_vae_loss_is_the_bound_of_a_known_case():
 def test_gan_losses_at_the_start_of_a_blind_discriminator():
     model = DCGAN((8, 8), latent_dim=3, base=4, discriminator_base=4)
     with torch.no_grad():
-        model.discriminator.layers[-1].weight.zero_()
-        model.discriminator.layers[-1].bias.zero_()
+        model.discriminator.head[-1].weight.zero_()
+        model.discriminator.head[-1].bias.zero_()
     losses = model.step(torch.zeros(4, 1, 8, 8), lambda name, loss: None)
     assert losses["discriminator"].item() == pytest.approx(2 * math.log(2))
     assert losses["generator"].item() == pytest.approx(math.log(2))

@@ -1,0 +1,239 @@
+"""Tells real hands from those of VAEs and of GANs: a residual network, trained from random weights.
+
+What gives a generated image away is mostly fine: the grain that a decoder lacks, the grid that an
+up-sampling leaves. So the network sees, beside the pixels, two fixed high-pass residuals of them,
+as forensic methods do (Fridrich & Kodovsky 2012), augmentation moves and mirrors images but never
+resamples them, and the last maps are pooled to their mean and their spread (`networks.Recogniser`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sklearn.model_selection import StratifiedGroupKFold
+from torch import Tensor, nn
+
+from utils import runs, training
+from utils.folders import to_float
+from utils.networks import Recogniser
+
+CLASSES = ("real", "VAE", "GAN")  # a label is the index
+
+
+def augment(images: Tensor, shift: int, mirror: bool) -> Tensor:
+    """Images (N, C, H, W), each moved by up to `shift` pixels and, half of them, mirrored.
+
+    Nothing is resampled, so the traces of up-sampling stay as they are; the border is repeated where
+    an image was moved away from it. Mirroring is allowed here (it was not for generating): a mirrored
+    hand is odd, but a class is told by traces, and those look alike from both sides.
+    """
+    count, _, height, width = images.shape
+    device = images.device
+    padded = F.pad(images, (shift,) * 4, mode="replicate")
+    rows = torch.arange(height, device=device) + torch.randint(2 * shift + 1, (count, 1), device=device)
+    columns = torch.arange(width, device=device).expand(count, width)
+    if mirror:
+        columns = torch.where(torch.rand(count, 1, device=device) < 0.5, columns.flip(1), columns)
+    columns = columns + torch.randint(2 * shift + 1, (count, 1), device=device)
+    each = torch.arange(count, device=device)
+    return padded.permute(0, 2, 3, 1)[each[:, None, None], rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+class Classifier(nn.Module):
+    """The network with its loss and its optimiser, for `training.fit`.
+
+    Args:
+        base: channels of the first stage; doubled in the second and again in the third.
+        classes: how many labels there are.
+        high_pass: show the network two fixed high-pass residuals beside the pixels.
+        dropout: before the last layer.
+        lr: AdamW's learning rate.
+        weight_decay: of AdamW.
+        smoothing: of the labels: a little of each label's weight goes to the other classes, since some
+            folders hold what they should not.
+        shift, mirror: of `augment`, in pixels and yes or no.
+    """
+
+    averaged = ("network",)
+
+    def __init__(
+        self,
+        base: int = 32,
+        classes: int = len(CLASSES),
+        high_pass: bool = True,
+        dropout: float = 0.2,
+        lr: float = 2e-3,
+        weight_decay: float = 0.01,
+        smoothing: float = 0.05,
+        shift: int = 2,
+        mirror: bool = True,
+    ):
+        super().__init__()
+        self.config = {
+            "base": base, "classes": classes, "high_pass": high_pass, "dropout": dropout, "lr": lr,
+            "weight_decay": weight_decay, "smoothing": smoothing, "shift": shift, "mirror": mirror,
+        }  # fmt: skip
+        self.network = Recogniser(channels=1, outputs=classes, base=base, high_pass=high_pass, dropout=dropout)
+
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        decay = self.config["weight_decay"]
+        return {"classifier": torch.optim.AdamW(self.network.parameters(), self.config["lr"], weight_decay=decay)}
+
+    def step(self, batch: tuple[Tensor, Tensor], update) -> dict[str, Tensor]:
+        """One update on images (N, 1, H, W) in [-1, 1] and labels (N,) int64 or probabilities (N, classes)."""
+        images, labels = batch
+        logits = self.network(augment(images, self.config["shift"], self.config["mirror"])).float()
+        loss = F.cross_entropy(logits, labels, label_smoothing=self.config["smoothing"])
+        update("classifier", loss)
+        truth = labels if labels.dim() == 1 else labels.argmax(1)
+        return {"cross_entropy": loss, "accuracy": (logits.argmax(1) == truth).float().mean()}
+
+    @torch.no_grad()
+    def logits(self, images: np.ndarray, batch_size: int = 500) -> Tensor:
+        """Logits (N, classes) of uint8 (N, 1, H, W): the mean over an image and its mirror image."""
+        self.eval()
+        device = next(self.network.parameters()).device
+        parts = []
+        with runs.accelerator().autocast():
+            for start in range(0, len(images), batch_size):
+                x = to_float(images[start : start + batch_size]).to(device)
+                views = [x, x.flip(3)] if self.config["mirror"] else [x]
+                parts.append(torch.stack([self.network(v).float() for v in views]).mean(0).cpu())
+        return torch.cat(parts)
+
+
+def balanced(labels: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Indices in which every class comes as often as the largest one does: the smaller are repeated."""
+    rng = np.random.default_rng(seed)
+    each = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    size = max(len(members) for members in each)
+    return np.concatenate([np.resize(rng.permutation(members), size) for members in each])
+
+
+def train(
+    images: np.ndarray,
+    labels: np.ndarray,
+    seen: int,
+    folder: str | Path,
+    settings: dict,
+    batch_size: int = 64,
+    seed: int = 0,
+    **options,
+) -> tuple[Classifier, list[dict]]:
+    """Train a classifier from random weights on batches that hold the classes in equal numbers; resumes.
+
+    Args:
+        images: uint8 (N, 1, H, W).
+        labels: int64 (N,).
+        seen: how many images training sees, repetitions counted.
+        folder: for checkpoints.
+        settings: arguments of `Classifier`.
+        options: for `training.fit`.
+
+    Returns:
+        The classifier in eval mode, and the history.
+    """
+    runs.seed_everything(seed)
+    model = Classifier(**settings)
+    data = hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()[:16]
+    chosen = balanced(labels, seed)
+    pairs = (to_float(images[chosen]), torch.from_numpy(labels[chosen]))
+    config = model.config | {"data": data}
+    history = training.fit(model, pairs, seen // batch_size, batch_size, folder, config, seed=seed, **options)
+    return model, history
+
+
+def folds(labels: np.ndarray, groups: np.ndarray, count: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Stratified folds as pairs of indices (training, validation); a group is never on both sides."""
+    splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
+    return splitter.split(np.zeros(len(labels)), labels, groups)
+
+
+def cross_validate(
+    images: np.ndarray,
+    labels: np.ndarray,
+    groups: np.ndarray,
+    fit: Callable[[np.ndarray, np.ndarray, int], Classifier],
+    count: int,
+    seed: int,
+    report: Callable[[Tensor, np.ndarray], None] | None = None,
+) -> tuple[Tensor, list[Classifier]]:
+    """Logits of every image by a classifier that has not seen it, nor a copy of it.
+
+    Args:
+        images, labels, groups: uint8 (N, 1, H, W), int64 (N,), int (N,) as of `hand_classes.groups`.
+        fit: trains on (images, labels, number of the fold).
+        report: called after each fold with the logits and indices of all images judged so far.
+
+    Returns:
+        Logits (N, classes), and the classifier of each fold.
+    """
+    logits, models = None, []
+    done = np.zeros(len(labels), dtype=bool)
+    for fold, (inside, outside) in enumerate(folds(labels, groups, count, seed)):
+        model = fit(images[inside], labels[inside], fold)
+        judged = model.logits(images[outside])
+        if logits is None:
+            logits = torch.zeros(len(labels), judged.shape[1])
+        logits[outside] = judged
+        done[outside] = True
+        models.append(model)
+        if report:
+            report(logits[done], np.flatnonzero(done))
+    return logits, models
+
+
+def temperature(logits: Tensor, labels: Tensor) -> float:
+    """The divisor of held-out logits (N, classes) that makes their probabilities likeliest (Guo et al. 2017)."""
+    log_t = torch.zeros((), requires_grad=True)
+    optimizer = torch.optim.LBFGS([log_t], lr=0.1, max_iter=100, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(logits / log_t.exp(), labels)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    return float(log_t.detach().exp())
+
+
+def ensemble_logits(models: list[Classifier], images: np.ndarray) -> Tensor:
+    """Mean logits (N, classes) of several classifiers for uint8 (N, 1, H, W)."""
+    return torch.stack([model.logits(images) for model in models]).mean(0)
+
+
+def estimate_priors(probabilities: np.ndarray, training_priors: np.ndarray, iterations: int = 1000) -> np.ndarray:
+    """Class shares of unlabelled images by expectation maximisation (Saerens, Latinne & Decaestecker 2002).
+
+    Args:
+        probabilities: (N, classes), calibrated, under the class shares `training_priors` (classes,).
+
+    Returns:
+        The shares (classes,), which sum to 1.
+    """
+    priors = training_priors.copy()
+    for _ in range(iterations):
+        moved = with_priors(probabilities, training_priors, priors).mean(0)
+        if np.abs(moved - priors).max() < 1e-7:
+            break
+        priors = moved
+    return priors
+
+
+def with_priors(probabilities: np.ndarray, old: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """Probabilities (N, classes) under class shares `old` to those under `new`, by Bayes' rule."""
+    weighted = probabilities * (new / old)
+    return weighted / weighted.sum(1, keepdims=True)
+
+
+def confident(probabilities: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:
+    """Pseudo-labels for self-training (Lee 2013): indices of the images whose likeliest class is at least
+    as probable as `threshold`, and those classes."""
+    chosen = np.flatnonzero(probabilities.max(1) >= threshold)
+    return chosen, probabilities[chosen].argmax(1).astype(np.int64)

@@ -11,10 +11,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from sklearn.metrics import f1_score
 from sklearn.model_selection import StratifiedGroupKFold
 from torch import Tensor, nn
 
@@ -154,38 +156,85 @@ def folds(labels: np.ndarray, groups: np.ndarray, count: int, seed: int) -> Iter
     return splitter.split(np.zeros(len(labels)), labels, groups)
 
 
+Pair = tuple[np.ndarray, np.ndarray]  # images uint8 (N, 1, H, W) and labels int64 (N,)
+
+
+def join(*pairs: Pair) -> Pair:
+    """Several sets of images and labels as one."""
+    images, labels = zip(*pairs)
+    return np.concatenate(images), np.concatenate(labels)
+
+
+class CrossValidated(NamedTuple):
+    """What `cross_validate` returns."""
+
+    logits: Tensor  # (N, classes): each image's by a classifier that has seen neither it nor a copy of it
+    models: list[Classifier]  # one a fold
+    histories: list[list[dict]]  # of `training.fit`, one a fold
+
+
 def cross_validate(
     images: np.ndarray,
     labels: np.ndarray,
     groups: np.ndarray,
-    fit: Callable[[np.ndarray, np.ndarray, int], Classifier],
+    seen: int,
+    folder: str | Path,
+    settings: dict,
     count: int,
     seed: int,
+    extra: list[Pair] | None = None,
     report: Callable[[Tensor, np.ndarray], None] | None = None,
-) -> tuple[Tensor, list[Classifier]]:
-    """Logits of every image by a classifier that has not seen it, nor a copy of it.
+) -> CrossValidated:
+    """Train one classifier a fold and judge every image by the one that has not seen it; resumes.
 
     Args:
         images, labels, groups: uint8 (N, 1, H, W), int64 (N,), int (N,) as of `hand_classes.groups`.
-        fit: trains on (images, labels, number of the fold).
-        report: called after each fold with the logits and indices of all images judged so far.
-
-    Returns:
-        Logits (N, classes), and the classifier of each fold.
+        seen, settings: as in `train`.
+        folder: for checkpoints.
+        count: of folds.
+        seed: of the split, and with the fold's number of the training.
+        extra: for each fold, images and labels that its training gets as well; never validated on.
+        report: called after each fold with the logits and the indices of all images judged so far.
     """
-    logits, models = None, []
-    done = np.zeros(len(labels), dtype=bool)
+    logits = torch.zeros(len(labels), settings.get("classes", len(CLASSES)))
+    models, histories, done = [], [], np.zeros(len(labels), dtype=bool)
     for fold, (inside, outside) in enumerate(folds(labels, groups, count, seed)):
-        model = fit(images[inside], labels[inside], fold)
-        judged = model.logits(images[outside])
-        if logits is None:
-            logits = torch.zeros(len(labels), judged.shape[1])
-        logits[outside] = judged
+        x, y = images[inside], labels[inside]
+        if extra:
+            x, y = join((x, y), extra[fold])
+        truth = torch.from_numpy(labels[outside])
+
+        def validate(model: Classifier, outside=outside, truth=truth) -> dict[str, float]:
+            judged = model.logits(images[outside])
+            right = (judged.argmax(1) == truth).float().mean()
+            return {"cross_entropy (validation)": F.cross_entropy(judged, truth), "accuracy (validation)": right}
+
+        where = Path(folder) / f"seed_{seed}_fold_{fold}"
+        options = {"seed": 100 * seed + fold, "evaluate": validate, "evaluations": 5, "plot": False}
+        model, history = train(x, y, seen, where, settings, **options)
+        logits[outside] = model.logits(images[outside])
         done[outside] = True
         models.append(model)
+        histories.append(history)
         if report:
             report(logits[done], np.flatnonzero(done))
-    return logits, models
+    return CrossValidated(logits, models, histories)
+
+
+def scores(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Measures of class probabilities (N, 3) against labels (N,).
+
+    `accuracy` and `macro F1` over the three classes, `cross-entropy` in nats, and of real against fake:
+    `F1 real`, and `fakes passed`, the share of generated images that are taken for real.
+    """
+    given = probabilities.argmax(1)
+    return {
+        "accuracy": float((given == labels).mean()),
+        "macro F1": f1_score(labels, given, average="macro"),
+        "cross-entropy": float(-np.log(np.clip(probabilities[np.arange(len(labels)), labels], 1e-12, 1)).mean()),
+        "F1 real": f1_score(labels == 0, given == 0),
+        "fakes passed": float((given[labels != 0] == 0).mean()),
+    }
 
 
 def temperature(logits: Tensor, labels: Tensor) -> float:
@@ -232,8 +281,36 @@ def with_priors(probabilities: np.ndarray, old: np.ndarray, new: np.ndarray) -> 
     return weighted / weighted.sum(1, keepdims=True)
 
 
-def confident(probabilities: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:
-    """Pseudo-labels for self-training (Lee 2013): indices of the images whose likeliest class is at least
-    as probable as `threshold`, and those classes."""
-    chosen = np.flatnonzero(probabilities.max(1) >= threshold)
-    return chosen, probabilities[chosen].argmax(1).astype(np.int64)
+def calibrated(logits: Tensor, labels: np.ndarray) -> np.ndarray:
+    """Probabilities (N, classes) of held-out logits at the temperature that makes `labels` likeliest."""
+    return (logits / temperature(logits, torch.from_numpy(labels))).softmax(1).numpy()
+
+
+def predict(logits: Tensor, divisor: float) -> tuple[np.ndarray, np.ndarray]:
+    """Calibrated probabilities of unlabelled images under their own class shares, and these shares.
+
+    Balanced training stands for equal shares; those of the images are estimated from the logits.
+
+    Args:
+        logits: (N, classes) of the unlabelled images.
+        divisor: temperature, from held-out labelled images.
+    """
+    plain = (logits / divisor).softmax(1).numpy()
+    equal = np.full(plain.shape[1], 1 / plain.shape[1])
+    shares = estimate_priors(plain, equal)
+    return with_priors(plain, equal, shares), shares
+
+
+def pseudo_labels(models: list[Classifier], images: np.ndarray, divisor: float, threshold: float) -> list[Pair]:
+    """For self-training (Lee 2013): for each model, the unlabelled images (N, 1, H, W) that it is sure of.
+
+    Args:
+        divisor: temperature, as for `predict`.
+        threshold: least probability of the likeliest class.
+    """
+    sets = []
+    for model in models:
+        probabilities, _ = predict(model.logits(images), divisor)
+        sure = probabilities.max(1) >= threshold
+        sets.append((images[sure], probabilities[sure].argmax(1).astype(np.int64)))
+    return sets

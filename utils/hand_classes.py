@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial.distance import pdist
@@ -19,6 +20,8 @@ from utils import folders, runs
 REAL, VAE, GAN = 0, 1, 2
 LABELLED_REALS = 500  # the course's real hands of this coursework are the first 500 of coursework 1's
 ALIKE = 3.0  # grey levels (root mean square) below which two images count as copies of each other
+COURSE = "the course's labelled images"
+OWN_TEST_REALS = 100  # where the course's test images are not there
 BLANK = 6.0  # grey levels of standard deviation below which an image shows nothing
 
 
@@ -33,12 +36,13 @@ class Labelled(NamedTuple):
     origin: str
 
 
-class Test(NamedTuple):
+class Unlabelled(NamedTuple):
     """The images to label, in name order; `names` are those that could be read."""
 
     images: np.ndarray
     names: list[str]
-    skipped: list[folders.Skipped]
+    skipped: list[folders.Skipped]  # test files that are no image
+    foreign: list[str]  # files that are no test files, by their names
     truth: np.ndarray | None  # int64 (N,), known only where the images are our own
     origin: str
 
@@ -68,7 +72,7 @@ def load_labelled(root: Path = runs.PROJECT) -> Labelled:
     reals = _reals(root)
     count = min(LABELLED_REALS, len(reals.names) // 2)
     parts = [folders.ImageFolder(reals.images[:count], reals.names[:count], reals.skipped)]
-    origin = "the course's labelled images"
+    origin = COURSE
     for kind in ("VAE", "GAN"):
         fakes = _course_folder(root, kind)
         if fakes is None:
@@ -87,29 +91,42 @@ def load_labelled(root: Path = runs.PROJECT) -> Labelled:
     label_of = dict(zip(names, np.repeat([REAL, VAE, GAN], [len(part.names) for part in parts])))
     different = folders.drop_duplicates(every)
     labels = np.array([label_of[name] for name in different.names])
-    return Labelled(different.images, labels, different.names, reals.images[count:], different.skipped, origin)
+    further = reals.images[count:] if origin == COURSE else reals.images[count:-OWN_TEST_REALS]
+    return Labelled(different.images, labels, different.names, further, different.skipped, origin)
 
 
-def load_test(root: Path = runs.PROJECT, seed: int = 0) -> Test:
-    """Read `test_hands`, every file of it: what is no image is named in `skipped`.
+def further_reals(labelled: Labelled) -> tuple[np.ndarray, np.ndarray]:
+    """The further real images and their labels, for training on."""
+    return labelled.further_reals, np.full(len(labelled.further_reals), REAL)
+
+
+def load_test(root: Path = runs.PROJECT, seed: int = 0) -> Unlabelled:
+    """Read `test_hands`, every `test_hand_*` in it: what is no image is named in `skipped`, and files of
+    other names in `foreign`.
 
     Raises:
-        ValueError: the folder holds files, but no readable image.
+        ValueError: there are the course's fakes but no test images, or none that can be read.
     """
     folder = root / "test_hands"
-    if folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
-        found = folders.read(folder, resize=True)
-        return Test(found.images, found.names, found.skipped, None, f"{folder.name}/")
-    rng = np.random.default_rng(seed)
-    reals = _reals(root).images
-    parts = [reals[-100:]]
+    names = sorted(p.name for p in folder.glob("*") if not p.name.startswith(".")) if folder.is_dir() else []
+    foreign = [name for name in names if not name.startswith("test_hand_")]
+    if len(foreign) < len(names):
+        found = folders.read(folder, pattern="test_hand_*", resize=True)
+        return Unlabelled(found.images, found.names, found.skipped, foreign, None, f"{folder.name}/")
+    if _course_folder(root, "VAE") is not None:
+        raise ValueError(
+            f"'{folder}' holds no file named test_hand_*, so there is nothing to label. "
+            "Fill it with: python -m utils.course_data --from PATH"
+        )
+    parts = [_reals(root).images[-OWN_TEST_REALS:]]
     for kind in ("VAE", "GAN"):
         fakes = _own_folder(root, kind).images
         parts.append(fakes[len(fakes) * 2 // 3 :])
     images, truth = np.concatenate(parts), np.repeat([REAL, VAE, GAN], [len(part) for part in parts])
-    order = rng.permutation(len(images))
+    order = np.random.default_rng(seed).permutation(len(images))
     names = [f"test_hand_{i + 1:04d}.jpeg" for i in range(len(images))]
-    return Test(images[order], names, [], truth[order], "our own generated hands and real ones, kept out: truth known")
+    origin = "our own generated hands and real ones, kept out of training: the truth is known"
+    return Unlabelled(images[order], names, [], foreign, truth[order], origin)
 
 
 def groups(images: np.ndarray) -> np.ndarray:
@@ -125,3 +142,20 @@ def groups(images: np.ndarray) -> np.ndarray:
 def blank(images: np.ndarray) -> np.ndarray:
     """Which images (N,) show nothing but one grey."""
     return images.reshape(len(images), -1).std(1) < BLANK
+
+
+FILE_FEATURES = ("bytes", "width", "height", "colour", "quantisation")
+
+
+def file_features(paths: list[Path]) -> np.ndarray:
+    """What a file betrays without a look at its pixels, float (N, 5) as in FILE_FEATURES: its size, the
+    image's sides, whether it is colour, and the sum of its JPEG quantisation table.
+
+    Only for showing what such shortcuts are worth; no network here gets to see them.
+    """
+    rows = []
+    for path in paths:
+        with Image.open(path) as image:
+            tables = getattr(image, "quantization", None) or {0: [0]}
+            rows.append([path.stat().st_size, *image.size, image.mode != "L", sum(tables[0])])
+    return np.array(rows, dtype=float)

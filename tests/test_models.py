@@ -225,7 +225,7 @@ def test_overfits_a_tiny_batch(name, tmp_path):
         rebuilt = model.decode(model.posteriors(images).chunk(2, 1)[0])
         assert (rebuilt - images).abs().mean() < 0.08
     else:
-        model = DCGAN((16, 16), latent_dim=8, base=8, discriminator_base=8, lr_generator=1e-3, lr_discriminator=1e-3)
+        model = DCGAN((16, 16), latent_dim=8, base=8, discriminator_base=8, lr_generator=2e-3, lr_discriminator=1e-3)
         before = torch.cdist(model.sample(16).flatten(1), images.flatten(1)).min(1).values.mean()
         training.fit(model, images, 300, 8, tmp_path, model.config, plot=False)
         after = torch.cdist(model.sample(16).flatten(1), images.flatten(1)).min(1).values.mean()

@@ -65,7 +65,7 @@ class Classifier(nn.Module):
 
     def __init__(
         self,
-        base: int = 32,
+        base: int = 24,
         classes: int = len(CLASSES),
         high_pass: bool = True,
         dropout: float = 0.2,

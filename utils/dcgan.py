@@ -132,7 +132,7 @@ class DCGAN(nn.Module):
             "discriminator_base": discriminator_base, "lr_generator": lr_generator,
             "lr_discriminator": lr_discriminator, "colour": colour, "anchor": anchor, "jpeg_quality": jpeg_quality,
         }  # fmt: skip
-        self.rates = {"generator": lr_generator, "discriminator": lr_discriminator}
+        self.rates = {"generator": float(lr_generator), "discriminator": float(lr_discriminator)}
         self.generator = Upsampler(size, channels, latent_dim, base, noise=True)
         self.discriminator = Recogniser(channels, outputs=1, base=discriminator_base)
         self.start = "random weights"

@@ -27,7 +27,7 @@ BUDGETS = {
         "classifier_trials": 2, "self_training_rounds": 1,
     },
     "full": {
-        "vae": 160_000, "prior": 400_000, "dcgan": 20_000, "detector_steps": 400, "trials": 6, "gan_trials": 5,
+        "vae": 160_000, "prior": 400_000, "dcgan": 20_000, "detector_steps": 400, "trials": 6, "gan_trials": 4,
         "trial_vae": 32_000, "trial_prior": 100_000, "trial_dcgan": 12_000, "alone_steps": 300,
         "two_sample_steps": 200, "seeds": 2,
         "classifier": 30_000, "trial_classifier": 12_000, "folds": 5, "classifier_seeds": 2, "classifier_trials": 5,

@@ -116,8 +116,7 @@ def main() -> None:
         for precision in ("no", "bf16"):
             for label, settings in (("our step", {}), ("our step with JPEG rounding", {"jpeg_quality": 75})):
                 model, optimizers = fresh(**settings)
-                model.to(memory_format=torch.channels_last)  # as `training.fit` does
-                average = training.averaged_copy(model.generator, half_life=500)
+                average = training.averaged_copy(model.generator, steps=10_000)
 
                 def step(images, model=model, optimizers=optimizers, average=average, precision=precision):
                     our_step(model, optimizers, images, precision)

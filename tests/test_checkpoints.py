@@ -1,6 +1,9 @@
 """Checkpoints: whole or absent, refused when foreign, and loading them executes nothing."""
 
 import errno
+import hashlib
+import io
+import json
 import os
 import pickle
 import subprocess
@@ -8,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -61,7 +65,10 @@ class Bomb:
 
 def test_loading_never_executes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    checkpoints.save(tmp_path, 1, {"x": Bomb()}, CONFIG)
+    buffer = io.BytesIO()
+    torch.save({"x": Bomb()}, buffer)
+    head = {"config": CONFIG, "step": 1, "sha256": hashlib.sha256(buffer.getvalue()).hexdigest()}
+    (tmp_path / "step_00000001.ckpt").write_bytes(json.dumps(head).encode() + b"\n" + buffer.getvalue())
     assert checkpoints.latest(tmp_path, CONFIG, lambda message: None) is None
     (tmp_path / "w.safetensors").write_bytes(pickle.dumps(Bomb()))
     with pytest.raises(checkpoints.CheckpointDamaged):
@@ -116,3 +123,9 @@ def test_weights_round_trip_with_their_arguments(tmp_path):
     assert torch.equal(again.weight, layer.weight)
     with pytest.raises(FileNotFoundError, match="no weights"):
         checkpoints.read_weights(tmp_path / "absent")
+
+
+def test_a_state_that_could_not_be_read_again_is_refused_at_once(tmp_path):
+    with pytest.raises(TypeError, match="plain numbers"):
+        checkpoints.save(tmp_path, 1, {"lr": np.float64(0.1)}, {})
+    assert checkpoints.latest(tmp_path, {}) is None

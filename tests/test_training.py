@@ -163,7 +163,7 @@ def train_like(folder, evaluations):
 
 def test_average_by_hand(tmp_path):
     layer = torch.nn.Linear(1, 1, bias=False)
-    average = training.averaged_copy(layer, steps=20)  # a half-life of 5 %, one step: halves every time
+    average = training.averaged_copy(layer, half_life=1)  # halves every time
     values = []
     for value in (4.0, 8.0, 0.0):
         with torch.no_grad():

@@ -9,6 +9,10 @@ training       the one loop every model shares
 latent_flow    the prior of a VAE's latents
 networks       the convolutional building blocks of the models
 dcgan, vae     one model family each: the modules, its loss as one `step`, its `sample`
+classifier     tells real from VAE from GAN: network, cross-validation, calibrated predictions
+hand_classes   the labelled, further and test images of the classification, and what is odd in them
+labels         the classification's CSV: written in one step, read back, compared with a truth
+search         Optuna studies that resume, their tables and plots
 fidelity       how close generated images are to real ones, and whether they were memorised
 figures        grids, curves, and the source of an imported object in a notebook's output
 notebooks      executes notebooks; `python -m utils.notebooks --help`

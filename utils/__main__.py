@@ -17,7 +17,10 @@ PROJECT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = PROJECT / ".venv"
 PYTHON = ENVIRONMENT / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 TASKS = {
-    "hands": ["username_DLcw1_hypertune.ipynb", "username_DLcw1_clean.ipynb"],
+    "hands": [
+        "username_DLcw1_hypertune.ipynb",
+        "username_DLcw1_clean.ipynb",
+    ],
 }
 
 

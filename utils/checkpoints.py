@@ -73,11 +73,16 @@ def save(folder: str | Path, step: int, state: dict, config: dict) -> Path:
 
     Raises:
         OSError: could not be written; earlier checkpoints are untouched.
+        TypeError: `state` holds something (a NumPy number, say) that `read` would refuse to load.
     """
     folder = Path(folder)
     buffer = io.BytesIO()
     torch.save(state, buffer)
     content = buffer.getvalue()
+    try:
+        torch.load(io.BytesIO(content), map_location="meta", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise TypeError(f"a checkpoint may hold tensors and plain numbers, texts, lists and dicts: {error}") from error
     head = {"config": config, "step": step, "sha256": hashlib.sha256(content).hexdigest()}
     path = folder / f"step_{step:08d}.ckpt"
     write_atomically(path, json.dumps(head).encode() + b"\n" + content)

@@ -274,3 +274,23 @@ def pass_rate(detector: Detector, images: np.ndarray) -> float:
     """Share of images in [0, 1] that the detector takes for real."""
     with torch.no_grad():
         return float(torch.cat([detector(b) > 0 for b in to_float(images).split(500)]).float().mean())
+
+
+def learned_two_sample_accuracy(
+    train: tuple[np.ndarray, np.ndarray],
+    test: tuple[np.ndarray, np.ndarray],
+    steps: int,
+    seed: int = 0,
+    precision: Callable | None = None,
+) -> float:
+    """Classifier two-sample test with a network (Lopez-Paz & Oquab 2017): how often a detector that was
+    trained to tell this very model's samples from real images is right about new ones; 0.5 is chance.
+
+    Args:
+        train: real images and samples that the detector learns from, uint8 (N, 1, H, W) each.
+        test: others of both kinds; each counts for one half, whatever their numbers.
+        steps, seed, precision: of `train_detector`.
+    """
+    detector = train_detector(*train, steps, seed, precision)
+    real, fake = (pass_rate(detector, images) for images in test)
+    return (real + 1 - fake) / 2

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+LAPLACIAN = [[-1, 2, -1], [2, -4, 2], [-1, 2, -1]]
+KV = [[-1, 2, -2, 2, -1], [2, -6, 8, -6, 2], [-2, 8, -12, 8, -2], [2, -6, 8, -6, 2], [-1, 2, -2, 2, -1]]
 
 
 def halvings(size: tuple[int, int]) -> int:
@@ -73,3 +77,68 @@ class Upsampler(nn.Module):
         own = [layer for layer in self.layers if not isinstance(layer, Noise)]
         for mine, theirs in zip(own, [layer for layer in other.layers if not isinstance(layer, Noise)]):
             mine.load_state_dict(theirs.state_dict())
+
+
+class HighPass(nn.Module):
+    """Two fixed residual filters of steganalysis (Fridrich & Kodovsky 2012), for each channel.
+
+    Images (N, C, H, W) to (N, 2 C, H, W).
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        small = F.pad(torch.tensor(LAPLACIAN, dtype=torch.float32), (1, 1, 1, 1)) / 4
+        filters = torch.stack([small, torch.tensor(KV) / 12])[:, None]
+        self.register_buffer("filters", filters.repeat(channels, 1, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        padded = F.pad(images, (2, 2, 2, 2), mode="replicate")
+        return F.conv2d(padded, self.filters.to(images.dtype), groups=images.shape[1])
+
+
+class Residual(nn.Module):
+    """Two 3 x 3 convolutions added to their input (He et al. 2016)."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(),
+            nn.Conv2d(outputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs),
+        )  # fmt: skip
+        self.skip = nn.Conv2d(inputs, outputs, 1, bias=False) if inputs != outputs else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.skip(x) + self.body(x))
+
+
+class Recogniser(nn.Module):
+    """Images (N, channels, H, W) in [-1, 1] to logits (N, outputs), for any size from 16 x 16 on.
+
+    A small residual network for telling real images from generated ones. Beside the pixels it sees
+    their high-pass residuals, and its last maps are pooled to their mean and their spread: what gives
+    a generated image away is mostly fine texture, a matter of statistics rather than of place.
+
+    Args:
+        channels: of an image.
+        outputs: how many logits.
+        base: channels at full size; doubled at half and again at a quarter of it.
+        high_pass: off, only the pixels are seen.
+        dropout: before the last layer.
+    """
+
+    def __init__(self, channels: int, outputs: int, base: int, high_pass: bool = True, dropout: float = 0.0):
+        super().__init__()
+        self.high_pass = HighPass(channels) if high_pass else None
+        seen = 3 * channels if high_pass else channels
+        self.stem = nn.Sequential(nn.Conv2d(seen, base, 3, padding=1, bias=False), nn.BatchNorm2d(base), nn.ReLU())
+        self.stages = nn.Sequential(
+            Residual(base, base), nn.MaxPool2d(2),
+            Residual(base, 2 * base), nn.MaxPool2d(2),
+            Residual(2 * base, 4 * base),
+        )  # fmt: skip
+        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(8 * base, outputs))
+
+    def forward(self, images: Tensor) -> Tensor:
+        seen = torch.cat([images, self.high_pass(images)], 1) if self.high_pass is not None else images
+        maps = self.stages(self.stem(seen.contiguous(memory_format=torch.channels_last))).float()
+        return self.head(torch.cat([maps.mean((2, 3)), maps.flatten(2).std(2)], 1))

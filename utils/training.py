@@ -23,7 +23,7 @@ from tqdm import tqdm
 from utils import checkpoints, runs
 
 CONSTANT_SHARE = 0.4  # of training at the full learning rate; it then falls linearly to zero
-AVERAGE_SHARE = 0.05  # of training is the half-life of the weight average, however long the training
+AVERAGE_SHARE = 0.05  # of training is the half-life of the weight average, where nothing else is said
 
 
 def batch_indices(count: int, batch_size: int, step: int, seed: int) -> Tensor:
@@ -48,15 +48,15 @@ def learning_rate_scale(step: int, steps: int) -> float:
     return min(1.0, left / (1 - CONSTANT_SHARE))
 
 
-def averaged_copy(module: nn.Module, steps: int) -> AveragedModel:
-    """An exponential moving average of a module's weights and buffers, for a training of so many steps."""
-    decay = 0.5 ** (1 / max(1.0, AVERAGE_SHARE * steps))
+def averaged_copy(module: nn.Module, half_life: float) -> AveragedModel:
+    """An exponential moving average of a module's weights and buffers; its half-life is in steps."""
+    decay = 0.5 ** (1 / max(1.0, half_life))
     return AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
 
 
 def fit(
     model: nn.Module,
-    images: Tensor,
+    images: Tensor | tuple[Tensor, ...],
     steps: int,
     batch_size: int,
     folder: str | Path,
@@ -64,6 +64,7 @@ def fit(
     seed: int = 0,
     evaluate: Callable[[nn.Module], dict[str, float]] | None = None,
     evaluations: int = 10,
+    average_share: float = AVERAGE_SHARE,
     checkpoint_seconds: float = 60,
     plot: bool = True,
 ) -> list[dict]:
@@ -72,13 +73,16 @@ def fit(
     Args:
         model: has `optimizers() -> dict`, `step(images, update) -> dict of losses` and `averaged`.
             On return, the averaged parts hold their averaged weights, and the model is in eval mode.
-        images: float (N, C, H, W) in [-1, 1]; kept whole on the device.
+        images: float (N, C, H, W) in [-1, 1]; or a tuple of tensors of equal length N (images and
+            labels, say), and `step` gets a tuple too. Kept whole on the device.
         steps: optimisation steps in all, those of an interrupted run included.
         batch_size: images a step over all processes.
         folder: for checkpoints and `history.json`.
         config: what identifies the run; a checkpoint with another one is refused.
         evaluate: called with the model (averaged weights, eval mode) `evaluations` times on the
             way; what it returns joins the history. It must not draw from the global random state.
+        average_share: half-life of the weight average as a share of the training, so that a short and
+            a long training average over the same part of their course.
         checkpoint_seconds: at most so much work is lost when the process is killed.
 
     Returns:
@@ -88,19 +92,23 @@ def fit(
 
     Raises:
         CheckpointMismatch: the folder holds another run's checkpoint.
-        ValueError: the processes cannot share a batch equally.
+        ValueError: the processes cannot share a batch equally, or the tensors differ in length.
         FloatingPointError: a loss became NaN or infinite.
     """
     accelerator = runs.accelerator()
     main, device, world = accelerator.is_main_process, accelerator.device, accelerator.num_processes
-    model.to(device).train()
-    images = images.to(device)
+    model.to(device, memory_format=torch.channels_last).train()  # the faster one for bfloat16 convolutions
+    data = tuple(x.to(device) for x in (images if isinstance(images, tuple) else (images,)))
+    count = len(data[0])
+    if any(len(x) != count for x in data):
+        raise ValueError(f"the tensors to train on differ in length: {', '.join(str(len(x)) for x in data)}")
     optimizers = model.optimizers()
     rates = {name: [g["lr"] for g in o.param_groups] for name, o in optimizers.items()}
-    averages = {n: averaged_copy(getattr(model, n), steps) for n in model.averaged}
+    averages = {n: averaged_copy(getattr(model, n), average_share * steps) for n in model.averaged}
     if batch_size % world:
         raise ValueError(f"a batch of {batch_size} cannot be shared by {world} processes")
-    config = {**config, "steps": steps, "batch_size": batch_size, "seed": seed, "images": len(images)}
+    asked = {"steps": steps, "batch_size": batch_size, "seed": seed, "average_share": average_share}
+    config = {**config, **asked, "images": count}
     torch.manual_seed(seed + 7919 * accelerator.process_index)  # every process draws its own noise
     history, step, sums, seconds = [], 0, {}, 0.0
 
@@ -163,16 +171,17 @@ def fit(
             for name, optimizer in optimizers.items():
                 for group, rate in zip(optimizer.param_groups, rates[name]):
                     group["lr"] = rate * scale
-            chosen = batch_indices(len(images), batch_size, step, seed)
+            chosen = batch_indices(count, batch_size, step, seed)
             chosen = chosen[accelerator.process_index * share :][:share].to(device)
+            batch = tuple(x[chosen] for x in data)
             with accelerator.autocast():
-                losses = model.step(images[chosen], update)
+                losses = model.step(batch if isinstance(images, tuple) else batch[0], update)
             for name, average in averages.items():
                 average.update_parameters(getattr(model, name))
             step += 1
             for name, value in losses.items():
-                total, count = sums.get(name, (0.0, 0))
-                sums[name] = (total + value.detach().float(), count + 1)
+                total, times = sums.get(name, (0.0, 0))
+                sums[name] = (total + value.detach().float(), times + 1)
             bar.update()
             saving = step == steps or time.monotonic() - last_save > checkpoint_seconds
             if step in marks or saving:
@@ -184,7 +193,7 @@ def fit(
                     )
             if step in marks:
                 row = {"step": step, "images": step * batch_size, "seconds": seconds + time.monotonic() - start}
-                row |= {name: float(total) / count for name, (total, count) in sums.items()}
+                row |= {name: float(total) / times for name, (total, times) in sums.items()}
                 sums = {}
                 if evaluate and main:
                     row |= {name: float(x) for name, x in evaluate_averaged(model, averages, evaluate).items()}

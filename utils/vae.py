@@ -94,7 +94,7 @@ class VAE(nn.Module):
             "size": list(size), "channels": channels, "latent_dim": latent_dim, "base": base,
             "lr": lr, "per_frequency": per_frequency,
         }  # fmt: skip
-        self.lr = lr
+        self.lr = float(lr)  # a NumPy number would make the checkpoint unreadable
         self.encoder = Encoder(size, channels, latent_dim, base)
         self.decoder = Upsampler(size, channels, latent_dim, base)
         self.log_std = nn.Parameter(torch.full((1, 1, *size) if per_frequency else (1, 1, 1, 1), -2.0))

@@ -1,0 +1,375 @@
+"""Tells real hands from those of VAEs and of GANs: a residual network, trained from random weights.
+
+What gives a generated image away is mostly fine: the grain that a decoder lacks, the grid that an
+up-sampling leaves. So the network sees, beside the pixels, two fixed high-pass residuals of them,
+as forensic methods do (Fridrich & Kodovsky 2012), augmentation moves and mirrors images but never
+resamples them, and the last maps are pooled to their mean and their spread (`networks.Recogniser`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sklearn.metrics import f1_score
+from sklearn.model_selection import StratifiedGroupKFold
+from torch import Tensor, nn
+
+from utils import runs, training
+from utils.folders import to_float
+from utils.networks import Recogniser
+
+CLASSES = ("real", "VAE", "GAN")  # a label is the index
+
+
+def augment(images: Tensor, shift: int, mirror: bool) -> Tensor:
+    """Images (N, C, H, W), each moved by up to `shift` pixels and, half of them, mirrored.
+
+    Nothing is resampled, so the traces of up-sampling stay as they are; the border is repeated where
+    an image was moved away from it. Mirroring is allowed here (it was not for generating): a mirrored
+    hand is odd, but a class is told by traces, and those look alike from both sides.
+    """
+    count, _, height, width = images.shape
+    device = images.device
+    padded = F.pad(images, (shift,) * 4, mode="replicate")
+    rows = torch.arange(height, device=device) + torch.randint(2 * shift + 1, (count, 1), device=device)
+    columns = torch.arange(width, device=device).expand(count, width)
+    if mirror:
+        columns = torch.where(torch.rand(count, 1, device=device) < 0.5, columns.flip(1), columns)
+    columns = columns + torch.randint(2 * shift + 1, (count, 1), device=device)
+    each = torch.arange(count, device=device)
+    return padded.permute(0, 2, 3, 1)[each[:, None, None], rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+class Classifier(nn.Module):
+    """The network with its loss and its optimiser, for `training.fit`.
+
+    Args:
+        base: channels of the first stage; doubled in the second and again in the third.
+        classes: how many labels there are.
+        high_pass: show the network two fixed high-pass residuals beside the pixels.
+        dropout: before the last layer.
+        lr: AdamW's learning rate.
+        weight_decay: of AdamW.
+        smoothing: of the labels: a little of each label's weight goes to the other classes, since some
+            folders hold what they should not.
+        shift, mirror: of `augment`, in pixels and yes or no.
+    """
+
+    averaged = ("network",)
+
+    def __init__(
+        self,
+        base: int = 24,
+        classes: int = len(CLASSES),
+        high_pass: bool = True,
+        dropout: float = 0.2,
+        lr: float = 2e-3,
+        weight_decay: float = 0.01,
+        smoothing: float = 0.05,
+        shift: int = 2,
+        mirror: bool = True,
+    ):
+        super().__init__()
+        self.config = {
+            "base": base, "classes": classes, "high_pass": high_pass, "dropout": dropout, "lr": lr,
+            "weight_decay": weight_decay, "smoothing": smoothing, "shift": shift, "mirror": mirror,
+        }  # fmt: skip
+        self.network = Recogniser(channels=1, outputs=classes, base=base, high_pass=high_pass, dropout=dropout)
+
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        decay = self.config["weight_decay"]
+        return {"classifier": torch.optim.AdamW(self.network.parameters(), self.config["lr"], weight_decay=decay)}
+
+    def step(self, batch: tuple[Tensor, Tensor], update) -> dict[str, Tensor]:
+        """One update on images (N, 1, H, W) in [-1, 1] and labels (N,) int64 or probabilities (N, classes)."""
+        images, labels = batch
+        logits = self.network(augment(images, self.config["shift"], self.config["mirror"])).float()
+        loss = F.cross_entropy(logits, labels, label_smoothing=self.config["smoothing"])
+        update("classifier", loss)
+        truth = labels if labels.dim() == 1 else labels.argmax(1)
+        return {"cross_entropy": loss, "accuracy": (logits.argmax(1) == truth).float().mean()}
+
+    @torch.no_grad()
+    def logits(self, images: np.ndarray, batch_size: int = 500) -> Tensor:
+        """Logits (N, classes) of uint8 (N, 1, H, W): the mean over an image and its mirror image."""
+        self.eval()
+        device = next(self.network.parameters()).device
+        parts = []
+        with runs.accelerator().autocast():
+            for start in range(0, len(images), batch_size):
+                x = to_float(images[start : start + batch_size]).to(device)
+                views = [x, x.flip(3)] if self.config["mirror"] else [x]
+                parts.append(torch.stack([self.network(v).float() for v in views]).mean(0).cpu())
+        return torch.cat(parts)
+
+
+def balanced(labels: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Indices in which every class comes as often as the largest one does: the smaller are repeated."""
+    rng = np.random.default_rng(seed)
+    each = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    size = max(len(members) for members in each)
+    return np.concatenate([np.resize(rng.permutation(members), size) for members in each])
+
+
+def train(
+    images: np.ndarray,
+    labels: np.ndarray,
+    seen: int,
+    folder: str | Path,
+    settings: dict,
+    batch_size: int = 64,
+    seed: int = 0,
+    **options,
+) -> tuple[Classifier, list[dict]]:
+    """Train a classifier from random weights on batches that hold the classes in equal numbers; resumes.
+
+    Args:
+        images: uint8 (N, 1, H, W).
+        labels: int64 (N,).
+        seen: how many images training sees, repetitions counted.
+        folder: for checkpoints.
+        settings: arguments of `Classifier`.
+        options: for `training.fit`.
+
+    Returns:
+        The classifier in eval mode, and the history.
+    """
+    runs.seed_everything(seed)
+    model = Classifier(**settings)
+    data = hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()[:16]
+    chosen = balanced(labels, seed)
+    pairs = (to_float(images[chosen]), torch.from_numpy(labels[chosen]))
+    config = model.config | {"data": data}
+    history = training.fit(model, pairs, seen // batch_size, batch_size, folder, config, seed=seed, **options)
+    return model, history
+
+
+def folds(labels: np.ndarray, groups: np.ndarray, count: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Stratified folds as pairs of indices (training, validation); a group is never on both sides."""
+    splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
+    return splitter.split(np.zeros(len(labels)), labels, groups)
+
+
+Pair = tuple[np.ndarray, np.ndarray]  # images uint8 (N, 1, H, W) and labels int64 (N,)
+
+
+def join(*pairs: Pair) -> Pair:
+    """Several sets of images and labels as one."""
+    images, labels = zip(*pairs)
+    return np.concatenate(images), np.concatenate(labels)
+
+
+class CrossValidated(NamedTuple):
+    """What `cross_validate` returns."""
+
+    logits: Tensor  # (N, classes): each image's by a classifier that has seen neither it nor a copy of it
+    models: list[Classifier]  # one a fold
+    histories: list[list[dict]]  # of `training.fit`, one a fold
+
+
+def cross_validate(
+    images: np.ndarray,
+    labels: np.ndarray,
+    groups: np.ndarray,
+    seen: int,
+    folder: str | Path,
+    settings: dict,
+    count: int,
+    seed: int,
+    extra: list[Pair] | None = None,
+    report: Callable[[Tensor, np.ndarray], None] | None = None,
+) -> CrossValidated:
+    """Train one classifier a fold and judge every image by the one that has not seen it; resumes.
+
+    Args:
+        images, labels, groups: uint8 (N, 1, H, W), int64 (N,), int (N,) as of `hand_classes.groups`.
+        seen, settings: as in `train`.
+        folder: for checkpoints.
+        count: of folds.
+        seed: of the split, and with the fold's number of the training.
+        extra: for each fold, images and labels that its training gets as well; never validated on.
+        report: called after each fold with the logits and the indices of all images judged so far.
+    """
+    logits = torch.zeros(len(labels), settings.get("classes", len(CLASSES)))
+    models, histories, done = [], [], np.zeros(len(labels), dtype=bool)
+    for fold, (inside, outside) in enumerate(folds(labels, groups, count, seed)):
+        x, y = images[inside], labels[inside]
+        if extra:
+            x, y = join((x, y), extra[fold])
+        truth = torch.from_numpy(labels[outside])
+
+        def validate(model: Classifier, outside=outside, truth=truth) -> dict[str, float]:
+            judged = model.logits(images[outside])
+            right = (judged.argmax(1) == truth).float().mean()
+            return {"cross_entropy (validation)": F.cross_entropy(judged, truth), "accuracy (validation)": right}
+
+        where = Path(folder) / f"seed_{seed}_fold_{fold}"
+        options = {"seed": 100 * seed + fold, "evaluate": validate, "evaluations": 5, "plot": False}
+        model, history = train(x, y, seen, where, settings, **options)
+        logits[outside] = model.logits(images[outside])
+        done[outside] = True
+        models.append(model)
+        histories.append(history)
+        if report:
+            report(logits[done], np.flatnonzero(done))
+    return CrossValidated(logits, models, histories)
+
+
+def scores(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Measures of class probabilities (N, 3) against labels (N,).
+
+    `accuracy` and `macro F1` over the three classes, `cross-entropy` in nats, and of real against fake:
+    `F1 real`, and `fakes passed`, the share of generated images that are taken for real.
+    """
+    given = probabilities.argmax(1)
+    return {
+        "accuracy": float((given == labels).mean()),
+        "macro F1": f1_score(labels, given, average="macro"),
+        "cross-entropy": float(-np.log(np.clip(probabilities[np.arange(len(labels)), labels], 1e-12, 1)).mean()),
+        "F1 real": f1_score(labels == 0, given == 0),
+        "fakes passed": float((given[labels != 0] == 0).mean()),
+    }
+
+
+def temperature(logits: Tensor, labels: Tensor) -> float:
+    """The divisor of held-out logits (N, classes) that makes their probabilities likeliest (Guo et al. 2017)."""
+    log_t = torch.zeros((), requires_grad=True)
+    optimizer = torch.optim.LBFGS([log_t], lr=0.1, max_iter=100, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(logits / log_t.exp(), labels)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    return float(log_t.detach().exp())
+
+
+def ensemble_logits(models: list[Classifier], images: np.ndarray) -> Tensor:
+    """Mean logits (N, classes) of several classifiers for uint8 (N, 1, H, W)."""
+    return torch.stack([model.logits(images) for model in models]).mean(0)
+
+
+def estimate_priors(probabilities: np.ndarray, training_priors: np.ndarray, iterations: int = 1000) -> np.ndarray:
+    """Class shares of unlabelled images by expectation maximisation (Saerens, Latinne & Decaestecker 2002).
+
+    Args:
+        probabilities: (N, classes), calibrated, under the class shares `training_priors` (classes,).
+
+    Returns:
+        The shares (classes,), which sum to 1.
+    """
+    priors = training_priors.copy()
+    for _ in range(iterations):
+        moved = with_priors(probabilities, training_priors, priors).mean(0)
+        if np.abs(moved - priors).max() < 1e-7:
+            break
+        priors = moved
+    return priors
+
+
+def with_priors(probabilities: np.ndarray, old: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """Probabilities (N, classes) under class shares `old` to those under `new`, by Bayes' rule."""
+    weighted = probabilities * (new / old)
+    return weighted / weighted.sum(1, keepdims=True)
+
+
+def calibrated(logits: Tensor, labels: np.ndarray) -> np.ndarray:
+    """Probabilities (N, classes) of held-out logits at the temperature that makes `labels` likeliest."""
+    return (logits / temperature(logits, torch.from_numpy(labels))).softmax(1).numpy()
+
+
+def predict(logits: Tensor, divisor: float) -> tuple[np.ndarray, np.ndarray]:
+    """Calibrated probabilities of unlabelled images under their own class shares, and these shares.
+
+    Balanced training stands for equal shares; those of the images are estimated from the logits.
+
+    Args:
+        logits: (N, classes) of the unlabelled images.
+        divisor: temperature, from held-out labelled images.
+    """
+    plain = (logits / divisor).softmax(1).numpy()
+    equal = np.full(plain.shape[1], 1 / plain.shape[1])
+    shares = estimate_priors(plain, equal)
+    return with_priors(plain, equal, shares), shares
+
+
+def against_mixture(
+    reals: np.ndarray,
+    mixture: np.ndarray,
+    seen: int,
+    folder: str | Path,
+    settings: dict,
+    count: int,
+    seed: int,
+) -> tuple[Tensor, Tensor]:
+    """Logarithms of how much denser a mixture of real and generated images is than real ones alone, at
+    each real (M,) and each mixed (N,) image; resumes.
+
+    Learning from positive and unlabelled images (Elkan & Noto 2008): networks learn to tell the two sets
+    apart, and every image is judged by one that has not seen it, so none is known by heart. No label of
+    a fake is needed, and fakes unlike any labelled one are found too.
+
+    Args:
+        reals, mixture: uint8 (N, 1, H, W).
+        seen, folder, settings, count, seed: as in `cross_validate`.
+    """
+    images, labels = join((reals, np.zeros(len(reals), np.int64)), (mixture, np.ones(len(mixture), np.int64)))
+    settings = settings | {"classes": 2, "smoothing": 0.0}  # smoothed labels would bend the ratio
+    found = cross_validate(images, labels, np.arange(len(images)), seen, folder, settings, count, seed)
+    ratio = found.logits[:, 1] - found.logits[:, 0]  # training balances the two sets
+    return ratio[: len(reals)], ratio[len(reals) :]
+
+
+def real_probability(reals: Tensor, mixture: Tensor) -> tuple[np.ndarray, float]:
+    """Probability (N,) that each mixed image is real, and their share, from the logarithms of
+    `against_mixture`.
+
+    The mixture is share x real + (1 - share) x generated, so where there are hardly any generated
+    images it is as dense as the share. That is so for the typical real image, at the median; an image where the
+    mixture is twice as dense is as likely generated as real.
+    """
+    share = float(reals.median().exp().clamp(max=1.0))
+    return (share / mixture.exp()).clamp(max=1.0).numpy(), share
+
+
+def parts_of(number: int, count: int, seed: int) -> np.ndarray:
+    """A part 0 ... count - 1 for each of so many unlabelled images (number,), drawn at random.
+
+    A network that learns from pseudo-labels of unlabelled images returns them; so the network of a fold
+    never gets the part of that number, and is asked about nothing else.
+    """
+    return np.random.default_rng(seed).permutation(number) % count
+
+
+def part_logits(models: list[Classifier], images: np.ndarray, parts: np.ndarray) -> Tensor:
+    """Logits (N, classes) of unlabelled images, each by the network of its part."""
+    logits = torch.zeros(len(images), models[0].config["classes"])
+    for part, model in enumerate(models):
+        logits[parts == part] = model.logits(images[parts == part])
+    return logits
+
+
+def pseudo_labels(
+    logits: Tensor, divisor: float, threshold: float, real: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Labels (N,) of unlabelled images for self-training (Lee 2013), and whether each is sure enough.
+
+    Args:
+        logits: (N, classes) of a classifier trained on labelled images.
+        divisor: its temperature, as for `predict`.
+        threshold: least probability of the likeliest class.
+        real: probabilities (N,) of being real that take the place of the classifier's own.
+    """
+    probabilities, _ = predict(logits, divisor)
+    if real is not None:
+        fake = probabilities[:, 1:] / probabilities[:, 1:].sum(1, keepdims=True)
+        probabilities = np.concatenate([real[:, None], (1 - real[:, None]) * fake], axis=1)
+    return probabilities.argmax(1).astype(np.int64), probabilities.max(1) >= threshold

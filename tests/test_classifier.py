@@ -10,7 +10,7 @@ import torch
 from conftest import draw_pictures
 from PIL import Image
 
-from utils import classifier, folders, hand_classes, labels, networks
+from utils import checkpoints, classifier, folders, hand_classes, labels, networks
 from utils.classifier import Classifier
 
 
@@ -138,19 +138,19 @@ def test_pseudo_labels_are_those_the_classifier_is_sure_of():
     logits = torch.tensor([[9.0, 0.0, 0.0], [0.0, 0.1, 0.0], [0.0, 0.0, 9.0], [8.0, 2.0, 0.0]])
     given, sure = classifier.pseudo_labels(logits, 1.0, 0.9)
     assert given.dtype == np.int64 and given[sure].tolist() == [0, 2, 0] and not sure[1]
-    real = np.array([1.0, 0.0, 0.0, 0.02])  # known better: the last is no real one
-    given, sure = classifier.pseudo_labels(logits, 1.0, 0.9, real)
-    assert given.tolist() == [0, 1, 2, 1] and sure[3] == (np.exp(2) / (np.exp(2) + 1) * 0.98 > 0.9)
 
 
 def test_reals_are_found_in_a_mixture_without_any_labelled_fake(tmp_path):
     images, truth = three_kinds(150, seed=1)
-    reals, fakes = images[truth == 0], images[truth != 0]
-    mixture = np.concatenate([reals[100:], fakes[::2]])  # a quarter is real
-    reals, _ = three_kinds(200, seed=2)
-    ratios = classifier.against_mixture(reals[:200], mixture, 6000, tmp_path, {"base": 8}, 2, seed=0)
-    assert [len(r) for r in ratios] == [200, 200]
-    real, share = classifier.real_probability(*ratios)
+    mixture = np.concatenate([images[truth == 0][100:], images[truth != 0][::2]])  # a quarter is real
+    reals = three_kinds(200, seed=2)[0][:200]
+    found = classifier.tell_apart(reals, mixture, 6000, tmp_path, {"base": 8}, 2, seed=0)
+    assert len(found.first) == len(found.second) == len(found.folds) == 200 and len(found.models) == 2
+    # an image was judged by a network that has not seen it
+    again = torch.cat([m.logits(mixture[found.folds == i], ((0, 0),)) for i, m in enumerate(found.models)])
+    again = classifier.log_ratio(again)[np.argsort(np.argsort(found.folds, kind="stable"))]
+    assert torch.allclose(again, found.second, atol=1e-4)
+    real, share = classifier.real_probability(found.first, found.second)
     assert share == pytest.approx(0.25, abs=0.15)
     assert ((real > 0.5) == (np.arange(200) < 50)).mean() > 0.9
 
@@ -162,15 +162,54 @@ def test_real_probability_by_hand():
     assert share == pytest.approx(0.5) and real == pytest.approx([1, 0.5, 0.01, 1])
 
 
-def test_each_unlabelled_image_is_judged_by_the_network_of_its_part():
+def test_logits_by_asks_the_network_that_it_is_told_to():
     images, _ = three_kinds(10)
-    parts = classifier.parts_of(30, 3, seed=0)
-    assert np.bincount(parts).tolist() == [10, 10, 10]
+    judge = np.arange(30) % 2  # the third network has nothing to do
     torch.manual_seed(0)
     models = [Classifier(base=4) for _ in range(3)]
-    joint = classifier.part_logits(models, images, parts)
-    for part, model in enumerate(models):
-        assert torch.allclose(joint[parts == part], model.logits(images[parts == part]))
+    joint = classifier.logits_by(models, images, judge)
+    for number in (0, 1):
+        assert torch.allclose(joint[judge == number], models[number].logits(images[judge == number]))
+
+
+def test_training_can_begin_with_another_classifiers_body(tmp_path):
+    images, truth = three_kinds(8)
+    first = Classifier(base=4, classes=2)
+    torch.manual_seed(1)
+    for parameter in first.network.parameters():
+        torch.nn.init.normal_(parameter)
+    same = {"base": 4, "lr": 1e-12, "weight_decay": 0.0}
+    model, _ = classifier.train(images, truth, 16, tmp_path / "a", same, batch_size=8, start=first, plot=False)
+    assert torch.allclose(model.network.stem[0].weight, first.network.stem[0].weight)
+    assert model.network.head[-1].out_features == 3
+    with pytest.raises(checkpoints.CheckpointMismatch, match="start"):
+        classifier.train(images, truth, 16, tmp_path / "a", same, batch_size=8, start=Classifier(base=4), plot=False)
+
+
+def test_stacking_weighs_the_evidence_and_knows_the_offset():
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 3, 900)
+    logits = torch.tensor(np.eye(3)[truth] + rng.normal(0, 1.0, (900, 3)) + [2.0, 0, 0])  # partial to reals
+    ratio = torch.tensor(np.where(truth == 0, -2.0, 2.0) + rng.normal(0, 1.0, 900))
+    evidence = classifier.evidence(logits, ratio)
+    assert evidence.shape == (900, 4)
+    joint = classifier.stacked(evidence, truth, np.arange(900), 3, seed=0)
+    assert joint.sum(1) == pytest.approx(np.ones(900))
+    accuracy = (joint.argmax(1) == truth).mean()
+    assert accuracy > (logits.argmax(1).numpy() == truth).mean() + 0.2
+    moved, shares = classifier.with_own_shares(joint[truth != 0], truth)
+    assert shares[0] < 0.1 and moved.shape == (int((truth != 0).sum()), 3)
+
+
+def test_views_are_shifted_and_mirrored():
+    model = Classifier(base=4).eval()
+    images, _ = three_kinds(2)
+    middle = images[:, :, 1:-1, 1:-1]
+    one = model.logits(images, views=((0, 0),))
+    both = torch.stack([one, model.logits(images[..., ::-1].copy(), views=((0, 0),))]).mean(0)
+    assert torch.allclose(one, both, atol=1e-5)  # mirrored or not, the mean over both is the same
+    assert not torch.allclose(one, model.logits(images), atol=1e-5)
+    assert model.logits(middle).shape == (6, 3)
 
 
 def test_scores_by_hand():

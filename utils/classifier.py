@@ -16,15 +16,18 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 from sklearn.model_selection import StratifiedGroupKFold
 from torch import Tensor, nn
 
-from utils import runs, training
+from utils import checkpoints, runs, training
 from utils.folders import to_float
 from utils.networks import Recogniser
 
 CLASSES = ("real", "VAE", "GAN")  # a label is the index
+CURVE_IMAGES = 300  # at most so many validation images are judged for a point of the training curve
+VIEWS = ((0, 0), (0, 1), (1, 0), (0, -1), (-1, 0))  # shifts in pixels that an image is judged at
 
 
 def augment(images: Tensor, shift: int, mirror: bool) -> Tensor:
@@ -96,16 +99,20 @@ class Classifier(nn.Module):
         return {"cross_entropy": loss, "accuracy": (logits.argmax(1) == truth).float().mean()}
 
     @torch.no_grad()
-    def logits(self, images: np.ndarray, batch_size: int = 500) -> Tensor:
-        """Logits (N, classes) of uint8 (N, 1, H, W): the mean over an image and its mirror image."""
+    def logits(self, images: np.ndarray, views: tuple[tuple[int, int], ...] = VIEWS, batch_size: int = 500) -> Tensor:
+        """Logits (N, classes) of uint8 (N, 1, H, W): the mean over shifted views and their mirror images."""
         self.eval()
         device = next(self.network.parameters()).device
+        height, width = images.shape[2:]
+        reach = max(abs(offset) for view in views for offset in view)
         parts = []
         with runs.accelerator().autocast():
             for start in range(0, len(images), batch_size):
-                x = to_float(images[start : start + batch_size]).to(device)
-                views = [x, x.flip(3)] if self.config["mirror"] else [x]
-                parts.append(torch.stack([self.network(v).float() for v in views]).mean(0).cpu())
+                x = F.pad(to_float(images[start : start + batch_size]).to(device), (reach,) * 4, mode="replicate")
+                seen = [x[:, :, reach + y : reach + y + height, reach + z : reach + z + width] for y, z in views]
+                if self.config["mirror"]:
+                    seen += [view.flip(3) for view in seen]
+                parts.append(torch.stack([self.network(view).float() for view in seen]).mean(0).cpu())
         return torch.cat(parts)
 
 
@@ -125,9 +132,10 @@ def train(
     settings: dict,
     batch_size: int = 64,
     seed: int = 0,
+    start: Classifier | None = None,
     **options,
 ) -> tuple[Classifier, list[dict]]:
-    """Train a classifier from random weights on batches that hold the classes in equal numbers; resumes.
+    """Train a classifier on batches that hold the classes in equal numbers; resumes.
 
     Args:
         images: uint8 (N, 1, H, W).
@@ -135,6 +143,8 @@ def train(
         seen: how many images training sees, repetitions counted.
         folder: for checkpoints.
         settings: arguments of `Classifier`.
+        start: another classifier, whose layers but for the last are what training begins with; without
+            one it begins with random weights.
         options: for `training.fit`.
 
     Returns:
@@ -142,10 +152,15 @@ def train(
     """
     runs.seed_everything(seed)
     model = Classifier(**settings)
+    config = {}
+    if start is not None:
+        body = {name: t for name, t in start.network.state_dict().items() if not name.startswith("head")}
+        model.network.load_state_dict(model.network.state_dict() | body)
+        config = {"start": checkpoints.fingerprint(start.network)}
     data = hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()[:16]
     chosen = balanced(labels, seed)
     pairs = (to_float(images[chosen]), torch.from_numpy(labels[chosen]))
-    config = model.config | {"data": data}
+    config |= model.config | {"data": data}
     history = training.fit(model, pairs, seen // batch_size, batch_size, folder, config, seed=seed, **options)
     return model, history
 
@@ -169,6 +184,7 @@ class CrossValidated(NamedTuple):
     """What `cross_validate` returns."""
 
     logits: Tensor  # (N, classes): each image's by a classifier that has seen neither it nor a copy of it
+    folds: np.ndarray  # (N,): the number of that classifier
     models: list[Classifier]  # one a fold
     histories: list[list[dict]]  # of `training.fit`, one a fold
 
@@ -183,7 +199,9 @@ def cross_validate(
     count: int,
     seed: int,
     extra: list[Pair] | None = None,
+    start: list[Classifier] | None = None,
     report: Callable[[Tensor, np.ndarray], None] | None = None,
+    views: tuple[tuple[int, int], ...] = VIEWS,
 ) -> CrossValidated:
     """Train one classifier a fold and judge every image by the one that has not seen it; resumes.
 
@@ -194,31 +212,34 @@ def cross_validate(
         count: of folds.
         seed: of the split, and with the fold's number of the training.
         extra: for each fold, images and labels that its training gets as well; never validated on.
+        start: for each fold, the classifier that training begins with, as in `train`.
         report: called after each fold with the logits and the indices of all images judged so far.
+        views: as of `Classifier.logits`.
     """
     logits = torch.zeros(len(labels), settings.get("classes", len(CLASSES)))
-    models, histories, done = [], [], np.zeros(len(labels), dtype=bool)
+    models, histories, judge = [], [], np.full(len(labels), -1)
     for fold, (inside, outside) in enumerate(folds(labels, groups, count, seed)):
         x, y = images[inside], labels[inside]
         if extra:
             x, y = join((x, y), extra[fold])
-        truth = torch.from_numpy(labels[outside])
+        some = outside[:: -(-len(outside) // CURVE_IMAGES)]
+        truth = torch.from_numpy(labels[some])
 
-        def validate(model: Classifier, outside=outside, truth=truth) -> dict[str, float]:
-            judged = model.logits(images[outside])
+        def validate(model: Classifier, some=some, truth=truth) -> dict[str, float]:
+            judged = model.logits(images[some])
             right = (judged.argmax(1) == truth).float().mean()
             return {"cross_entropy (validation)": F.cross_entropy(judged, truth), "accuracy (validation)": right}
 
         where = Path(folder) / f"seed_{seed}_fold_{fold}"
         options = {"seed": 100 * seed + fold, "evaluate": validate, "evaluations": 5, "plot": False}
-        model, history = train(x, y, seen, where, settings, **options)
-        logits[outside] = model.logits(images[outside])
-        done[outside] = True
+        model, history = train(x, y, seen, where, settings, start=start[fold] if start else None, **options)
+        logits[outside] = model.logits(images[outside], views)
+        judge[outside] = fold
         models.append(model)
         histories.append(history)
         if report:
-            report(logits[done], np.flatnonzero(done))
-    return CrossValidated(logits, models, histories)
+            report(logits[judge >= 0], np.flatnonzero(judge >= 0))
+    return CrossValidated(logits, judge, models, histories)
 
 
 def scores(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -301,36 +322,46 @@ def predict(logits: Tensor, divisor: float) -> tuple[np.ndarray, np.ndarray]:
     return with_priors(plain, equal, shares), shares
 
 
-def against_mixture(
-    reals: np.ndarray,
-    mixture: np.ndarray,
-    seen: int,
-    folder: str | Path,
-    settings: dict,
-    count: int,
-    seed: int,
-) -> tuple[Tensor, Tensor]:
-    """Logarithms of how much denser a mixture of real and generated images is than real ones alone, at
-    each real (M,) and each mixed (N,) image; resumes.
+class Ratios(NamedTuple):
+    """What `tell_apart` returns: for each of two sets of images, how much denser the second set is than the
+    first one, as a logarithm, by networks that have not seen the image."""
 
-    Learning from positive and unlabelled images (Elkan & Noto 2008): networks learn to tell the two sets
-    apart, and every image is judged by one that has not seen it, so none is known by heart. No label of
-    a fake is needed, and fakes unlike any labelled one are found too.
+    first: Tensor  # (M,)
+    second: Tensor  # (N,)
+    folds: np.ndarray  # (N,): the number of the network that has not seen an image of the second set
+    models: list[Classifier]
+
+
+def tell_apart(
+    first: np.ndarray, second: np.ndarray, seen: int, folder: str | Path, settings: dict, count: int, seed: int
+) -> Ratios:
+    """Train networks to tell two sets of images apart, cross-validated; resumes.
+
+    With real images first and a mixture of real and generated ones second, this is learning from positive
+    and unlabelled images (Elkan & Noto 2008): no label of a fake is needed, and fakes unlike any
+    labelled one are found too. `real_probability` says what follows for an image.
 
     Args:
-        reals, mixture: uint8 (N, 1, H, W).
+        first, second: uint8 (N, 1, H, W).
         seen, folder, settings, count, seed: as in `cross_validate`.
     """
-    images, labels = join((reals, np.zeros(len(reals), np.int64)), (mixture, np.ones(len(mixture), np.int64)))
+    images, labels = join((first, np.zeros(len(first), np.int64)), (second, np.ones(len(second), np.int64)))
     settings = settings | {"classes": 2, "smoothing": 0.0}  # smoothed labels would bend the ratio
-    found = cross_validate(images, labels, np.arange(len(images)), seen, folder, settings, count, seed)
-    ratio = found.logits[:, 1] - found.logits[:, 0]  # training balances the two sets
-    return ratio[: len(reals)], ratio[len(reals) :]
+    each = np.arange(len(images))  # a group of its own
+    found = cross_validate(images, labels, each, seen, folder, settings, count, seed, views=((0, 0),))
+    ratio = log_ratio(found.logits)
+    return Ratios(ratio[: len(first)], ratio[len(first) :], found.folds[len(first) :], found.models)
+
+
+def log_ratio(logits: Tensor) -> Tensor:
+    """Logarithm (N,) of the densities' ratio from logits (N, 2) of networks trained on the two sets in
+    equal numbers."""
+    return logits[:, 1] - logits[:, 0]
 
 
 def real_probability(reals: Tensor, mixture: Tensor) -> tuple[np.ndarray, float]:
-    """Probability (N,) that each mixed image is real, and their share, from the logarithms of
-    `against_mixture`.
+    """Probability (N,) that each mixed image is real, and the share of real ones among them, from the
+    logarithms that `tell_apart` gives for real images (M,) and mixed ones (N,).
 
     The mixture is share x real + (1 - share) x generated, so where there are hardly any generated
     images it is as dense as the share. That is so for the typical real image, at the median; an image where the
@@ -340,36 +371,50 @@ def real_probability(reals: Tensor, mixture: Tensor) -> tuple[np.ndarray, float]
     return (share / mixture.exp()).clamp(max=1.0).numpy(), share
 
 
-def parts_of(number: int, count: int, seed: int) -> np.ndarray:
-    """A part 0 ... count - 1 for each of so many unlabelled images (number,), drawn at random.
-
-    A network that learns from pseudo-labels of unlabelled images returns them; so the network of a fold
-    never gets the part of that number, and is asked about nothing else.
-    """
-    return np.random.default_rng(seed).permutation(number) % count
-
-
-def part_logits(models: list[Classifier], images: np.ndarray, parts: np.ndarray) -> Tensor:
-    """Logits (N, classes) of unlabelled images, each by the network of its part."""
+def logits_by(models: list[Classifier], images: np.ndarray, judge: np.ndarray) -> Tensor:
+    """Logits (N, classes) of images, each by the network whose number `judge` (N,) gives."""
     logits = torch.zeros(len(images), models[0].config["classes"])
-    for part, model in enumerate(models):
-        logits[parts == part] = model.logits(images[parts == part])
+    for number, model in enumerate(models):
+        if (judge == number).any():
+            logits[judge == number] = model.logits(images[judge == number])
     return logits
 
 
-def pseudo_labels(
-    logits: Tensor, divisor: float, threshold: float, real: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
+def pseudo_labels(logits: Tensor, divisor: float, threshold: float) -> tuple[np.ndarray, np.ndarray]:
     """Labels (N,) of unlabelled images for self-training (Lee 2013), and whether each is sure enough.
 
     Args:
         logits: (N, classes) of a classifier trained on labelled images.
         divisor: its temperature, as for `predict`.
         threshold: least probability of the likeliest class.
-        real: probabilities (N,) of being real that take the place of the classifier's own.
     """
     probabilities, _ = predict(logits, divisor)
-    if real is not None:
-        fake = probabilities[:, 1:] / probabilities[:, 1:].sum(1, keepdims=True)
-        probabilities = np.concatenate([real[:, None], (1 - real[:, None]) * fake], axis=1)
     return probabilities.argmax(1).astype(np.int64), probabilities.max(1) >= threshold
+
+
+def evidence(logits: Tensor, ratio: Tensor) -> np.ndarray:
+    """What `stack` and `stacked` go by, float (N, 4): the three logits, centred, and the logarithm of how much
+    denser presumed fakes are than reals."""
+    return torch.cat([logits - logits.mean(1, keepdim=True), ratio[:, None]], 1).numpy()
+
+
+def stack(evidence: np.ndarray, labels: np.ndarray) -> LogisticRegression:
+    """Stacking (Wolpert 1992): a logistic regression from held-out evidence (N, 4) to labels (N,). It sets
+    temperature, class offsets and the weight of the two kinds of network in one go."""
+    return LogisticRegression(C=10.0, max_iter=2000).fit(evidence, labels)
+
+
+def stacked(evidence: np.ndarray, labels: np.ndarray, groups: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Probabilities (N, classes) by `stack`, cross-validated as the networks were."""
+    probabilities = np.zeros((len(labels), len(CLASSES)))
+    for inside, outside in folds(labels, groups, count, seed):
+        probabilities[outside] = stack(evidence[inside], labels[inside]).predict_proba(evidence[outside])
+    return probabilities
+
+
+def with_own_shares(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities (N, classes) of unlabelled images, found under the class shares of `labels`, under
+    the shares that these images have themselves, and these shares (classes,)."""
+    old = np.bincount(labels, minlength=probabilities.shape[1]) / len(labels)
+    shares = estimate_priors(probabilities, old)
+    return with_priors(probabilities, old, shares), shares

@@ -37,7 +37,9 @@ def finish(study: optuna.Study, objective: Callable, trials: int, score: str = "
     done = len(study.get_trials(states=[TrialState.COMPLETE, TrialState.PRUNED]))
     study.optimize(objective, n_trials=max(0, trials - done))
     table = study.trials_dataframe(attrs=("number", "value", "params", "state", "duration"))
-    table = table[table.state != "FAIL"].sort_values(["state", "value"]).rename(columns={"value": score})
+    table = (
+        table[table.state.isin(["COMPLETE", "PRUNED"])].sort_values(["state", "value"]).rename(columns={"value": score})
+    )
     table["duration"] = table.duration.dt.total_seconds().round().astype(int).astype(str) + " s"
     return table.rename(columns=lambda c: c.removeprefix("params_")).set_index("number")
 

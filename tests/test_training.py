@@ -59,7 +59,8 @@ def test_resumed_equals_undisturbed_bit_for_bit(kind, tmp_path):
 
 
 def _config(kind):
-    return new_model(kind).config | {"steps": 12, "batch_size": 4, "seed": 0, "images": 20}
+    asked = {"steps": 12, "batch_size": 4, "seed": 0, "images": 20, "average_share": training.AVERAGE_SHARE}
+    return new_model(kind).config | asked
 
 
 KILLED = """

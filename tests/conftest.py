@@ -26,6 +26,16 @@ def draw_pictures(count: int, size: int = 32, seed: int = 0) -> np.ndarray:
     return np.stack(pictures)[:, None]
 
 
+def three_kinds(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Pictures that differ by class as real and generated ones do, in their fine texture."""
+    rng = np.random.default_rng(seed)
+    images = draw_pictures(3 * count, seed=seed).astype(float)
+    truth = np.repeat([0, 1, 2], count)
+    images[truth == 1] += rng.normal(0, 25, images[truth == 1].shape)
+    images[truth == 2, :, ::2] += 40
+    return images.clip(0, 255).astype(np.uint8), truth
+
+
 @pytest.fixture
 def pictures():
     return draw_pictures(64)

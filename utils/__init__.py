@@ -9,7 +9,9 @@ training       the one loop every model shares
 latent_flow    the prior of a VAE's latents
 networks       the convolutional building blocks of the models
 dcgan, vae     one model family each: the modules, its loss as one `step`, its `sample`
-classifier     tells real from VAE from GAN: network, cross-validation, calibrated predictions
+classifier     tells real from VAE from GAN: the network, its training, cross-validation
+calibration    from logits to probabilities: temperature, class shares, stacking
+unlabelled     what images without labels can teach: reals against a mixture, pseudo-labels
 hand_classes   the labelled, further and test images of the classification, and what is odd in them
 labels         the classification's CSV: written in one step, read back, compared with a truth
 search         Optuna studies that resume, their tables and plots

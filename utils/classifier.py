@@ -16,7 +16,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 from sklearn.model_selection import StratifiedGroupKFold
 from torch import Tensor, nn
@@ -258,117 +257,9 @@ def scores(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     }
 
 
-def temperature(logits: Tensor, labels: Tensor) -> float:
-    """The divisor of held-out logits (N, classes) that makes their probabilities likeliest (Guo et al. 2017)."""
-    log_t = torch.zeros((), requires_grad=True)
-    optimizer = torch.optim.LBFGS([log_t], lr=0.1, max_iter=100, line_search_fn="strong_wolfe")
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = F.cross_entropy(logits / log_t.exp(), labels)
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
-    return float(log_t.detach().exp())
-
-
 def ensemble_logits(models: list[Classifier], images: np.ndarray) -> Tensor:
     """Mean logits (N, classes) of several classifiers for uint8 (N, 1, H, W)."""
     return torch.stack([model.logits(images) for model in models]).mean(0)
-
-
-def estimate_priors(probabilities: np.ndarray, training_priors: np.ndarray, iterations: int = 1000) -> np.ndarray:
-    """Class shares of unlabelled images by expectation maximisation (Saerens, Latinne & Decaestecker 2002).
-
-    Args:
-        probabilities: (N, classes), calibrated, under the class shares `training_priors` (classes,).
-
-    Returns:
-        The shares (classes,), which sum to 1.
-    """
-    priors = training_priors.copy()
-    for _ in range(iterations):
-        moved = with_priors(probabilities, training_priors, priors).mean(0)
-        if np.abs(moved - priors).max() < 1e-7:
-            break
-        priors = moved
-    return priors
-
-
-def with_priors(probabilities: np.ndarray, old: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """Probabilities (N, classes) under class shares `old` to those under `new`, by Bayes' rule."""
-    weighted = probabilities * (new / old)
-    return weighted / weighted.sum(1, keepdims=True)
-
-
-def calibrated(logits: Tensor, labels: np.ndarray) -> np.ndarray:
-    """Probabilities (N, classes) of held-out logits at the temperature that makes `labels` likeliest."""
-    return (logits / temperature(logits, torch.from_numpy(labels))).softmax(1).numpy()
-
-
-def predict(logits: Tensor, divisor: float) -> tuple[np.ndarray, np.ndarray]:
-    """Calibrated probabilities of unlabelled images under their own class shares, and these shares.
-
-    Balanced training stands for equal shares; those of the images are estimated from the logits.
-
-    Args:
-        logits: (N, classes) of the unlabelled images.
-        divisor: temperature, from held-out labelled images.
-    """
-    plain = (logits / divisor).softmax(1).numpy()
-    equal = np.full(plain.shape[1], 1 / plain.shape[1])
-    shares = estimate_priors(plain, equal)
-    return with_priors(plain, equal, shares), shares
-
-
-class Ratios(NamedTuple):
-    """What `tell_apart` returns: for each of two sets of images, how much denser the second set is than the
-    first one, as a logarithm, by networks that have not seen the image."""
-
-    first: Tensor  # (M,)
-    second: Tensor  # (N,)
-    folds: np.ndarray  # (N,): the number of the network that has not seen an image of the second set
-    models: list[Classifier]
-
-
-def tell_apart(
-    first: np.ndarray, second: np.ndarray, seen: int, folder: str | Path, settings: dict, count: int, seed: int
-) -> Ratios:
-    """Train networks to tell two sets of images apart, cross-validated; resumes.
-
-    With real images first and a mixture of real and generated ones second, this is learning from positive
-    and unlabelled images (Elkan & Noto 2008): no label of a fake is needed, and fakes unlike any
-    labelled one are found too. `real_probability` says what follows for an image.
-
-    Args:
-        first, second: uint8 (N, 1, H, W).
-        seen, folder, settings, count, seed: as in `cross_validate`.
-    """
-    images, labels = join((first, np.zeros(len(first), np.int64)), (second, np.ones(len(second), np.int64)))
-    settings = settings | {"classes": 2, "smoothing": 0.0}  # smoothed labels would bend the ratio
-    each = np.arange(len(images))  # a group of its own
-    found = cross_validate(images, labels, each, seen, folder, settings, count, seed, views=((0, 0),))
-    ratio = log_ratio(found.logits)
-    return Ratios(ratio[: len(first)], ratio[len(first) :], found.folds[len(first) :], found.models)
-
-
-def log_ratio(logits: Tensor) -> Tensor:
-    """Logarithm (N,) of the densities' ratio from logits (N, 2) of networks trained on the two sets in
-    equal numbers."""
-    return logits[:, 1] - logits[:, 0]
-
-
-def real_probability(reals: Tensor, mixture: Tensor) -> tuple[np.ndarray, float]:
-    """Probability (N,) that each mixed image is real, and the share of real ones among them, from the
-    logarithms that `tell_apart` gives for real images (M,) and mixed ones (N,).
-
-    The mixture is share x real + (1 - share) x generated, so where there are hardly any generated
-    images it is as dense as the share. That is so for the typical real image, at the median; an image where the
-    mixture is twice as dense is as likely generated as real.
-    """
-    share = float(reals.median().exp().clamp(max=1.0))
-    return (share / mixture.exp()).clamp(max=1.0).numpy(), share
 
 
 def logits_by(models: list[Classifier], images: np.ndarray, judge: np.ndarray) -> Tensor:
@@ -378,43 +269,3 @@ def logits_by(models: list[Classifier], images: np.ndarray, judge: np.ndarray) -
         if (judge == number).any():
             logits[judge == number] = model.logits(images[judge == number])
     return logits
-
-
-def pseudo_labels(logits: Tensor, divisor: float, threshold: float) -> tuple[np.ndarray, np.ndarray]:
-    """Labels (N,) of unlabelled images for self-training (Lee 2013), and whether each is sure enough.
-
-    Args:
-        logits: (N, classes) of a classifier trained on labelled images.
-        divisor: its temperature, as for `predict`.
-        threshold: least probability of the likeliest class.
-    """
-    probabilities, _ = predict(logits, divisor)
-    return probabilities.argmax(1).astype(np.int64), probabilities.max(1) >= threshold
-
-
-def evidence(logits: Tensor, ratio: Tensor) -> np.ndarray:
-    """What `stack` and `stacked` go by, float (N, 4): the three logits, centred, and the logarithm of how much
-    denser presumed fakes are than reals."""
-    return torch.cat([logits - logits.mean(1, keepdim=True), ratio[:, None]], 1).numpy()
-
-
-def stack(evidence: np.ndarray, labels: np.ndarray) -> LogisticRegression:
-    """Stacking (Wolpert 1992): a logistic regression from held-out evidence (N, 4) to labels (N,). It sets
-    temperature, class offsets and the weight of the two kinds of network in one go."""
-    return LogisticRegression(C=10.0, max_iter=2000).fit(evidence, labels)
-
-
-def stacked(evidence: np.ndarray, labels: np.ndarray, groups: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Probabilities (N, classes) by `stack`, cross-validated as the networks were."""
-    probabilities = np.zeros((len(labels), len(CLASSES)))
-    for inside, outside in folds(labels, groups, count, seed):
-        probabilities[outside] = stack(evidence[inside], labels[inside]).predict_proba(evidence[outside])
-    return probabilities
-
-
-def with_own_shares(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities (N, classes) of unlabelled images, found under the class shares of `labels`, under
-    the shares that these images have themselves, and these shares (classes,)."""
-    old = np.bincount(labels, minlength=probabilities.shape[1]) / len(labels)
-    shares = estimate_priors(probabilities, old)
-    return with_priors(probabilities, old, shares), shares

@@ -37,19 +37,19 @@ def finish(study: optuna.Study, objective: Callable, trials: int, score: str = "
     done = len(study.get_trials(states=[TrialState.COMPLETE, TrialState.PRUNED]))
     study.optimize(objective, n_trials=max(0, trials - done))
     table = study.trials_dataframe(attrs=("number", "value", "params", "state", "duration"))
-    table = (
-        table[table.state.isin(["COMPLETE", "PRUNED"])].sort_values(["state", "value"]).rename(columns={"value": score})
-    )
+    ended = table.state.isin(["COMPLETE", "PRUNED"])
+    table = table[ended].sort_values(["state", "value"]).rename(columns={"value": score})
     table["duration"] = table.duration.dt.total_seconds().round().astype(int).astype(str) + " s"
     return table.rename(columns=lambda c: c.removeprefix("params_")).set_index("number")
 
 
 def plot_study(study: optuna.Study, score: str = "score") -> None:
     """Parallel coordinates of the trials and, from three finished ones on, the importance of each setting."""
-    optuna.visualization.matplotlib.plot_parallel_coordinate(study, target_name=score)
-    plt.gcf().set_size_inches(9, 4)
-    plt.show()
-    if len(study.get_trials(states=[TrialState.COMPLETE])) > 2:
-        optuna.visualization.matplotlib.plot_param_importances(study, target_name=score)
-        plt.gcf().set_size_inches(7, 2.5)
+    with plt.rc_context():  # Optuna changes the style of all figures that follow
+        optuna.visualization.matplotlib.plot_parallel_coordinate(study, target_name=score)
+        plt.gcf().set_size_inches(9, 4)
         plt.show()
+        if len(study.get_trials(states=[TrialState.COMPLETE])) > 2:
+            optuna.visualization.matplotlib.plot_param_importances(study, target_name=score)
+            plt.gcf().set_size_inches(7, 2.5)
+            plt.show()

@@ -1,0 +1,76 @@
+"""What images without labels can teach: which of them are fake, and labels for self-training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from utils import calibration
+from utils.classifier import Classifier, cross_validate, join
+
+
+class Ratios(NamedTuple):
+    """What `tell_apart` returns: for each of two sets of images, how much denser the second set is than the
+    first one, as a logarithm, by networks that have not seen the image."""
+
+    first: Tensor  # (M,)
+    second: Tensor  # (N,)
+    folds: np.ndarray  # (N,): the number of the network that has not seen an image of the second set
+    models: list[Classifier]
+
+
+def tell_apart(
+    first: np.ndarray, second: np.ndarray, seen: int, folder: str | Path, settings: dict, count: int, seed: int
+) -> Ratios:
+    """Train networks to tell two sets of images apart, cross-validated; resumes.
+
+    With real images first and a mixture of real and generated ones second, this is learning from positive
+    and unlabelled images (Elkan & Noto 2008): no label of a fake is needed, and fakes unlike any
+    labelled one are found too. `real_probability` says what follows for an image.
+
+    Args:
+        first, second: uint8 (N, 1, H, W).
+        seen, folder, settings, count, seed: as in `cross_validate`.
+    """
+    images, labels = join((first, np.zeros(len(first), np.int64)), (second, np.ones(len(second), np.int64)))
+    settings = settings | {"classes": 2, "smoothing": 0.0}  # smoothed labels would bend the ratio
+    each = np.arange(len(images))  # a group of its own
+    one_view = ((0, 0),)  # enough for thousands of images, and five times cheaper
+    found = cross_validate(images, labels, each, seen, folder, settings, count, seed, views=one_view)
+    ratio = log_ratio(found.logits)
+    return Ratios(ratio[: len(first)], ratio[len(first) :], found.folds[len(first) :], found.models)
+
+
+def log_ratio(logits: Tensor) -> Tensor:
+    """Logarithm (N,) of the densities' ratio from logits (N, 2) of networks trained on the two sets in
+    equal numbers."""
+    return logits[:, 1] - logits[:, 0]
+
+
+def real_probability(reals: Tensor, mixture: Tensor) -> tuple[np.ndarray, float]:
+    """Probability (N,) that each mixed image is real, and the share of real ones among them, from the
+    logarithms that `tell_apart` gives for real images (M,) and mixed ones (N,).
+
+    The mixture is share x real + (1 - share) x generated, so where there are hardly any generated
+    images it is as dense as the share. That is so for the typical real image, at the median; an image where the
+    mixture is twice as dense is as likely generated as real.
+    """
+    share = float(reals.median().exp().clamp(max=1.0))
+    return (share / mixture.exp()).clamp(max=1.0).numpy(), share
+
+
+def pseudo_labels(logits: Tensor, divisor: float, threshold: float) -> tuple[np.ndarray, np.ndarray]:
+    """Labels (N,) of unlabelled images for self-training (Lee 2013), and whether each is sure enough.
+
+    Args:
+        logits: (N, classes) of a classifier trained on labelled images, the classes in equal numbers.
+        divisor: its temperature.
+        threshold: least probability of the likeliest class, under the images' own class shares.
+    """
+    classes = logits.shape[1]
+    plain = (logits / divisor).softmax(1).numpy()
+    probabilities, _ = calibration.with_own_shares(plain, np.full(classes, 1 / classes))
+    return probabilities.argmax(1).astype(np.int64), probabilities.max(1) >= threshold

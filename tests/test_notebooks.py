@@ -10,7 +10,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from utils import notebooks, runs
+from utils import labels, notebooks, runs
+from utils.__main__ import TASKS
 
 PROJECT = runs.PROJECT
 COMMITTED = sorted(p.name for p in PROJECT.glob("*.ipynb"))
@@ -18,7 +19,11 @@ SECTIONS = {
     "username_DLcw1_clean.ipynb": [
         "Justification of the choice", "Data preparation", "Network design", "Training and evaluation loops",
         "Training", "Generating 300 samples", "Saving them as JPEG",
-    ]
+    ],
+    "username_DLcw2_clean.ipynb": [
+        "Model selection", "Data preparation", "Network", "Training and evaluation loops",
+        "Training", "Evaluation", "Predictions",
+    ],
 }  # fmt: skip
 
 
@@ -78,14 +83,24 @@ def smoke(tmp_path_factory):
 
 def test_hands_notebooks_run_end_to_end(smoke):
     committed = (PROJECT / "utils" / "hyperparameters.json").read_bytes()
-    out = smoke("username_DLcw1_hypertune.ipynb", "username_DLcw1_clean.ipynb")
+    out = smoke(*TASKS["hands"])
     tuned = json.loads((out / "hyperparameters.json").read_text())
-    assert set(tuned) >= {"vae", "dcgan"}
+    assert set(tuned) == {"vae", "dcgan", "classifier"}
     assert (PROJECT / "utils" / "hyperparameters.json").read_bytes() == committed
     for kind in ("GAN", "VAE"):
         assert len(list((out / f"{kind}_hands").glob("username_???.jpeg"))) == 300
-    clean = nbformat.read(out / "username_DLcw1_clean.ipynb", as_version=4)
-    assert "profile smoke" in json.dumps(clean.cells)
+    for name in TASKS["hands"]:
+        assert "profile smoke" in json.dumps(nbformat.read(out / name, as_version=4).cells)
+    given = labels.read(out / "username_classified_hands.csv")
+    course = [path.name for path in (PROJECT / "test_hands").glob("test_hand_*")]
+    assert list(given) == sorted(given) and (set(given) == set(course) if course else len(given) > 200)
+
+
+def test_the_committed_csv_has_a_label_for_each_of_the_courses_8434_files():
+    text = (PROJECT / "username_classified_hands.csv").read_text()
+    assert re.fullmatch(r"(test_hand_\d+\.jpeg, [012]\n){8434}", text)
+    given = labels.read(PROJECT / "username_classified_hands.csv")
+    assert list(given) == sorted(given) and set(given.values()) == {0, 1, 2}
 
 
 def test_a_failing_notebook_says_so_and_keeps_what_it_had(tmp_path):

@@ -20,6 +20,8 @@ TASKS = {
     "hands": [
         "username_DLcw1_hypertune.ipynb",
         "username_DLcw1_clean.ipynb",
+        "username_DLcw2_hypertune.ipynb",
+        "username_DLcw2_clean.ipynb",
     ],
 }
 

@@ -1,0 +1,99 @@
+"""Fidelity of the VAE against the number of training images and against training time.
+
+    .venv/bin/python -m benchmarks.data_and_time
+
+Trains coursework 1's VAE and its prior, with the committed settings, on parts of the training images,
+twice each; prints a table and draws `docs/data_and_time.png`. Resumes; about a quarter of an hour on 2 cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
+
+from utils import course_data, fidelity, folders, runs, vae
+
+SIZES = (400, 1600, 6300)  # training images
+SEEDS = (0, 1)  # each draws its own part of the training images
+VAE_IMAGES, PRIOR_IMAGES = 64_000, 100_000  # images (latents) that a training sees
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--vae-images", type=int, default=VAE_IMAGES, help="images that a VAE's training sees")
+    parser.add_argument("--prior-images", type=int, default=PRIOR_IMAGES, help="latents that a prior's training sees")
+    parser.add_argument("--figure", type=Path, default=runs.PROJECT / "docs" / "data_and_time.png")
+    options = parser.parse_args()
+
+    hands = course_data.load_hands()
+    settings = runs.hyperparameters("vae")
+    batch_size = settings.pop("batch_size")
+    here = runs.folder(course_data.run_name("data_and_time"))
+    reference, others = np.array_split(hands.held_out, 2)
+    space = fidelity.PixelComponents(reference)
+    held_out = folders.to_float(hands.held_out)
+
+    def bound(model: vae.VAE) -> dict[str, float]:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            losses = [model.losses(x.to(model.log_std.device))["negative_elbo"] for x in held_out.split(500)]
+        return {"bound": float(torch.stack(losses).mean())}
+
+    rows, curves = [], {}
+    for size in (min(size, len(hands.train)) for size in SIZES):
+        for seed in SEEDS:
+            part = hands.train[np.random.default_rng(seed).permutation(len(hands.train))[:size]]
+            runs.seed_everything(seed)
+            model = vae.VAE(**settings)
+            history, _ = vae.train(
+                model, folders.to_float(part), options.vae_images, options.prior_images, batch_size,
+                here / f"{size}_images_seed_{seed}", seed=seed, evaluate=bound, plot=False,
+            )  # fmt: skip
+            curves[size, seed] = [(row["seconds"] / 60, row["bound"]) for row in history]
+            samples = folders.as_saved(model.sample(len(others), seed))
+            distance = fidelity.frechet_distance(space, reference, samples)
+            rows.append({"training images": size, "Fréchet distance": distance, "held-out bound": history[-1]["bound"]})
+            print(rows[-1], f"{history[-1]['seconds'] / 60:.1f} minutes", flush=True)
+    print(course_data.origin())
+    print(pd.DataFrame(rows).groupby("training images").agg(["mean", "std"]).round(2).to_string())
+    floor = fidelity.frechet_distance(space, reference, others)
+    print(f"floor, {len(others)} real images against {len(reference)} others: {floor:.2f}")
+    draw(curves, pd.DataFrame(rows), floor, options.figure)
+
+
+def draw(
+    curves: dict[tuple[int, int], list[tuple[float, float]]], table: pd.DataFrame, floor: float, path: Path
+) -> None:
+    """Left: the held-out bound over minutes, a line a training. Right: the distance over training images.
+
+    Args:
+        curves: (training images, seed) -> points (minutes, held-out bound in nats).
+        table: one row a training, with its "training images" and its "Fréchet distance".
+        floor: the distance of other real images.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2))
+    sizes = list(dict.fromkeys(size for size, _ in curves))
+    for (size, seed), points in curves.items():
+        label = f"{size} images" if seed == SEEDS[0] else None
+        left.plot(*zip(*points[1:]), color=f"C{sizes.index(size)}", marker=".", label=label)
+    left.set(xlabel="training time (minutes, 2 CPU cores)", ylabel="held-out bound (nats, lower is better)")
+    left.legend()
+    right.plot(table["training images"], table["Fréchet distance"], "o", alpha=0.6)
+    right.plot(table.groupby("training images")["Fréchet distance"].mean(), color="C0", label="VAE")
+    right.axhline(floor, color="black", linestyle="--", label="other real images")
+    right.legend()
+    right.set(xlabel="training images", ylabel="Fréchet distance, pixels", xscale="log", ylim=(0, None))
+    right.set_xticks(sizes, [str(size) for size in sizes])
+    for axis in (left, right):
+        axis.grid(alpha=0.3)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+
+
+if __name__ == "__main__":
+    main()

@@ -20,7 +20,7 @@ from utils import course_data, fidelity, folders, runs, vae
 
 SIZES = (400, 1600, 6300)  # training images
 SEEDS = (0, 1)  # each draws its own part of the training images
-VAE_IMAGES, PRIOR_IMAGES = 64_000, 100_000  # images (latents) that a training sees
+VAE_IMAGES, PRIOR_IMAGES = 40_000, 100_000  # images (latents) that a training sees
 
 
 def main() -> None:

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from conftest import three_kinds
 
+from tests.conftest import three_kinds
 from utils import checkpoints, classifier, hand_classes, networks
 from utils.classifier import Classifier
 

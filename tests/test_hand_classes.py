@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import draw_pictures
 from PIL import Image
 
+from tests.conftest import draw_pictures
 from utils import folders, hand_classes, labels
 
 

@@ -11,6 +11,7 @@ import torch
 
 from tests.conftest import draw_pictures
 from utils import checkpoints, folders, runs, training
+from utils.classifier import Classifier
 from utils.dcgan import DCGAN
 from utils.vae import VAE
 
@@ -21,12 +22,15 @@ def new_model(kind):
     runs.seed_everything(3)
     if kind == "vae":
         return VAE((8, 8), latent_dim=3, base=4)
+    if kind == "classifier":
+        return Classifier(base=4)
     return DCGAN((8, 8), latent_dim=3, base=4, discriminator_base=4, jpeg_quality=75)
 
 
 def train(kind, folder, steps=12, **options):
     model = new_model(kind)
-    history = training.fit(model, IMAGES, steps, 4, folder, model.config, plot=False, evaluations=3, **options)
+    data = (IMAGES, torch.arange(len(IMAGES)) % 3) if kind == "classifier" else IMAGES
+    history = training.fit(model, data, steps, 4, folder, model.config, plot=False, evaluations=3, **options)
     return model, history
 
 
@@ -38,7 +42,7 @@ class Interrupted(Exception):
     pass
 
 
-@pytest.mark.parametrize("kind", ["vae", "dcgan"])
+@pytest.mark.parametrize("kind", ["vae", "dcgan", "classifier"])
 def test_resumed_equals_undisturbed_bit_for_bit(kind, tmp_path):
     undisturbed, history = train(kind, tmp_path / "a")
     calls = []

@@ -12,8 +12,12 @@ def test_temperature_is_found_again():
     logits = torch.randn(4000, 3) * 2
     truth = torch.distributions.Categorical(logits=logits).sample()
     assert calibration.temperature(3 * logits, truth) == pytest.approx(3, rel=0.08)
-    sharp = calibration.calibrated(3 * logits, truth.numpy())
+    parts = np.arange(4000) % 4
+    sharp = calibration.calibrated(3 * logits, truth.numpy(), parts)
     assert np.abs(sharp - logits.softmax(1).numpy()).max() < 0.06
+    first, others = parts == 0, torch.from_numpy(parts != 0)  # the first part's temperature is that of the others
+    divisor = calibration.temperature(3 * logits[others], truth[others])
+    assert sharp[first] == pytest.approx((3 * logits[~others] / divisor).softmax(1).numpy(), abs=1e-6)
 
 
 def test_class_shares_of_unlabelled_images_are_found():

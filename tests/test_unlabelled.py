@@ -26,6 +26,9 @@ def test_reals_are_found_in_a_mixture_without_any_labelled_fake(tmp_path):
     real, share = unlabelled.real_probability(found.first, found.second)
     assert share == pytest.approx(0.25, abs=0.15)
     assert ((real > 0.5) == (np.arange(200) < 50)).mean() > 0.9
+    unseen, kinds = three_kinds(30, seed=3)
+    assert (unlabelled.passed(found.models, unseen, np.log(2 * share))[kinds == 0]).mean() > 0.8
+    assert (unlabelled.passed(found.models, unseen, np.log(2 * share))[kinds != 0]).mean() < 0.2
 
 
 def test_real_probability_by_hand():

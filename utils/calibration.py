@@ -26,9 +26,17 @@ def temperature(logits: Tensor, labels: Tensor) -> float:
     return float(log_t.detach().exp())
 
 
-def calibrated(logits: Tensor, labels: np.ndarray) -> np.ndarray:
-    """Probabilities (N, classes) of held-out logits at the temperature that makes `labels` likeliest."""
-    return (logits / temperature(logits, torch.from_numpy(labels))).softmax(1).numpy()
+def calibrated(logits: Tensor, labels: np.ndarray, parts: np.ndarray) -> np.ndarray:
+    """Probabilities (N, classes) of held-out logits; those of each part at the temperature of the other parts.
+
+    Args:
+        parts: (N,), at least two different numbers, say those of the folds.
+    """
+    probabilities = np.zeros(logits.shape)
+    for part in np.unique(parts):
+        divisor = temperature(logits[parts != part], torch.from_numpy(labels[parts != part]))
+        probabilities[parts == part] = (logits[parts == part] / divisor).softmax(1).numpy()
+    return probabilities
 
 
 def estimate_priors(probabilities: np.ndarray, training_priors: np.ndarray, iterations: int = 1000) -> np.ndarray:

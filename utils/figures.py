@@ -43,9 +43,10 @@ def show_grids(grids: dict[str, np.ndarray], columns: int = 10, zoom: float = 1.
 
 
 def show_rows(rows: dict[str, np.ndarray], zoom: float = 1.5):
-    """One labelled row of images for each entry, all of the same length, one below the other."""
-    length = len(next(iter(rows.values())))
-    picture = tile(np.concatenate(list(rows.values())), length)
+    """One labelled row of images for each entry, one below the other; shorter ones are filled up with black."""
+    length = max(1, *(len(images) for images in rows.values()))
+    filled = [np.pad(x, [(0, length - len(x))] + [(0, 0)] * 3) for x in rows.values()]
+    picture = tile(np.concatenate(filled), length)
     height, width = picture.shape
     figure, axis = plt.subplots(figsize=(width / 80 * zoom + 2, height / 80 * zoom))
     axis.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")

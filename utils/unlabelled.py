@@ -8,18 +8,21 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
-from utils import calibration
+from utils import calibration, hand_classes
 from utils.classifier import Classifier, cross_validate, join
+
+ONE_VIEW = ((0, 0),)  # enough for thousands of images, and five times cheaper
 
 
 class Ratios(NamedTuple):
     """What `tell_apart` returns: for each of two sets of images, how much denser the second set is than the
-    first one, as a logarithm, by networks that have not seen the image."""
+    first one, as a logarithm, by networks that have seen neither the image nor a near-copy of it."""
 
     first: Tensor  # (M,)
     second: Tensor  # (N,)
     folds: np.ndarray  # (N,): the number of the network that has not seen an image of the second set
     models: list[Classifier]
+    histories: list[list[dict]]
 
 
 def tell_apart(
@@ -37,11 +40,10 @@ def tell_apart(
     """
     images, labels = join((first, np.zeros(len(first), np.int64)), (second, np.ones(len(second), np.int64)))
     settings = settings | {"classes": 2, "smoothing": 0.0}  # smoothed labels would bend the ratio
-    each = np.arange(len(images))  # a group of its own
-    one_view = ((0, 0),)  # enough for thousands of images, and five times cheaper
-    found = cross_validate(images, labels, each, seen, folder, settings, count, seed, views=one_view)
+    groups = hand_classes.groups(images)
+    found = cross_validate(images, labels, groups, seen, folder, settings, count, seed, views=ONE_VIEW)
     ratio = log_ratio(found.logits)
-    return Ratios(ratio[: len(first)], ratio[len(first) :], found.folds[len(first) :], found.models)
+    return Ratios(ratio[: len(first)], ratio[len(first) :], found.folds[len(first) :], found.models, found.histories)
 
 
 def log_ratio(logits: Tensor) -> Tensor:
@@ -60,6 +62,12 @@ def real_probability(reals: Tensor, mixture: Tensor) -> tuple[np.ndarray, float]
     """
     share = float(reals.median().exp().clamp(max=1.0))
     return (share / mixture.exp()).clamp(max=1.0).numpy(), share
+
+
+def passed(models: list[Classifier], images: np.ndarray, border: float) -> np.ndarray:
+    """Share (N,) of the networks of `tell_apart` in whose eyes images uint8 (N, 1, H, W) belong to the first set:
+    their logarithm lies below `border`, by one view as in `tell_apart`."""
+    return np.mean([(log_ratio(model.logits(images, ONE_VIEW)) < border).numpy() for model in models], axis=0)
 
 
 def pseudo_labels(logits: Tensor, divisor: float, threshold: float) -> tuple[np.ndarray, np.ndarray]:

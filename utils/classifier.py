@@ -257,11 +257,6 @@ def scores(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     }
 
 
-def ensemble_logits(models: list[Classifier], images: np.ndarray) -> Tensor:
-    """Mean logits (N, classes) of several classifiers for uint8 (N, 1, H, W)."""
-    return torch.stack([model.logits(images) for model in models]).mean(0)
-
-
 def logits_by(models: list[Classifier], images: np.ndarray, judge: np.ndarray) -> Tensor:
     """Logits (N, classes) of images, each by the network whose number `judge` (N,) gives."""
     logits = torch.zeros(len(images), models[0].config["classes"])

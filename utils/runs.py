@@ -30,7 +30,7 @@ BUDGETS = {
         "vae": 160_000, "prior": 400_000, "dcgan": 12_000, "detector_steps": 400, "trials": 6, "gan_trials": 4,
         "trial_vae": 32_000, "trial_prior": 100_000, "trial_dcgan": 12_000, "alone_steps": 300,
         "two_sample_steps": 200, "seeds": 2,
-        "classifier": 30_000, "without": 60_000, "mixture": 80_000, "presumed": 120_000, "trial_classifier": 10_000,
+        "classifier": 30_000, "without": 60_000, "mixture": 80_000, "presumed": 60_000, "trial_classifier": 10_000,
         "trial_mixture": 20_000, "folds": 5, "classifier_seeds": 3, "classifier_trials": 6,
     },
 }  # fmt: skip

@@ -76,14 +76,15 @@ def with_own_shares(probabilities: np.ndarray, training_shares: np.ndarray) -> t
     return with_priors(probabilities, training_shares, shares), shares
 
 
-def evidence(logits: Tensor, ratio: Tensor) -> np.ndarray:
-    """What `stack` and `stacked` go by, float (N, 4): the three logits, centred, and the logarithm of how much
-    denser presumed fakes are than reals."""
-    return torch.cat([logits - logits.mean(1, keepdim=True), ratio[:, None]], 1).numpy()
+def evidence(logits: Tensor, *ratios: Tensor) -> np.ndarray:
+    """What `stack` and `stacked` go by, float (N, 3 + ratios): the three logits, centred, and logarithms (N,) of
+    how much denser presumed fakes are than reals."""
+    columns = [logits - logits.mean(1, keepdim=True), *(ratio[:, None] for ratio in ratios)]
+    return torch.cat(columns, 1).numpy()
 
 
 def stack(evidence: np.ndarray, labels: np.ndarray) -> LogisticRegression:
-    """Stacking (Wolpert 1992): a logistic regression from held-out evidence (N, 4) to labels (N,). It sets
+    """Stacking (Wolpert 1992): a logistic regression from held-out evidence (N, ...) to labels (N,). It sets
     temperature, class offsets and the weight of the two kinds of network in one go."""
     return LogisticRegression(C=10.0, max_iter=2000).fit(evidence, labels)
 

@@ -257,10 +257,12 @@ def scores(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     }
 
 
-def logits_by(models: list[Classifier], images: np.ndarray, judge: np.ndarray) -> Tensor:
+def logits_by(
+    models: list[Classifier], images: np.ndarray, judge: np.ndarray, views: tuple[tuple[int, int], ...] = VIEWS
+) -> Tensor:
     """Logits (N, classes) of images, each by the network whose number `judge` (N,) gives."""
     logits = torch.zeros(len(images), models[0].config["classes"])
     for number, model in enumerate(models):
         if (judge == number).any():
-            logits[judge == number] = model.logits(images[judge == number])
+            logits[judge == number] = model.logits(images[judge == number], views)
     return logits

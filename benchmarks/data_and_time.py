@@ -8,7 +8,6 @@ prints a table and draws `docs/data_and_time.png`. Resumes; about ten minutes on
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -24,12 +23,6 @@ VAE_IMAGES, PRIOR_IMAGES = 40_000, 100_000  # images (latents) that a training s
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--vae-images", type=int, default=VAE_IMAGES, help="images that a VAE's training sees")
-    parser.add_argument("--prior-images", type=int, default=PRIOR_IMAGES, help="latents that a prior's training sees")
-    parser.add_argument("--figure", type=Path, default=runs.PROJECT / "docs" / "data_and_time.png")
-    options = parser.parse_args()
-
     hands = course_data.load_hands()
     settings = runs.hyperparameters("vae")
     batch_size = settings.pop("batch_size")
@@ -51,7 +44,7 @@ def main() -> None:
             runs.seed_everything(seed)
             model = vae.VAE(**settings)
             history, _ = vae.train(
-                model, folders.to_float(part), options.vae_images, options.prior_images, batch_size,
+                model, folders.to_float(part), VAE_IMAGES, PRIOR_IMAGES, batch_size,
                 here / f"{size}_images_seed_{seed}", seed=seed, evaluate=bound, plot=False,
             )  # fmt: skip
             curves[size, seed] = [(row["seconds"] / 60, row["bound"]) for row in history]
@@ -60,10 +53,10 @@ def main() -> None:
             rows.append({"training images": size, "Fréchet distance": distance, "held-out bound": history[-1]["bound"]})
             print(rows[-1], f"{history[-1]['seconds'] / 60:.1f} minutes", flush=True)
     print(course_data.origin())
-    print(pd.DataFrame(rows).groupby("training images").agg(["mean", "std"]).round(2).to_string())
+    print(pd.DataFrame(rows).round(2).to_string(index=False))
     floor = fidelity.frechet_distance(space, reference, others)
     print(f"floor, {len(others)} real images against {len(reference)} others: {floor:.2f}")
-    draw(curves, pd.DataFrame(rows), floor, options.figure)
+    draw(curves, pd.DataFrame(rows), floor, runs.PROJECT / "docs" / "data_and_time.png")
 
 
 def draw(

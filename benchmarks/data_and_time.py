@@ -74,7 +74,7 @@ def draw(
     for (size, seed), points in curves.items():
         label = f"{size} images" if seed == SEEDS[0] else None
         left.plot(*zip(*points[1:]), color=f"C{sizes.index(size)}", marker=".", label=label)
-    left.set(xlabel="training time (minutes, 2 CPU cores)", ylabel="held-out bound (nats, lower is better)")
+    left.set(xlabel="training time (minutes)", ylabel="held-out bound (nats, lower is better)")
     left.legend()
     right.plot(table["training images"], table["Fréchet distance"], "o", alpha=0.6)
     right.plot(table.groupby("training images")["Fréchet distance"].mean(), color="C0", label="VAE")

@@ -18,13 +18,14 @@ BUDGETS = {
         "vae": 512, "prior": 2_000, "dcgan": 256, "detector_steps": 3, "trials": 2, "gan_trials": 2,
         "trial_vae": 256, "trial_prior": 1_000, "trial_dcgan": 128, "alone_steps": 3, "two_sample_steps": 3, "seeds": 1,
         "classifier": 256, "mixture": 256, "presumed": 256, "trial_classifier": 128,
-        "trial_mixture": 128, "folds": 2, "classifier_seeds": 1, "classifier_trials": 1,
+        "trial_mixture": 128, "folds": 2, "classifier_seeds": 1, "classifier_trials": 1, "views": 1,
     },
     "quick": {
         "vae": 32_000, "prior": 100_000, "dcgan": 8_000, "detector_steps": 100, "trials": 2, "gan_trials": 2,
         "trial_vae": 5_000, "trial_prior": 20_000, "trial_dcgan": 1_600, "alone_steps": 60, "two_sample_steps": 30,
         "seeds": 1, "classifier": 5_000, "mixture": 10_000, "presumed": 10_000,
         "trial_classifier": 2_000, "trial_mixture": 4_000, "folds": 2, "classifier_seeds": 1, "classifier_trials": 1,
+        "views": 1,
     },
     "full": {
         "vae": 160_000, "prior": 400_000, "dcgan": 12_000, "detector_steps": 400, "trials": 6, "gan_trials": 4,
@@ -32,6 +33,7 @@ BUDGETS = {
         "two_sample_steps": 200, "seeds": 2,
         "classifier": 30_000, "mixture": 80_000, "presumed": 60_000, "trial_classifier": 10_000,
         "trial_mixture": 20_000, "folds": 5, "classifier_seeds": 3, "classifier_trials": 6,
+        "views": 5,
     },
 }  # fmt: skip
 PROJECT = Path(__file__).resolve().parent.parent

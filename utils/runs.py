@@ -23,8 +23,8 @@ BUDGETS = {
     "quick": {
         "vae": 32_000, "prior": 100_000, "dcgan": 8_000, "detector_steps": 100, "trials": 2, "gan_trials": 2,
         "trial_vae": 5_000, "trial_prior": 20_000, "trial_dcgan": 1_600, "alone_steps": 60, "two_sample_steps": 30,
-        "seeds": 1, "classifier": 5_000, "mixture": 10_000, "presumed": 10_000,
-        "trial_classifier": 2_000, "trial_mixture": 4_000, "folds": 2, "classifier_seeds": 1, "classifier_trials": 1,
+        "seeds": 1, "classifier": 3_000, "mixture": 6_000, "presumed": 6_000,
+        "trial_classifier": 1_000, "trial_mixture": 2_000, "folds": 2, "classifier_seeds": 1, "classifier_trials": 1,
         "views": 1,
     },
     "full": {

@@ -17,7 +17,7 @@ import torch
 
 from utils import course_data, fidelity, folders, runs, vae
 
-SIZES = (400, 1600, 6300)  # training images
+SIZES = (400, 1600, 6000)  # training images
 SEEDS = (0,)  # each draws its own part of the training images
 VAE_IMAGES, PRIOR_IMAGES = 40_000, 100_000  # images (latents) that a training sees
 
@@ -47,7 +47,7 @@ def main() -> None:
                 model, folders.to_float(part), VAE_IMAGES, PRIOR_IMAGES, batch_size,
                 here / f"{size}_images_seed_{seed}", seed=seed, evaluate=bound, plot=False,
             )  # fmt: skip
-            curves[size, seed] = [(row["seconds"] / 60, row["bound"]) for row in history]
+            curves[size, seed] = [(row["images"] / 1000, row["bound"]) for row in history]
             samples = folders.as_saved(model.sample(len(others), seed))
             distance = fidelity.frechet_distance(space, reference, samples)
             rows.append({"training images": size, "Fréchet distance": distance, "held-out bound": history[-1]["bound"]})
@@ -62,10 +62,11 @@ def main() -> None:
 def draw(
     curves: dict[tuple[int, int], list[tuple[float, float]]], table: pd.DataFrame, floor: float, path: Path
 ) -> None:
-    """Left: the held-out bound over minutes, a line a training. Right: the distance over training images.
+    """Left: the held-out bound over the images seen, a line a training; the first tenths, far off the scale,
+    are left out. Right: the distance over training images.
 
     Args:
-        curves: (training images, seed) -> points (minutes, held-out bound in nats).
+        curves: (training images, seed) -> points (thousands of images seen, held-out bound in nats).
         table: one row a training, with its "training images" and its "Fréchet distance".
         floor: the distance of other real images.
     """
@@ -73,14 +74,15 @@ def draw(
     sizes = list(dict.fromkeys(size for size, _ in curves))
     for (size, seed), points in curves.items():
         label = f"{size} images" if seed == SEEDS[0] else None
-        left.plot(*zip(*points[1:]), color=f"C{sizes.index(size)}", marker=".", label=label)
-    left.set(xlabel="training time (minutes)", ylabel="held-out bound (nats, lower is better)")
+        left.plot(*zip(*points[2:]), color=f"C{sizes.index(size)}", marker=".", label=label)
+    left.set(xlabel="training: images seen (thousands)", ylabel="held-out bound (nats, lower is better)")
     left.legend()
     right.plot(table["training images"], table["Fréchet distance"], "o", alpha=0.6)
     right.plot(table.groupby("training images")["Fréchet distance"].mean(), color="C0", label="VAE")
     right.axhline(floor, color="black", linestyle="--", label="other real images")
     right.legend()
     right.set(xlabel="training images", ylabel="Fréchet distance, pixels", xscale="log", ylim=(0, None))
+    right.minorticks_off()
     right.set_xticks(sizes, [str(size) for size in sizes])
     for axis in (left, right):
         axis.grid(alpha=0.3)

@@ -10,11 +10,11 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from utils import labels, notebooks, runs
+from utils import heads, labels, notebooks, runs
 from utils.__main__ import TASKS
 
 PROJECT = runs.PROJECT
-COMMITTED = sorted(p.name for p in PROJECT.glob("*.ipynb"))
+COMMITTED = sorted(p.relative_to(PROJECT).as_posix() for f in (".", "brain_mri") for p in PROJECT.glob(f"{f}/*.ipynb"))
 SECTIONS = {
     "username_DLcw1_clean.ipynb": [
         "Justification of the choice", "Data preparation", "Network design", "Training and evaluation loops",
@@ -23,6 +23,9 @@ SECTIONS = {
     "username_DLcw2_clean.ipynb": [
         "Model selection", "Data preparation", "Network", "Training and evaluation loops",
         "Training", "Evaluation", "Predictions",
+    ],
+    "brain_mri/Assessment.ipynb": [
+        "the data set", "TensorDatasets and DataLoaders", "the network",
     ],
 }  # fmt: skip
 
@@ -47,7 +50,7 @@ def test_committed_notebook_is_executed_once_and_renders(name):
 def test_sections_stand_in_the_briefs_order(name):
     notebook = nbformat.read(PROJECT / name, as_version=4)
     text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-    headings = re.findall(r"^## (\d+)\. (.*)$", text, re.M)
+    headings = re.findall(r"^## (?:Question )?(\d+)[.:] (.*)$", text, re.M)
     assert [title for _, title in headings] and [int(n) for n, _ in headings] == list(range(1, len(headings) + 1))
     for (_, title), wanted in zip(headings, SECTIONS[name], strict=True):
         assert title.startswith(wanted)
@@ -86,14 +89,15 @@ def run_in_parallel(root: Path, courseworks: list[list[str]]) -> list[Path]:
     return [folder / "smoke" for folder, _ in running]
 
 
-def test_hands_notebooks_run_end_to_end(tmp_path):
+def test_all_notebooks_run_end_to_end(tmp_path):
     committed = (PROJECT / "utils" / "hyperparameters.json").read_bytes()
-    courseworks = [TASKS["hands"][:2], TASKS["hands"][2:]]
+    courseworks = [TASKS["hands"][:2], TASKS["hands"][2:] + TASKS["mri"]]
     first, second = run_in_parallel(tmp_path, courseworks)
     for out, names, tuned in zip((first, second), courseworks, ({"vae", "dcgan"}, {"classifier"})):
         assert set(json.loads((out / "hyperparameters.json").read_text())) >= tuned
         for name in names:
-            assert "profile smoke" in json.dumps(nbformat.read(out / name, as_version=4).cells)
+            assert "profile smoke" in json.dumps(nbformat.read(out / Path(name).name, as_version=4).cells)
+    assert heads.read(second / "brain_mri" / "test_set_nogaps.npy").shape == (100, 1, 64, 64)
     assert (PROJECT / "utils" / "hyperparameters.json").read_bytes() == committed
     for kind in ("GAN", "VAE"):
         assert len(list((first / f"{kind}_hands").glob("username_???.jpeg"))) == 300

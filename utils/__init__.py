@@ -13,6 +13,11 @@ classifier     tells real from VAE from GAN: the network, its training, cross-va
 calibration    from logits to probabilities: temperature, class shares, stacking
 unlabelled     what images without labels can teach: reals against a mixture, pseudo-labels
 hand_classes   the labelled, further and test images of the classification, and what is odd in them
+heads          head slices: loading, splitting, `generate`; `python -m utils.heads fill IN.npy OUT.npy`
+stripes        the missing stripes: mask, variants of it, classical filling
+unet           fills the stripes: the network, its augmentation and loss, its uncertainty
+diffusion      generates images by taking noise away, with the `diffusers` library
+restoration    how good filled images are: PSNR, SSIM, traces of the stripes
 labels         the classification's CSV: written in one step, read back, compared with a truth
 search         Optuna studies that resume, their tables and plots
 fidelity       how close generated images are to real ones, and whether they were memorised

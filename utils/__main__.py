@@ -23,6 +23,7 @@ TASKS = {
         "username_DLcw2_hypertune.ipynb",
         "username_DLcw2_clean.ipynb",
     ],
+    "mri": ["brain_mri/Assessment.ipynb"],
 }
 
 
@@ -70,12 +71,15 @@ def main() -> None:
     parser.add_argument("--from", dest="source", help="folder or archive with the course's images")
     options = parser.parse_args()
 
+    if options.source and options.task == "mri":
+        parser.error("--from (FROM=) is for the hands; put test_set.npy and heads.npz into brain_mri/")
     make_environment()
     if options.command == "test":
         call("-m", "ruff", "check", ".")
         call("-m", "pytest", "-q")
         return
-    call("-m", "utils.course_data", *(["--from", options.source] if options.source else []))
+    if options.task != "mri":  # the heads come from a file, or from the shipped generator
+        call("-m", "utils.course_data", *(["--from", options.source] if options.source else []))
     profile = options.profile or ("full" if options.command == "notebooks" else "quick")
     notebooks = TASKS[options.task] if options.task != "all" else sum(TASKS.values(), [])
     call("-m", "utils.notebooks", *notebooks, PROFILE=profile)

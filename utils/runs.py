@@ -19,6 +19,8 @@ BUDGETS = {
         "trial_vae": 256, "trial_prior": 1_000, "trial_dcgan": 128, "alone_steps": 3, "two_sample_steps": 3, "seeds": 1,
         "classifier": 256, "mixture": 256, "presumed": 256, "trial_classifier": 128,
         "trial_mixture": 128, "folds": 2, "classifier_seeds": 1, "classifier_trials": 1, "views": 1,
+        "head_generator": 32, "generated_heads": 8, "imputer": 64, "trial_imputer": 32,
+        "imputer_trials": 1,
     },
     "quick": {
         "vae": 32_000, "prior": 100_000, "dcgan": 8_000, "detector_steps": 100, "trials": 2, "gan_trials": 2,
@@ -26,6 +28,7 @@ BUDGETS = {
         "seeds": 1, "classifier": 3_000, "mixture": 6_000, "presumed": 6_000,
         "trial_classifier": 1_000, "trial_mixture": 2_000, "folds": 2, "classifier_seeds": 1, "classifier_trials": 1,
         "views": 1,
+        "head_generator": 800, "generated_heads": 40, "imputer": 2_000, "trial_imputer": 400, "imputer_trials": 2,
     },
     "full": {
         "vae": 160_000, "prior": 400_000, "dcgan": 12_000, "detector_steps": 400, "trials": 6, "gan_trials": 4,
@@ -34,6 +37,8 @@ BUDGETS = {
         "classifier": 30_000, "mixture": 80_000, "presumed": 60_000, "trial_classifier": 10_000,
         "trial_mixture": 20_000, "folds": 5, "classifier_seeds": 3, "classifier_trials": 6,
         "views": 5,
+        "head_generator": 32_000, "generated_heads": 250, "imputer": 50_000, "trial_imputer": 4_000,
+        "imputer_trials": 6,
     },
 }  # fmt: skip
 PROJECT = Path(__file__).resolve().parent.parent

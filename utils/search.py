@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,7 +46,8 @@ def finish(study: optuna.Study, objective: Callable, trials: int, score: str = "
 
 def plot_study(study: optuna.Study, score: str = "score") -> None:
     """Parallel coordinates of the trials and, from three finished ones on, the importance of each setting."""
-    with plt.rc_context():  # Optuna changes the style of all figures that follow
+    with plt.rc_context(), warnings.catch_warnings():  # Optuna changes the style of all figures that follow
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         optuna.visualization.matplotlib.plot_parallel_coordinate(study, target_name=score)
         plt.gcf().set_size_inches(9, 4)
         plt.show()

@@ -129,3 +129,37 @@ def test_a_state_that_could_not_be_read_again_is_refused_at_once(tmp_path):
     with pytest.raises(TypeError, match="plain numbers"):
         checkpoints.save(tmp_path, 1, {"lr": np.float64(0.1)}, {})
     assert checkpoints.latest(tmp_path, {}) is None
+
+
+def test_large_weights_are_written_in_parts(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "PART_BYTES", 100)
+    layer = torch.nn.Linear(8, 12)
+    path = checkpoints.export_weights(tmp_path / "w.safetensors", layer, {"in_features": 8, "out_features": 12})
+    other = path.with_stem("w_part_2")
+    assert sorted(tmp_path.iterdir()) == [path, other]
+    again = checkpoints.load_weights(path, torch.nn.Linear)
+    assert torch.equal(again.weight, layer.weight.half().float()) and torch.equal(again.bias, layer.bias.half().float())
+    with pytest.raises(checkpoints.CheckpointDamaged, match="does not hold weights of Bilinear"):
+        checkpoints.load_weights(path, torch.nn.Bilinear)
+    kept = other.read_bytes()
+    checkpoints.export_weights(path, torch.nn.Linear(8, 12), {"in_features": 8, "out_features": 12})
+    other.write_bytes(kept)  # as a kill between the two files would leave them
+    with pytest.raises(checkpoints.CheckpointDamaged, match="not written together"):
+        checkpoints.read_weights(path)
+    other.unlink()
+    with pytest.raises(FileNotFoundError, match="no weights at .*w_part_2"):
+        checkpoints.read_weights(path)
+
+
+def test_full_disk_while_exporting_weights(tmp_path, monkeypatch):
+    layer = torch.nn.Linear(2, 2)
+    path = checkpoints.export_weights(tmp_path / "w.safetensors", layer, {})
+    before = path.read_bytes()
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="what was saved before is untouched"):
+        checkpoints.export_weights(path, torch.nn.Linear(2, 2), {})
+    assert list(tmp_path.iterdir()) == [path] and path.read_bytes() == before

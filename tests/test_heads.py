@@ -92,7 +92,7 @@ def test_diffusion_weights_come_back_and_others_are_refused(tmp_path):
     options = {"count": 2, "steps": 2}
     assert torch.allclose(torch.cat(model.sample(**options)), torch.cat(back.sample(**options)), atol=0.05)
     small().export(tmp_path / "other.safetensors")
-    with pytest.raises(checkpoints.CheckpointDamaged, match="no diffusion model"):
+    with pytest.raises(checkpoints.CheckpointDamaged, match="weights of Diffusion"):
         Diffusion.from_weights(tmp_path / "other.safetensors")
 
 
@@ -239,7 +239,7 @@ def test_imputer_weights_come_back_and_others_are_refused(tmp_path, pictures64):
     one, other = (unet.fill([m], pictures64, known)[0] for m in (model, back))
     assert torch.allclose(one, other, atol=5e-3)
     tiny_diffusion().export(tmp_path / "other.safetensors")
-    with pytest.raises(checkpoints.CheckpointDamaged, match="no imputer"):
+    with pytest.raises(checkpoints.CheckpointDamaged, match="weights of Imputer"):
         unet.Imputer.from_weights(tmp_path / "other.safetensors")
 
 

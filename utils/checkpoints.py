@@ -12,13 +12,17 @@ import io
 import json
 import os
 import pickle
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as save_tensors
 
 KEEP = 2  # the newest, and one before it in case the newest is damaged later
+PART_BYTES = 4_500_000  # a file of weights is not larger: repositories and reviewers like small ones
+Model = TypeVar("Model", bound=torch.nn.Module)
 
 
 class CheckpointMismatch(ValueError):
@@ -135,32 +139,65 @@ def latest(folder: str | Path, config: dict, report=print) -> tuple[int, dict] |
 
 
 def export_weights(path: str | Path, module: torch.nn.Module, config: dict, dtype=torch.float16) -> Path:
-    """Write a module's weights and its constructor arguments as safetensors, atomically."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a module's weights and its constructor arguments as safetensors, each file atomically.
+
+    What is larger than PART_BYTES goes into several files: `name.safetensors`, `name_part_2.safetensors`, ...
+    """
     tensors = {
         name: tensor.detach().cpu().to(dtype if tensor.is_floating_point() else tensor.dtype).contiguous()
         for name, tensor in module.state_dict().items()
     }
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    save_file(tensors, part, metadata={"class": type(module).__name__, "config": json.dumps(config)})
-    part.replace(path)
-    return path
+    parts: list[dict[str, torch.Tensor]] = [{}]
+    for name, tensor in tensors.items():
+        if parts[-1] and sum(t.nbytes for t in parts[-1].values()) + tensor.nbytes > PART_BYTES:
+            parts.append({})
+        parts[-1][name] = tensor
+    metadata = {"class": type(module).__name__, "config": json.dumps(config), "parts": str(len(parts))}
+    for number, part in reversed(list(enumerate(parts, start=1))):  # the first one last: it says how many there are
+        write_atomically(_part(Path(path), number), save_tensors(part, metadata | {"export": fingerprint(module)}))
+    return Path(path)
+
+
+def _part(path: Path, number: int) -> Path:
+    return path if number == 1 else path.with_stem(f"{path.stem}_part_{number}")
 
 
 def read_weights(path: str | Path) -> tuple[dict, dict[str, torch.Tensor]]:
     """Read what `export_weights` wrote: (constructor arguments, float32 tensors by name).
 
     Raises:
-        FileNotFoundError: no such file.
-        CheckpointDamaged: not a safetensors file of this project.
+        FileNotFoundError: no such file, or one of its parts is missing.
+        CheckpointDamaged: not a safetensors file of this project, or parts of different exports.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"There are no weights at '{path}'.")
-    try:
-        with safe_open(path, framework="pt") as file:
-            config = json.loads(file.metadata()["config"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointDamaged(f"'{path}' does not hold weights of this project: {error}") from error
+    head, tensors, number, parts = None, {}, 0, 1
+    while number < parts:
+        number += 1
+        part = _part(Path(path), number)
+        if not part.is_file():
+            raise FileNotFoundError(f"There are no weights at '{part}'.")
+        try:
+            with safe_open(part, framework="pt") as file:
+                metadata = file.metadata()
+                config, parts = json.loads(metadata["config"]), int(metadata.get("parts", 1))
+                tensors |= {name: file.get_tensor(name) for name in file.keys()}
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise CheckpointDamaged(f"'{part}' does not hold weights of this project: {error}") from error
+        head = head or metadata
+        if metadata != head:
+            raise CheckpointDamaged(f"'{part}' and '{path}' were not written together; export the weights again")
     return config, {k: t.float() if t.is_floating_point() else t for k, t in tensors.items()}
+
+
+def load_weights(path: str | Path, build: Callable[..., Model]) -> Model:
+    """A model in eval mode from what `export_weights` wrote; `build` makes it from its constructor arguments.
+
+    Raises:
+        FileNotFoundError, CheckpointDamaged: as of `read_weights`, or the weights are another model's.
+    """
+    config, tensors = read_weights(path)
+    try:
+        model = build(**config)
+        model.load_state_dict(tensors)
+    except (TypeError, RuntimeError) as error:
+        raise CheckpointDamaged(f"'{path}' does not hold weights of {build.__name__}: {error}") from error
+    return model.eval()

@@ -216,6 +216,7 @@ def load_hands(held_out: int = 2000, seed: int = 0, root: Path = runs.PROJECT) -
         FileNotFoundError, ValueError: the folder is missing, or holds too few usable images.
     """
     found = folders.drop_duplicates(folders.read(root / "real_hands", pattern="*.jp*g"))
+    found = folders.first(found, runs.budget("hands"))
     if len(found.names) < FEWEST:
         raise ValueError(
             f"'{root / 'real_hands'}' holds {len(found.names)} different usable images; {FEWEST} are the least that "

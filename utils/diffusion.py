@@ -152,22 +152,9 @@ class Diffusion(nn.Module):
 
     def export(self, path: str | Path) -> Path:
         """Write the network as float16 safetensors."""
-        return checkpoints.export_weights(path, self.network, self.config)
+        return checkpoints.export_weights(path, self, self.config)
 
     @classmethod
     def from_weights(cls, path: str | Path) -> Diffusion:
-        """A trained model from what `export` wrote.
-
-        Raises:
-            FileNotFoundError: no such file.
-            CheckpointDamaged: not weights of this class.
-        """
-        config, tensors = checkpoints.read_weights(path)
-        try:
-            model = cls(**config)
-            model.network.load_state_dict(tensors)
-        except (TypeError, RuntimeError) as error:
-            raise checkpoints.CheckpointDamaged(
-                f"'{path}' holds no diffusion model of this project: {error}"
-            ) from error
-        return model.eval()
+        """A trained model from what `export` wrote; errors as of `checkpoints.load_weights`."""
+        return checkpoints.load_weights(path, cls)

@@ -107,6 +107,11 @@ def read(folder: str | Path, size: tuple[int, int] = (32, 32), pattern: str = "*
     return ImageFolder(images, names, skipped)
 
 
+def first(found: ImageFolder, count: int | None) -> ImageFolder:
+    """The first `count` images of a folder; all where it is None, or there are fewer."""
+    return ImageFolder(found.images[:count], found.names[:count], found.skipped)
+
+
 def drop_duplicates(found: ImageFolder) -> ImageFolder:
     """Keep the first of each set of pixel-identical images; the copies join `skipped`."""
     first_name: dict[bytes, str] = {}

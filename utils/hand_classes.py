@@ -60,7 +60,8 @@ def _own_folder(root: Path, kind: str) -> folders.ImageFolder:
 
 
 def _reals(root: Path) -> folders.ImageFolder:
-    return folders.drop_duplicates(folders.read(root / "real_hands", pattern="*.jp*g"))
+    found = folders.drop_duplicates(folders.read(root / "real_hands", pattern="*.jp*g"))
+    return folders.first(found, runs.budget("hands"))
 
 
 def load_labelled(root: Path = runs.PROJECT) -> Labelled:
@@ -101,8 +102,8 @@ def further_reals(labelled: Labelled) -> tuple[np.ndarray, np.ndarray]:
 
 
 def load_test(root: Path = runs.PROJECT, seed: int = 0) -> Unlabelled:
-    """Read `test_hands`, every `test_hand_*` in it: what is no image is named in `skipped`, and files of
-    other names in `foreign`.
+    """Read `test_hands`, every `test_hand_*` in it (some in the profile `smoke`): what is no image is named in
+    `skipped`, and files of other names in `foreign`.
 
     Raises:
         ValueError: there are the course's fakes but no test images, or none that can be read.
@@ -112,6 +113,7 @@ def load_test(root: Path = runs.PROJECT, seed: int = 0) -> Unlabelled:
     foreign = [name for name in names if not name.startswith("test_hand_")]
     if len(foreign) < len(names):
         found = folders.read(folder, pattern="test_hand_*", resize=True)
+        found = folders.first(found, runs.budget("hands"))
         return Unlabelled(found.images, found.names, found.skipped, foreign, None, f"{folder.name}/")
     if _course_folder(root, "VAE") is not None:
         raise ValueError(

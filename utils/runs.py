@@ -12,10 +12,12 @@ import torch
 from accelerate import Accelerator
 
 PROFILES = ("smoke", "quick", "full")
-# How much each profile does, in images seen where nothing else is said.
+# How much each profile does, in images seen where nothing else is said. `hands`: at most so many are read of a
+# folder; None: all.
 BUDGETS = {
     "smoke": {
-        "vae": 512, "prior": 2_000, "dcgan": 256, "detector_steps": 3, "trials": 2, "gan_trials": 2,
+        "hands": 1_600,
+        "vae": 512, "prior": 2_000, "dcgan": 256, "detector_steps": 3, "trials": 1, "gan_trials": 1,
         "trial_vae": 256, "trial_prior": 1_000, "trial_dcgan": 128, "alone_steps": 3, "two_sample_steps": 3, "seeds": 1,
         "classifier": 256, "mixture": 256, "presumed": 256, "trial_classifier": 128,
         "trial_mixture": 128, "folds": 2, "classifier_seeds": 1, "classifier_trials": 1, "views": 1,
@@ -23,6 +25,7 @@ BUDGETS = {
         "imputer_trials": 1,
     },
     "quick": {
+        "hands": None,
         "vae": 32_000, "prior": 100_000, "dcgan": 8_000, "detector_steps": 100, "trials": 2, "gan_trials": 2,
         "trial_vae": 5_000, "trial_prior": 20_000, "trial_dcgan": 1_600, "alone_steps": 60, "two_sample_steps": 30,
         "seeds": 1, "classifier": 3_000, "mixture": 6_000, "presumed": 6_000,
@@ -31,6 +34,7 @@ BUDGETS = {
         "head_generator": 800, "generated_heads": 40, "imputer": 2_000, "trial_imputer": 400, "imputer_trials": 2,
     },
     "full": {
+        "hands": None,
         "vae": 160_000, "prior": 400_000, "dcgan": 12_000, "detector_steps": 400, "trials": 6, "gan_trials": 4,
         "trial_vae": 32_000, "trial_prior": 100_000, "trial_dcgan": 12_000, "alone_steps": 300,
         "two_sample_steps": 200, "seeds": 2,
@@ -56,7 +60,7 @@ def profile() -> str:
     return name
 
 
-def budget(what: str) -> int:
+def budget(what: str) -> int | None:
     """How much of something this profile does; see BUDGETS."""
     return BUDGETS[profile()][what]
 

@@ -180,19 +180,8 @@ class Imputer(nn.Module):
 
     @classmethod
     def from_weights(cls, path: str | Path) -> Imputer:
-        """A trained model from what `export` wrote.
-
-        Raises:
-            FileNotFoundError: no such file.
-            CheckpointDamaged: not weights of this class.
-        """
-        config, tensors = checkpoints.read_weights(path)
-        try:
-            model = cls(**config)
-            model.load_state_dict(tensors)
-        except (TypeError, RuntimeError) as error:
-            raise checkpoints.CheckpointDamaged(f"'{path}' holds no imputer of this project: {error}") from error
-        return model.eval()
+        """A trained model from what `export` wrote; errors as of `checkpoints.load_weights`."""
+        return checkpoints.load_weights(path, cls)
 
 
 @torch.no_grad()

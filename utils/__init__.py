@@ -2,6 +2,7 @@
 
 folders        image folders <-> uint8 arrays; what could not be read is returned, never swallowed
 course_data    fills the data folders; `python -m utils.course_data --help`
+public_images  Fashion-MNIST and CelebA, read and split
 archives       archives checked before extraction, resumable downloads
 runs           profile, seed, device, run folder, hyper-parameters
 checkpoints    atomic save, exact resume, weights as safetensors
@@ -9,6 +10,8 @@ training       the one loop every model shares
 latent_flow    the prior of a VAE's latents
 networks       the convolutional building blocks of the models
 dcgan, vae     one model family each: the modules, its loss as one `step`, its `sample`
+pixelcnn       an autoregressive model with exact likelihood
+flow           an invertible one
 classifier     tells real from VAE from GAN: the network, its training, cross-validation
 calibration    from logits to probabilities: temperature, class shares, stacking
 unlabelled     what images without labels can teach: reals against a mixture, pseudo-labels
@@ -20,6 +23,7 @@ diffusion      generates images by taking noise away, with the `diffusers` libra
 restoration    how good filled images are: PSNR, SSIM, traces of the stripes
 labels         the classification's CSV: written in one step, read back, compared with a truth
 search         Optuna studies that resume, their tables and plots
+likelihood     bits per dimension; the bounds of VAE and diffusion
 fidelity       how close generated images are to real ones, and whether they were memorised
 figures        grids, curves, and the source of an imported object in a notebook's output
 notebooks      executes notebooks; `python -m utils.notebooks --help`

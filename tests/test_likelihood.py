@@ -1,0 +1,184 @@
+"""Likelihoods are probabilities: they add up to 1, are exact where they say so, and never beat a known entropy."""
+
+import math
+
+import pytest
+import torch
+
+from tests.conftest import draw_pictures
+from utils import checkpoints, likelihood, training
+from utils.diffusion import Diffusion
+from utils.flow import Flow, spline
+from utils.folders import to_float
+from utils.pixelcnn import PixelCNN, mixture_nats
+from utils.vae import VAE
+
+LEVELS = torch.arange(256.0)
+
+
+def toy(count: int, seed: int = 0) -> tuple[torch.Tensor, float]:
+    """Images 4 x 4 of grey levels in [-1, 1], all dark or all bright by a fair coin, and their entropy in nats.
+
+    Given the coin, each pixel is one of 256 levels by a discretised logistic; a single pixel shows which side it was.
+    """
+    means, log_scale = torch.tensor([-0.4, 0.4]), torch.tensor(-3.0)
+    parameters = torch.stack([torch.zeros(2), means, log_scale.expand(2)], 1)[:, None, :, None]  # (2, 1, 3, 1)
+    nats = mixture_nats(parameters.expand(2, 1, 3, 256)[..., None], LEVELS.view(1, 1, 256, 1).expand(2, -1, -1, -1))
+    probabilities = (-nats).exp().view(2, 256)
+    generator = torch.Generator().manual_seed(seed)
+    sides = torch.randint(2, (count,), generator=generator)
+    levels = torch.multinomial(probabilities[sides], 16, replacement=True, generator=generator)
+    entropy = -(probabilities * probabilities.clamp(min=1e-30).log()).sum(1).mean()
+    return levels.view(count, 1, 4, 4) / 127.5 - 1, math.log(2) + 16 * float(entropy)
+
+
+def randomised(model, scale: float):
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(scale * torch.randn(parameter.shape, generator=generator))
+    return model.eval()
+
+
+# PixelCNN
+
+
+def test_a_pixels_levels_add_up_to_one():
+    parameters = torch.randn(1, 1, 15, 1, 1).repeat(256, 1, 1, 1, 1)
+    parameters[:, :, 10:] -= 4  # narrow ones
+    nats = mixture_nats(parameters, LEVELS[:, None, None, None])
+    assert (-nats).exp().sum().item() == pytest.approx(1, abs=1e-4)
+
+
+def test_a_pixel_depends_on_those_before_it_alone():
+    model = randomised(PixelCNN((8, 8), channels=2, width=8, layers=2, hidden=4, components=2), 0.3)
+    blocks = (torch.rand(1, 8, 4, 4) * 2 - 1).requires_grad_()
+    predicted = model.network["within"](model.context(blocks), blocks)
+    reach = 0
+    for place in range(16):
+        for k in range(8):
+            (gradient,) = torch.autograd.grad(
+                predicted[0, k, :, place // 4, place % 4].sum(), blocks, retain_graph=True
+            )
+            seen = (gradient[0].flatten(1).T.flatten() != 0).nonzero()[:, 0]  # in the order of sampling
+            assert not len(seen) or seen.max() < 8 * place + k
+            reach += len(seen)
+    assert reach > 16 * 8 * 10  # and it does depend on many of them
+
+
+def test_pixelcnn_finds_a_known_entropy_and_never_beats_it(tmp_path):
+    images, entropy = toy(2000)
+    model = PixelCNN((4, 4), width=24, layers=2, hidden=16, components=4, lr=1e-2)
+    training.fit(model, images, 300, 64, tmp_path, model.config, plot=False)
+    nats = model.nats(toy(1000, seed=1)[0]).detach()
+    assert entropy * 0.98 < nats.mean() < entropy * 1.02
+    samples = model.sample(200).flatten(1)
+    assert ((samples > 0).float().mean(1) % 1 == 0).float().mean() > 0.95  # all pixels on one side
+    assert torch.equal(model.sample(3, seed=5), model.sample(3, seed=5))
+
+
+# Flow
+
+
+def test_splines_are_monotone_invertible_and_know_their_slope():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(500, generator=generator, dtype=torch.float64).requires_grad_()
+    parameters = torch.randn(500, 3 * 8 + 1, generator=generator, dtype=torch.float64)
+    y, log_slope = spline(x, parameters)
+    (slope,) = torch.autograd.grad(y.sum(), x)
+    assert torch.allclose(slope.log(), log_slope, atol=1e-6) and y.min() >= 0 and y.max() <= 1
+    back, back_slope = spline(y.detach(), parameters, inverse=True)
+    assert torch.allclose(back, x, atol=1e-9) and torch.allclose(back_slope, -log_slope, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(8, 12), (10, 6)])
+def test_flow_is_invertible_and_its_determinant_is_right(size):
+    model = randomised(Flow(size, channels=2, width=8, depth=1, bins=6), 0.08)
+    x = torch.rand(4, 2, *size)
+    parts, log_det = model(x)
+    assert sum(part[0].numel() for part in parts) == x[0].numel()
+    assert (model.inverse(parts) - x).abs().max() < 1e-4
+
+    def flat(pixels):
+        return torch.cat([part.flatten() for part in model(pixels.view(1, 2, *size))[0]])
+
+    jacobian = torch.autograd.functional.jacobian(flat, x[0].flatten())
+    assert torch.linalg.slogdet(jacobian.double())[1].item() == pytest.approx(log_det[0].item(), abs=1e-2)
+
+
+def test_flow_finds_a_known_entropy_and_never_beats_it(tmp_path):
+    images, entropy = toy(2000)
+    model = Flow((4, 4), width=24, depth=1, bins=16, lr=5e-3)
+    first = model.nats(images[:8])
+    assert torch.allclose(first, torch.full((8,), 16 * math.log(256)), atol=0.1)  # at first, all levels are alike
+    training.fit(model, images, 300, 64, tmp_path, model.config, plot=False)
+    nats = model.nats(toy(1000, seed=1)[0]).detach()
+    assert entropy * 0.98 < nats.mean() < entropy * 1.05
+    sample = model.sample(4, seed=2)
+    assert torch.equal(sample, model.sample(4, seed=2, batch_size=3))
+    assert torch.equal(sample, ((sample + 1) * 127.5).round() / 127.5 - 1)
+
+
+# Bounds
+
+
+def test_vae_bound_is_exact_where_latents_do_not_matter_and_tightens_with_samples():
+    torch.manual_seed(0)
+    images = to_float(draw_pictures(16, 8))
+    vae = VAE((8, 8), latent_dim=4, base=4)
+    torch.nn.init.zeros_(vae.decoder.layers[-1].weight)  # the decoder's mean is 0 whatever the latent
+    torch.nn.init.zeros_(vae.decoder.layers[-1].bias)
+    for layer in (vae.encoder.layers[-1],):  # and the posterior is the prior
+        torch.nn.init.zeros_(layer.weight)
+        torch.nn.init.zeros_(layer.bias)
+    with torch.no_grad():
+        vae.log_std.fill_(math.log(0.5))
+    nats = likelihood.vae_nats(vae, images, 2, torch.Generator().manual_seed(1))
+    noise = torch.rand(images.shape, generator=torch.Generator().manual_seed(1)) - 0.5
+    density = torch.distributions.Normal(0.0, 0.5).log_prob(images + noise / 127.5).flatten(1).sum(1)
+    assert torch.allclose(nats, -density - 64 * math.log(1 / 127.5), rtol=1e-4)
+
+    vae = randomised(VAE((8, 8), latent_dim=4, base=4), 0.3)
+    few, many = (likelihood.vae_nats(vae, images, k, torch.Generator().manual_seed(1)).mean() for k in (1, 64))
+    assert many < few
+
+
+class Knowing(Diffusion):
+    """A diffusion model whose network is replaced by the best guess for images that are all `a` or all `-a`."""
+
+    def velocity(self, noisy, levels):
+        signal = self.scheduler.alphas_cumprod[levels].view(-1, 1, 1, 1)
+        evidence = (signal.sqrt() / (1 - signal) * noisy).flatten(1).sum(1).view(-1, 1, 1, 1)
+        guess = self.a * torch.tanh(self.a * evidence).expand(noisy.shape)
+        return (signal.sqrt() * noisy - guess) / (1 - signal).sqrt()
+
+
+def test_diffusion_bound_is_the_entropy_where_the_best_guess_is_known():
+    torch.manual_seed(0)
+    model = Knowing((8, 8), widths=(12, 24))
+    model.a = 101 / 127.5 - 1  # a grey level
+    signs = torch.randint(2, (2000, 1, 1, 1)) * 2 - 1
+    images = (model.a * signs).expand(-1, 1, 8, 8).contiguous()
+    images = ((images + 1) * 127.5).round() / 127.5 - 1
+    nats = likelihood.diffusion_nats(model, images, 100, 1e-3, torch.Generator().manual_seed(0))
+    assert likelihood.guess_error(model, images) < 1e-4
+    assert math.log(2) * 0.9 < nats.mean() < math.log(2) * 1.6  # one fair coin, and not the 355 nats of 64 free pixels
+
+
+def test_bits_per_dimension_of_uniform_levels_are_eight():
+    mean, error = likelihood.bits_per_dimension(torch.full((10,), 50 * math.log(256)), 50)
+    assert mean == pytest.approx(8) and error == 0
+    mean, error = likelihood.bits_per_dimension(torch.tensor([math.log(2), 3 * math.log(2)]), 1)
+    assert mean == pytest.approx(2) and error == pytest.approx(1)
+
+
+@pytest.mark.parametrize("make", [PixelCNN, Flow])
+def test_odd_sizes_are_refused_and_weights_come_back(make, tmp_path):
+    with pytest.raises(ValueError, match="divisible by 2, not 7x8"):
+        make((7, 8))
+    model = randomised(make((4, 4), width=8), 0.1)
+    again = checkpoints.load_weights(model.export(tmp_path / "w.safetensors"), make)
+    images = toy(4)[0]
+    generators = [torch.Generator().manual_seed(0) for _ in range(2)] if make is Flow else [None, None]
+    one, other = (m.nats(images, *([g] if g else [])) for m, g in zip((model, again), generators))
+    assert torch.allclose(one, other, rtol=0.01)

@@ -1,0 +1,146 @@
+"""Fashion-MNIST and CelebA in their own file layouts, made here; and what is wrong with them, said."""
+
+import gzip
+
+import numpy as np
+import pytest
+from PIL import Image
+from torchvision import datasets
+
+from tests.conftest import draw_pictures
+from utils import public_images
+from utils.public_images import FILES, RAW, Part
+
+
+def idx(array: np.ndarray) -> bytes:
+    """An array of uint8 in the idx format."""
+    sizes = b"".join(n.to_bytes(4, "big") for n in array.shape)
+    return bytes([0, 0, 8, array.ndim]) + sizes + array.astype(np.uint8).tobytes()
+
+
+def write_fashion_mnist(folder, count: int = 100, compressed: bool = False) -> None:
+    """The four files with drawn pictures in them, a tenth as many in the test set."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for part, size, seed in (("train", count, 0), ("t10k", count // 10, 1)):
+        pictures = draw_pictures(size, 28, seed)[:, 0]
+        for kind, content in (("images-idx3", idx(pictures)), ("labels-idx1", idx(np.arange(size) % 10))):
+            name = f"{part}-{kind}-ubyte"
+            if compressed:
+                (folder / f"{name}.gz").write_bytes(gzip.compress(content))
+            else:
+                (folder / name).write_bytes(content)
+
+
+@pytest.fixture
+def no_package(monkeypatch, tmp_path):
+    monkeypatch.setattr(public_images, "DEBIAN", tmp_path / "no package")
+
+
+def test_fashion_mnist_is_split_the_same_way_every_time(tmp_path, no_package):
+    write_fashion_mnist(tmp_path / RAW)
+    parts = public_images.fashion_mnist(tmp_path, validation=5, network=False)
+    assert parts.validation.images.shape == (5, 1, 28, 28) and parts.validation.images.dtype == np.uint8
+    assert len(parts.train.images) > 80 and len(parts.test.images) == 10 and parts.origin == f"{tmp_path.name}/"
+    assert parts.train.labels.dtype == np.int64 and len(parts.train.labels) == len(parts.train.images)
+    again = public_images.fashion_mnist(tmp_path, validation=5, network=False)
+    assert np.array_equal(again.train.images, parts.train.images)
+    other = public_images.fashion_mnist(tmp_path, validation=5, seed=1, network=False)
+    assert not np.array_equal(other.validation.images, parts.validation.images)
+    few = public_images.fashion_mnist(tmp_path, limit=20, network=False)
+    assert len(few.train.images) <= 20 and len(few.test.images) == 2
+
+
+def test_copies_are_taken_out_of_the_earlier_parts():
+    pictures = draw_pictures(6)
+    train = Part(pictures, np.arange(6))
+    kept = public_images.without(train, Part(pictures[1:2], np.zeros(1)), Part(pictures[4:5], np.zeros(1)))
+    assert kept.labels.tolist() == [0, 2, 3, 5] and np.array_equal(kept.images, pictures[[0, 2, 3, 5]])
+
+
+def test_debians_package_is_unpacked_and_fills_a_folder_with_only_some_of_the_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(public_images, "DEBIAN", tmp_path / "package")
+    write_fashion_mnist(tmp_path / "package", compressed=True)
+    root = tmp_path / "data"
+    (root / RAW).mkdir(parents=True)
+    name = FILES[0]
+    (root / RAW / name).write_bytes(gzip.decompress((tmp_path / "package" / f"{name}.gz").read_bytes()))
+    parts = public_images.fashion_mnist(root, network=False)
+    assert "Debian" in parts.origin and sorted(p.name for p in (root / RAW).iterdir()) == sorted(FILES)
+    damaged = tmp_path / "package" / f"{FILES[1]}.gz"
+    damaged.write_bytes(damaged.read_bytes()[:20])
+    (root / RAW / FILES[1]).unlink()
+    with pytest.raises(ValueError, match="damaged.*reinstall"):
+        public_images.fashion_mnist(root, network=False)
+
+
+def test_without_data_the_error_names_the_three_ways(tmp_path, no_package, monkeypatch):
+    write_fashion_mnist(tmp_path / RAW)
+    (tmp_path / RAW / FILES[2]).unlink()
+    with pytest.raises(FileNotFoundError, match=f"lacks {FILES[2]}.*unpacked.*apt install.*torchvision"):
+        public_images.fashion_mnist(tmp_path, network=False)
+
+    def unreachable(self):
+        raise RuntimeError("Error downloading: no route to host")
+
+    monkeypatch.setattr(datasets.FashionMNIST, "download", unreachable)
+    with pytest.raises(FileNotFoundError, match="no route to host"):
+        public_images.fashion_mnist(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "header only", "empty", "text", "labels of another number"])
+def test_damaged_idx_files_are_named(tmp_path, no_package, damage):
+    write_fashion_mnist(tmp_path / RAW)
+    path = tmp_path / RAW / FILES[0]
+    content = {"truncated": path.read_bytes()[:-100], "header only": path.read_bytes()[:16], "empty": b""}
+    if damage == "labels of another number":
+        (tmp_path / RAW / FILES[1]).write_bytes(idx(np.zeros(7)))
+    else:
+        path.write_bytes(content.get(damage, b"<html>not found</html>"))
+    with pytest.raises(ValueError, match="truncated or no idx file.*Empty that folder"):
+        public_images.fashion_mnist(tmp_path, network=False)
+
+
+def write_celeba(root, count: int = 12) -> None:
+    """Pictures in CelebA's layout: a half for training, a quarter each for validation and test."""
+    folder = root / "celeba"
+    (folder / "img_align_celeba").mkdir(parents=True)
+    names = [f"{i + 1:06d}.jpg" for i in range(count)]
+    rng = np.random.default_rng(0)
+    for name in names:
+        pixels = rng.integers(0, 255, (218, 178, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "img_align_celeba" / name)
+    split = [0 if i < count // 2 else 1 + (i % 2) for i in range(count)]
+
+    def write(name, rows, header=()):
+        (folder / name).write_text("".join(f"{line}\n" for line in [*header, *rows]))
+
+    write("list_eval_partition.txt", [f"{n} {s}" for n, s in zip(names, split)])
+    write("identity_CelebA.txt", [f"{n} {i}" for i, n in enumerate(names)])
+    write("list_attr_celeba.txt", [f"{n} 1 -1" for n in names], [count, "Bald Young"])
+    write("list_bbox_celeba.txt", [f"{n} 1 2 3 4" for n in names], [count, "image_id x_1 y_1 width height"])
+    write("list_landmarks_align_celeba.txt", [f"{n} 1 2" for n in names], [count, "lefteye_x lefteye_y"])
+
+
+@pytest.fixture
+def any_checksum(monkeypatch):
+    monkeypatch.setattr(datasets.CelebA, "file_list", [(a, None, c) for a, _, c in datasets.CelebA.file_list])
+
+
+def test_celeba_is_cropped_and_brought_to_size(tmp_path, any_checksum):
+    write_celeba(tmp_path)
+    grey, colour = (public_images.celeba(tmp_path, colour=c) for c in (False, True))
+    assert grey.train.images.shape == (6, 1, 40, 32) and colour.test.images.shape == (3, 3, 40, 32)
+    assert grey.validation.images.dtype == np.uint8 and np.ptp(colour.train.images) > 20
+    assert len(public_images.celeba(tmp_path, limit=2).train.images) == 2
+
+
+def test_what_celeba_lacks_is_said(tmp_path, any_checksum):
+    with pytest.raises(FileNotFoundError, match="no complete CelebA.*list_eval_partition"):
+        public_images.celeba(tmp_path)
+    write_celeba(tmp_path)
+    (tmp_path / "celeba" / "img_align_celeba" / "000001.jpg").write_bytes(b"not an image")
+    with pytest.raises(ValueError, match="000001.jpg"):
+        public_images.celeba(tmp_path)
+    (tmp_path / "celeba" / "list_attr_celeba.txt").unlink()
+    with pytest.raises(FileNotFoundError, match="no complete CelebA"):
+        public_images.celeba(tmp_path)

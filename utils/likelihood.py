@@ -1,0 +1,116 @@
+"""Bits per dimension: how many bits a pixel takes when images are coded with a model's probabilities.
+
+`pixelcnn` gives them exactly and `flow` up to the noise between grey levels; here are the bounds of the two families
+that have latents. All are of whole grey levels, so they compare. A GAN has none.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from utils.diffusion import NOISE_LEVELS, Diffusion
+from utils.vae import VAE, gaussian_nll
+
+LEVEL = 1 / 127.5  # the distance of two grey levels where images are in [-1, 1]
+
+
+def bits_per_dimension(nats: Tensor, dimensions: int) -> tuple[float, float]:
+    """Mean and standard error over images of negative log probabilities (N,) in nats, as bits for one of the numbers
+    that an image consists of."""
+    bits = nats.double().cpu().numpy() / (dimensions * math.log(2))
+    return float(bits.mean()), float(bits.std(ddof=1) / np.sqrt(len(bits)))
+
+
+@torch.no_grad()
+def vae_nats(vae: VAE, images: Tensor, samples: int, generator: torch.Generator | None = None) -> Tensor:
+    """Importance-weighted bound (N,) on the negative log probability of images (N, C, H, W) of grey levels in [-1, 1].
+
+    Burda et al. (2016): the mean of p(x, z) / q(z | x) over `samples` latents, of which more make it tighter. The
+    decoder's density becomes a probability by uniform noise between the levels (Theis et al. 2016). The prior is the
+    normal one that the bound was trained with.
+    """
+    vae.eval()
+    device = vae.log_std.device
+    noise = torch.rand(images.shape, generator=generator) - 0.5
+    x = (images + LEVEL * noise).to(device)
+    mean, log_var = vae.encoder(x)
+    ratios = []
+    for _ in range(samples):
+        drawn = torch.randn(mean.shape, generator=generator).to(device)
+        latents = mean + drawn * (log_var / 2).exp()
+        log_prior = -0.5 * (latents**2).sum(1)
+        log_posterior = -0.5 * (drawn**2 + log_var).sum(1)  # both without the constant, which cancels
+        nll = gaussian_nll(vae.spectrum(x), vae.spectrum(vae.decoder(latents).float()), vae.log_std)
+        ratios.append(log_prior - log_posterior - nll)
+    log_density = torch.stack(ratios).logsumexp(0) - math.log(samples)
+    return (-log_density - images[0].numel() * math.log(LEVEL)).cpu()
+
+
+@torch.no_grad()
+def diffusion_nats(
+    model: Diffusion, images: Tensor, draws: int, spread: float, generator: torch.Generator | None = None
+) -> Tensor:
+    """Variational bound (N,) on the negative log probability of images (N, C, H, W) of grey levels in [-1, 1].
+
+    Ho et al. (2020), in the form of Kingma et al. (2021): each of the noise levels but the lowest costs half the drop
+    in the signal-to-noise ratio times the squared error of the image that the network guesses; `draws` levels an image
+    are tried, evenly spread, so the sum is estimated without bias. The lowest pays for the grey levels themselves,
+    by Gaussians around the network's guess; the highest for what is left of the image in the noise.
+
+    Args:
+        spread: standard deviation of those Gaussians; any is allowed, and the bound is tightest at `guess_error`.
+    """
+    model.eval()
+    device = next(model.parameters()).device
+    signal = model.scheduler.alphas_cumprod.to(device)  # share of the image in the variance, falling
+    ratio = signal / (1 - signal)
+    x = images.to(device)
+    count = len(x)
+
+    first = torch.rand(count, generator=generator)
+    between = torch.zeros(count, device=device)
+    for k in range(draws):
+        places = ((first + k) / draws * (NOISE_LEVELS - 1)).long().clamp(max=NOISE_LEVELS - 2)
+        levels = places.to(device) + 1
+        error = (x - _guess(model, x, levels, generator)).square().flatten(1).sum(1)
+        between += (NOISE_LEVELS - 1) / draws * 0.5 * (ratio[levels - 1] - ratio[levels]) * error
+
+    guess = _guess(model, x, torch.zeros(count, dtype=torch.long, device=device), generator)
+    lowest = _level_nats(x, guess, spread).flatten(1).sum(1)
+    last = signal[-1]
+    prior = 0.5 * (last * x**2 - last - torch.log1p(-last)).flatten(1).sum(1)
+    return (between + lowest + prior).cpu()
+
+
+def _guess(model: Diffusion, images: Tensor, levels: Tensor, generator: torch.Generator | None) -> Tensor:
+    """The image that the network sees in a noisy version of each of the images, (N, C, H, W) in [-1, 1]."""
+    noise = torch.randn(images.shape, generator=generator).to(images.device)
+    kept = model.scheduler.alphas_cumprod.to(images.device)[levels].view(-1, 1, 1, 1)
+    noisy = kept.sqrt() * images + (1 - kept).sqrt() * noise
+    return (kept.sqrt() * noisy - (1 - kept).sqrt() * model.velocity(noisy, levels)).clamp(-1, 1)
+
+
+@torch.no_grad()
+def guess_error(model: Diffusion, images: Tensor, generator: torch.Generator | None = None) -> float:
+    """Root mean square error of the network's guess at the lowest noise level, for `diffusion_nats`; to be measured on
+    other images than the bound."""
+    model.eval()
+    x = images.to(next(model.parameters()).device)
+    levels = torch.zeros(len(x), dtype=torch.long, device=x.device)
+    return float((_guess(model, x, levels, generator) - x).square().mean().sqrt())
+
+
+def _level_nats(images: Tensor, mean: Tensor, spread: float) -> Tensor:
+    """Negative log probability of each grey level in [-1, 1] under a Gaussian around `mean`, discretised; the outermost
+    levels get the tails."""
+    upper, lower = (images - mean + LEVEL / 2) / spread, (images - mean - LEVEL / 2) / spread
+    upper = torch.where(images > 1 - LEVEL / 2, math.inf, upper)
+    lower = torch.where(images < LEVEL / 2 - 1, -math.inf, lower)
+    mirrored = lower > 0  # far out, differences of small numbers are exact, those of numbers near 1 are not
+    upper, lower = torch.where(mirrored, -lower, upper), torch.where(mirrored, -upper, lower)
+    mass = torch.special.ndtr(upper.double()) - torch.special.ndtr(lower.double())
+    return -mass.clamp(min=1e-300).log().to(images.dtype)

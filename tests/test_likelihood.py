@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.conftest import draw_pictures
-from utils import checkpoints, likelihood, training
+from utils import checkpoints, likelihood, pixelcnn, training
 from utils.diffusion import Diffusion
 from utils.flow import Flow, spline
 from utils.folders import to_float
@@ -75,6 +75,16 @@ def test_pixelcnn_finds_a_known_entropy_and_never_beats_it(tmp_path):
     samples = model.sample(200).flatten(1)
     assert ((samples > 0).float().mean(1) % 1 == 0).float().mean() > 0.95  # all pixels on one side
     assert torch.equal(model.sample(3, seed=5), model.sample(3, seed=5))
+
+
+def test_sampling_predicts_as_training_does(monkeypatch):
+    """With a fixed choice instead of a drawn one, a sample is what its own pixels predict."""
+    model = randomised(PixelCNN((8, 12), width=8, layers=3, hidden=8, components=2), 0.3)
+    monkeypatch.setattr(pixelcnn, "draw", lambda parameters, generator: parameters[:, 2].tanh())
+    images = model.sample(5)
+    blocks = torch.nn.functional.pixel_unshuffle(images, 2)
+    predicted = model.network["within"](model.context(blocks), blocks)[:, :, 2].tanh()
+    assert torch.allclose(predicted, blocks, atol=1e-5) and blocks.std() > 0.1
 
 
 # Flow

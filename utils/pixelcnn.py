@@ -50,7 +50,7 @@ def gate(x: Tensor) -> Tensor:
 class Layer(nn.Module):
     """One gated layer: a stack that knows the rows above, and one that knows the row to the left and the first stack.
 
-    Both are added to what they get, (N, width, H, W) each.
+    Each adds to the map (N, width, H, W) that it gets.
     """
 
     def __init__(self, width: int):
@@ -60,9 +60,13 @@ class Layer(nn.Module):
         self.link = nn.Conv2d(2 * width, 2 * width, 1)
         self.out = nn.Conv2d(width, width, 1)
 
-    def forward(self, above: Tensor, left: Tensor) -> tuple[Tensor, Tensor]:
+    def from_above(self, above: Tensor) -> tuple[Tensor, Tensor]:
+        """The first stack's next map, and what the second stack gets from it."""
         seen = self.above(above)
-        return above + gate(seen), left + self.out(gate(self.left(left) + self.link(seen)))
+        return above + gate(seen), self.link(seen)
+
+    def forward(self, left: Tensor, link: Tensor) -> Tensor:
+        return left + self.out(gate(self.left(left) + link))
 
 
 class Within(nn.Module):
@@ -162,14 +166,21 @@ class PixelCNN(nn.Module):
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         return {"pixelcnn": torch.optim.AdamW(self.network.parameters(), self.config["lr"], weight_decay=1e-2)}
 
+    def from_above(self, blocks: Tensor) -> list[Tensor]:
+        """What each layer gets to know of the rows above each block (N, D, h, w), one map a layer and one at first."""
+        above = self.network["above"](framed(blocks))
+        links = [above]
+        for layer in self.network["layers"]:
+            above, link = layer.from_above(above)
+            links.append(link)
+        return links
+
     def context(self, blocks: Tensor) -> Tensor:
         """What is known of each block (N, D, h, w) from those before it: (N, width, h, w)."""
-        ones = torch.ones_like(blocks[:, :1])  # shows where the image ends
-        seen = torch.cat([blocks, ones], 1).contiguous(memory_format=torch.channels_last)
-        above = self.network["above"](seen)
-        left = self.network["left"](seen) + above
-        for layer in self.network["layers"]:
-            above, left = layer(above, left)
+        first, *links = self.from_above(blocks)
+        left = self.network["left"](framed(blocks)) + first
+        for layer, link in zip(self.network["layers"], links):
+            left = layer(left, link)
         return left
 
     def nats(self, images: Tensor) -> Tensor:
@@ -186,25 +197,39 @@ class PixelCNN(nn.Module):
 
     @torch.no_grad()
     def sample(self, count: int, seed: int = 0) -> Tensor:
-        """New images (count, C, H, W) in [-1, 1], on grey levels, the same for the same seed; one pixel at a time."""
+        """New images (count, C, H, W) in [-1, 1], on grey levels, the same for the same seed; one pixel at a time.
+
+        What comes from above is computed once a row, and in the row only what the last block has changed.
+        """
         self.eval()
         device = self.network["within"].before.device
         generator = torch.Generator().manual_seed(seed)
         height, width = (side // BLOCK for side in self.config["size"])
-        pixels = self.config["channels"] * BLOCK**2
-        blocks = torch.full((count, pixels, height, width), -1.0, device=device)
+        blocks = torch.zeros(count, self.config["channels"] * BLOCK**2, height, width, device=device)
         for y in range(height):
+            first, *links = (link[:, :, y:] for link in self.from_above(blocks[:, :, : y + 1]))
+            row = blocks[:, :, y : y + 1]
+            maps = [torch.zeros_like(first) for _ in links]
             for x in range(width):
-                context = self.context(blocks[:, :, : y + 1])[:, :, y : y + 1, x : x + 1]
-                for k in range(pixels):
-                    here = blocks[:, :, y : y + 1, x : x + 1]
-                    parameters = self.network["within"](context, here)[:, k, :, 0, 0].float().cpu()
-                    blocks[:, k, y, x] = draw(parameters, generator).to(device)
+                last = slice(max(0, x - 2), x + 1)
+                left = self.network["left"](framed(row[..., last]))[..., -1:] + first[..., x : x + 1]
+                for layer, link, known in zip(self.network["layers"], links, maps):
+                    known[..., x : x + 1] = left
+                    last = slice(max(0, x - 1), x + 1)
+                    left = layer(known[..., last], link[..., last])[..., -1:]
+                for k in range(len(blocks[0])):
+                    parameters = self.network["within"](left, row[..., x : x + 1])[:, k, :, 0, 0]
+                    row[:, k, 0, x] = draw(parameters.float().cpu(), generator).to(device)
         return F.pixel_shuffle(blocks, BLOCK).cpu()
 
     def export(self, path: str | Path) -> Path:
         """Write the network as float16 safetensors."""
         return checkpoints.export_weights(path, self, self.config)
+
+
+def framed(blocks: Tensor) -> Tensor:
+    """Blocks (N, D, h, w) with one more channel of ones, so that convolutions can tell black from outside."""
+    return torch.cat([blocks, torch.ones_like(blocks[:, :1])], 1).contiguous(memory_format=torch.channels_last)
 
 
 def draw(parameters: Tensor, generator: torch.Generator) -> Tensor:

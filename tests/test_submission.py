@@ -1,0 +1,310 @@
+"""Hand-ins that are right, wrong in one thing each, and hostile."""
+
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+
+import nbformat
+import numpy as np
+import pytest
+from PIL import Image
+
+from utils import briefs, heads, inspection, runs, submission
+from utils.folders import write_jpegs
+
+PICTURE = nbformat.v4.new_output("display_data", data={"image/png": "iVBORw0KGgo="})
+SECTIONS = {
+    "DLcw1": ["Justification", "Data preparation", "Network design", "The loops", "Training", "Generating", "Saving"],
+    "DLcw2": ["Model selection", "Data", "Network", "Loops", "Training", "Evaluation", "Predictions"],
+    "MRI": ["Question 1: data", "Question 2: loaders", "Question 3: network"],
+}
+
+
+def write_notebook(path, sections) -> None:
+    """An executed notebook: for each section a heading, thirty words, and a cell with output."""
+    notebook = nbformat.v4.new_notebook()
+    for number, section in enumerate(sections, start=1):
+        words = " ".join(["because the loss says so"] * 8)
+        notebook.cells.append(nbformat.v4.new_markdown_cell(f"## {number}. {section}\n\n{words}"))
+        printed = nbformat.v4.new_output("stream", text="done\n")
+        notebook.cells.append(
+            nbformat.v4.new_code_cell("plot(loss)", execution_count=number, outputs=[printed, PICTURE])
+        )
+    if len(sections) < 7:
+        notebook.cells.insert(0, nbformat.v4.new_markdown_cell("A word. " * 120))
+    nbformat.write(notebook, path)
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory):
+    """A complete hand-in to three briefs, of the made-up student ab123."""
+    root = tmp_path_factory.mktemp("hand-in") / "ab123"
+    root.mkdir()
+    rng = np.random.default_rng(0)
+    write_jpegs(rng.integers(0, 255, (300, 1, 32, 32), np.uint8), root / "GAN_hands", "ab123", 300)
+    for coursework in ("DLcw1", "DLcw2"):
+        write_notebook(root / f"ab123_{coursework}_clean.ipynb", SECTIONS[coursework])
+        write_notebook(root / f"ab123_{coursework}_hypertune.ipynb", ["A", "B", "C", "D", "E", "F", "G"])
+    rows = [f"test_hand_{i:04d}.jpeg, {i % 3}" for i in range(1, briefs.TEST_FILES + 1)]
+    (root / "ab123_classified_hands.csv").write_text("\n".join(rows) + "\n")
+    (root / "references.md").write_text("- Goodfellow et al. 2014\n")
+    answers = [f"## {heading}\n\n" + "word " * 90 + "\n\n![a](b.png)\n" for heading in briefs.ANSWER_WORDS]
+    (root / "README.md").write_text("# Mine\n\n" + "\n".join(answers))
+    (root / "utils").mkdir()
+    (root / "utils" / "models.py").write_text("raise SystemExit('a check must not run this')\n")
+    (root / "brain_mri").mkdir()
+    write_notebook(root / "brain_mri" / "Assessment.ipynb", SECTIONS["MRI"])
+    shutil.copy(heads.ANSWER, root / "brain_mri")
+    (root / "brain_mri" / "References.md").write_text("- diffusers, https://github.com/huggingface/diffusers\n")
+    return root
+
+
+def edit(path, change) -> None:
+    notebook = nbformat.read(path, as_version=4)
+    change(notebook)
+    nbformat.write(notebook, path)
+
+
+def clean(root):
+    return root / "ab123_DLcw1_clean.ipynb"
+
+
+def not_executed(root):
+    edit(clean(root), lambda notebook: notebook.cells[3].update(execution_count=None))
+
+
+def out_of_order(root):
+    edit(clean(root), lambda notebook: notebook.cells[3].update(execution_count=9))
+
+
+def ended_in_an_error(root):
+    error = nbformat.v4.new_output("error", ename="NameError", evalue="x", traceback=[])
+    edit(clean(root), lambda notebook: notebook.cells[3].outputs.append(error))
+
+
+def outputs_cleared(root):
+    def change(notebook):
+        for cell in notebook.cells:
+            if cell.cell_type == "code":
+                cell.outputs = []
+
+    edit(root / "ab123_DLcw1_hypertune.ipynb", change)
+
+
+def no_words(root):
+    def change(notebook):
+        cell = notebook.cells[1]
+        notebook.cells = [cell.copy() for _ in range(6)] + notebook.cells
+        for number, cell in enumerate([c for c in notebook.cells if c.cell_type == "code"], start=1):
+            cell.execution_count = number
+
+    edit(root / "ab123_DLcw2_hypertune.ipynb", change)
+
+
+def pretrained(root):
+    def change(notebook):
+        notebook.cells[3].source = "model = torchvision.models.resnet18(weights='IMAGENET1K_V1')  # loss"
+
+    edit(root / "ab123_DLcw2_clean.ipynb", change)
+
+
+def no_loss_plot(root):
+    def change(notebook):
+        for cell in notebook.cells:
+            if cell.cell_type == "code":
+                cell.outputs = cell.outputs[:1]
+
+    edit(clean(root), change)
+
+
+def sections_swapped(root):
+    def change(notebook):
+        notebook.cells[2].source, notebook.cells[6].source = notebook.cells[6].source, notebook.cells[2].source
+
+    edit(clean(root), change)
+
+
+def image(root, number):
+    return root / "GAN_hands" / f"ab123_{number:03d}.jpeg"
+
+
+def colour(root):
+    Image.open(image(root, 7)).convert("RGB").save(image(root, 7), "JPEG")
+
+
+def png(root):
+    Image.open(image(root, 7)).convert("L").save(image(root, 7), "PNG")
+
+
+def cut_off(root):
+    image(root, 7).write_bytes(image(root, 7).read_bytes()[:200])
+
+
+def one_too_few(root):
+    image(root, 300).unlink()
+
+
+def alike(root):
+    shutil.copy(image(root, 7), image(root, 8))
+
+
+def a_script_outside(root):
+    (root / "helpers.py").write_text("x = 1\n")
+
+
+def change_csv(root, change):
+    path = root / "ab123_classified_hands.csv"
+    path.write_text("\n".join(change(path.read_text().splitlines())) + "\n")
+
+
+def label_3(root):
+    change_csv(root, lambda rows: ["test_hand_0001.jpeg, 3", *rows[1:]])
+
+
+def csv_unsorted(root):
+    change_csv(root, lambda rows: rows[::-1])
+
+
+def csv_short(root):
+    change_csv(root, lambda rows: rows[:-1])
+
+
+def too_many_words(root):
+    text = (root / "README.md").read_text()
+    (root / "README.md").write_text(text + "word " * 20)
+
+
+def altered_pixels(root):
+    path = root / "brain_mri" / "test_set_nogaps.npy"
+    images = np.load(path)
+    np.save(path, (images * 0.99).astype(np.float32))
+
+
+def wrong_shape(root):
+    path = root / "brain_mri" / "test_set_nogaps.npy"
+    np.save(path, np.load(path)[:, 0])
+
+
+def pickled(root):
+    path = root / "brain_mri" / "test_set_nogaps.npy"
+    np.save(path, np.array([{"x": 1}], dtype=object), allow_pickle=True)
+
+
+BROKEN = [
+    (lambda root: clean(root).rename(root / "ab123_dlcw1_clean.ipynb"), "*_DLcw1_clean.ipynb", "no *_DLcw1_clean"),
+    (not_executed, "*_DLcw1_clean.ipynb: all cells executed", "cell 2 was not executed"),
+    (out_of_order, "*_DLcw1_clean.ipynb: all cells executed", "executed as number 9"),
+    (ended_in_an_error, "*_DLcw1_clean.ipynb: all cells executed", "ended in NameError"),
+    (outputs_cleared, "*_DLcw1_hypertune.ipynb: all cells executed", "cleared"),
+    (no_words, "*_DLcw2_hypertune.ipynb: text explains", "code cells in a row"),
+    (pretrained, "*_DLcw2_clean.ipynb: networks trained from scratch", "resnet18"),
+    (no_loss_plot, "*_DLcw1_clean.ipynb: a plot of the loss", "has a picture"),
+    (sections_swapped, "*_DLcw1_clean.ipynb: sections", "'network' after the ones before it"),
+    (colour, "300 new hands", "mode RGB"),
+    (png, "300 new hands", "no whole JPEG"),
+    (cut_off, "300 new hands", "no whole JPEG"),
+    (one_too_few, "300 new hands", "holds 299 images"),
+    (alike, "300 new hands: all different", "ab123_008.jpeg has the pixels of ab123_007.jpeg"),
+    (lambda root: (root / "GAN_hands" / "notes.txt").touch(), "300 new hands", "something else: notes.txt"),
+    (lambda root: (root / "references.md").write_text("none"), "references.md", "lists nothing"),
+    (a_script_outside, "helper code", "the first: helpers.py"),
+    (label_3, "*_classified_hands.csv", "line 1"),
+    (csv_unsorted, "*_classified_hands.csv", "not in name order"),
+    (csv_short, "*_classified_hands.csv", "8433 lines"),
+    (too_many_words, "README.md: 'Answer to question 2'", "10 too many"),
+    (lambda root: (root / "README.md").write_text("# Mine"), "README.md: 'Answer", "has no heading"),
+    (altered_pixels, "test_set_nogaps.npy", "known pixels of 100 images were altered"),
+    (wrong_shape, "test_set_nogaps.npy", "has shape (100, 64, 64)"),
+    (pickled, "test_set_nogaps.npy", "no .npy file of numbers"),
+]
+
+
+@pytest.fixture
+def course_files(monkeypatch, tmp_path):
+    """Stand-ins for the course's own files: training images unlike any sample, and the test set."""
+    training = np.zeros((50, 1, 32, 32), np.uint8)
+    training += np.arange(50, dtype=np.uint8)[:, None, None, None]
+    monkeypatch.setattr(inspection, "training_images", lambda: training)
+    rows, columns = np.indices((64, 64))
+    stripes = (columns - rows // 4) % 4 < 2
+    np.save(tmp_path / "test_set.npy", np.where(stripes, 0, heads.read(heads.ANSWER)).astype(np.float32))
+    monkeypatch.setattr(heads, "find", lambda name: tmp_path / name)
+
+
+def test_a_whole_hand_in_passes(whole, course_files):
+    results = submission.check(whole)
+    assert {r.brief for r in results} == {"cw1", "cw2", "mri"}
+    assert [r for r in results if r.status != "pass"] == []
+    assert "0 wrong" in submission.table(results)
+
+
+@pytest.mark.parametrize(("harm", "requirement", "said"), BROKEN)
+def test_each_fault_is_found_and_only_it(whole, course_files, tmp_path, harm, requirement, said):
+    root = tmp_path / "copy"
+    shutil.copytree(whole, root)
+    harm(root)
+    failed = [r for r in submission.check(root, ["cw1", "cw2", "mri"]) if r.status == "fail"]
+    assert failed and all(r.requirement.removeprefix("a notebook ").startswith(requirement) for r in failed)
+    assert any(said in r.found for r in failed) and all(r.advice for r in failed)
+
+
+def test_copies_of_training_images_are_found(whole, course_files, tmp_path, monkeypatch):
+    training = np.asarray(Image.open(image(whole, 9)))[None, None]
+    monkeypatch.setattr(inspection, "training_images", lambda: training)
+    (wrong,) = [r for r in submission.check(whole, ["cw1"]) if r.status == "fail"]
+    assert "ab123_009.jpeg is a copy" in wrong.found
+
+
+def test_what_needs_the_courses_files_is_left_open_without_them(whole, monkeypatch):
+    def nowhere(name):
+        raise FileNotFoundError(name)
+
+    monkeypatch.setattr(heads, "find", nowhere)
+    monkeypatch.setattr(inspection, "training_images", lambda: None)
+    left = [r for r in submission.check(whole) if r.status != "pass"]
+    assert [r.status for r in left] == ["unchecked"] * 2 and "real_hands" in left[0].found
+
+
+def test_hostile_hand_ins_are_survived(whole, course_files, tmp_path):
+    root = tmp_path / "hostile"
+    root.mkdir()
+    secret = tmp_path / "secret.md"
+    secret.write_text("- somebody else's")
+    (root / "references.md").symlink_to(secret)
+    (root / "GAN_hands").symlink_to(whole / "GAN_hands")
+    (root / "x_DLcw1_clean.ipynb").write_text("[" * 100_000)
+    (root / "x_DLcw1_hypertune.ipynb").write_text(json.dumps({"cells": [{"source": 3, "outputs": "no"}, 7]}))
+    (root / "x_DLcw2_clean.ipynb").write_bytes(b"\xff\xfe")
+    (root / "x_classified_hands.csv").write_bytes(pickle.dumps({"x": 1}))
+    (root / "Assessment.ipynb").write_text("null")
+    with open(root / "test_set_nogaps.npy", "wb") as file:
+        file.truncate(inspection.LARGEST_FILE + 1)  # takes no room on the disk
+    results = {r.requirement: r for r in submission.check(root)}
+    assert not any(r.status == "pass" for r in results.values() if "helper code" not in r.requirement)
+    assert "there is no references.md" in results["references.md: sources listed"].found
+    assert any("more than the 60" in r.found for r in results.values())
+
+
+def test_the_command_checks_one_or_a_whole_class(whole, tmp_path):
+    for name in ("anna", "ben"):
+        shutil.copytree(whole, tmp_path / "class" / name)
+    (tmp_path / "class" / "ben" / "references.md").unlink()
+    (tmp_path / "class" / "empty").mkdir()
+
+    def run(*arguments):
+        command = [sys.executable, "-m", "utils.submission", *arguments]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        return subprocess.run(command, cwd=runs.PROJECT, env=environment, text=True, capture_output=True)
+
+    done = run("check", "--all", str(tmp_path / "class"), "--brief", "cw2")
+    lines = done.stdout.splitlines()
+    assert done.returncode == 1 and [line.split()[0] for line in lines] == ["anna", "ben", "empty"]
+    assert " 0 wrong" in lines[0] and "1 wrong" in lines[1] and "references.md" in lines[1]
+    done = run("check", str(tmp_path / "class" / "anna"), "--brief", "cw2", "--json")
+    assert done.returncode == 0 and {r["status"] for r in json.loads(done.stdout)} == {"pass"}
+    for arguments, said in ((["nowhere"], "no folder"), ([str(tmp_path)], "looks like no hand-in")):
+        done = run("check", *arguments)
+        assert done.returncode == 1 and said in done.stderr and "Traceback" not in done.stderr

@@ -26,9 +26,10 @@ search         Optuna studies that resume, their tables and plots
 likelihood     bits per dimension; the bounds of VAE and diffusion
 fidelity       how close generated images are to real ones, and whether they were memorised
 figures        grids, curves, and the source of an imported object in a notebook's output
-submission     is a hand-in complete? `python -m utils.submission check`
+submission     checks and renames a hand-in; `python -m utils.submission --help`
 briefs         what each brief asks for, as data
 inspection     looks at somebody's hand-in without running anything of it
+renaming       gives files and texts the author's username, all or nothing
 notebooks      executes notebooks; `python -m utils.notebooks --help`
 
 `python -m utils run` and `python -m utils test` make the environment first (see `__main__`).

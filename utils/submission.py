@@ -1,6 +1,6 @@
-"""Is a hand-in complete? `python -m utils.submission check` says what is missing and what to do about it.
+"""The hand-in: `python -m utils.submission check` says what is missing, `rename` gives it your name.
 
-Nothing in the hand-in is run, unpickled or followed out of its folder.
+Nothing in a hand-in that is checked is run, unpickled or followed out of its folder.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import textwrap
 from pathlib import Path
 from typing import NamedTuple
 
-from utils import inspection, runs
+from utils import inspection, renaming, runs
 from utils.briefs import BRIEFS, REQUIREMENTS, SIGNS
 
 MARKS = {"pass": "ok  ", "fail": "FAIL", "unchecked": "?   "}
@@ -109,6 +109,26 @@ def report_all(parent: Path, briefs: list[str] | None, as_json: bool) -> bool:
     return not any(r.status == "fail" for results in every.values() for r in results)
 
 
+def run_check(options: argparse.Namespace) -> int:
+    """The command `check`; its exit code."""
+    action = report_all if options.all else report
+    return 0 if action(options.folder, [options.brief] if options.brief else None, options.json) else 1
+
+
+def run_rename(options: argparse.Namespace) -> int:
+    """The command `rename`; its exit code."""
+    if renaming.undo(options.folder):
+        print("An earlier renaming was not finished; it has been undone first.")
+    steps = (renaming.plan if options.dry_run else renaming.rename)(options.folder, options.username)
+    for source, target in steps.moves[:5]:
+        print(f"  {source} -> {target}")
+    if len(steps.moves) > 5:
+        print(f"  ... and {len(steps.moves) - 5} more")
+    done = "would change" if options.dry_run else "changed"
+    print(f"{done}: {len(steps.moves)} names, texts in {len(steps.texts)} files")
+    return 0
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m utils.submission", description=__doc__)
     commands = parser.add_subparsers(required=True)
@@ -117,14 +137,17 @@ def main() -> None:
     checking.add_argument("--brief", choices=BRIEFS, help="default: all that the folder looks like")
     checking.add_argument("--all", action="store_true", help="FOLDER holds one hand-in a sub-folder: a line for each")
     checking.add_argument("--json", action="store_true", help="for programs")
+    checking.set_defaults(run=run_check)
+    naming = commands.add_parser("rename", help="give notebooks, CSV, JPEGs and the texts that name them your username")
+    naming.add_argument("username", help="2 to 20 small letters and digits")
+    naming.add_argument("--folder", type=Path, default=runs.PROJECT, help="default: this repository")
+    naming.add_argument("--dry-run", action="store_true", help="only say what would be changed")
+    naming.set_defaults(run=run_rename)
     options = parser.parse_args()
     try:
-        right = (report_all if options.all else report)(
-            options.folder, [options.brief] if options.brief else None, options.json
-        )
+        raise SystemExit(options.run(options))
     except (OSError, ValueError) as error:
         raise SystemExit(f"error: {error}") from error
-    raise SystemExit(0 if right else 1)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,107 @@
+"""A renaming is complete, or it has not happened."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from utils import renaming, runs
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A small hand-in, as this repository names it."""
+    root = tmp_path / "my hand-in"
+    (root / "GAN_hands").mkdir(parents=True)
+    for number in (1, 2):
+        (root / "GAN_hands" / f"username_{number:03d}.jpeg").write_bytes(bytes([number]))
+    (root / "GAN_hands" / "GAN_hand_001.jpeg").write_bytes(b"course")
+    (root / "username_DLcw1_clean.ipynb").write_text(
+        '{"cells": ["**Username:** username **CID:**", "USERNAME = \\"username\\"", "username_001.jpeg"]}'
+    )
+    (root / "username_classified_hands.csv").write_text("test_hand_0001.jpeg, 2\n")
+    (root / "README.md").write_text("[it](username_DLcw1_clean.ipynb); your username; `<username>_001.jpeg`\n")
+    (root / ".gitignore").write_text("!*_hands/username_*.jpeg\n")
+    return root
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    return {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+
+def test_files_and_texts_are_renamed_and_can_be_renamed_again(folder):
+    before = contents(folder)
+    assert renaming.plan(folder, "ab123").moves and contents(folder) == before  # planning changes nothing
+    renaming.rename(folder, "ab123")
+    after = contents(folder)
+    assert set(after) == {name.replace("username_", "ab123_") for name in before}
+    assert after["GAN_hands/GAN_hand_001.jpeg"] == b"course"
+    assert b"**Username:** ab123 **CID" in after["ab123_DLcw1_clean.ipynb"]
+    assert b'USERNAME = \\"ab123\\"' in after["ab123_DLcw1_clean.ipynb"]
+    assert after["README.md"] == b"[it](ab123_DLcw1_clean.ipynb); your username; `<username>_001.jpeg`\n"
+    assert after[".gitignore"] == b"!*_hands/ab123_*.jpeg\n"
+    renaming.rename(folder, "cd4")
+    assert "cd4_DLcw1_clean.ipynb" in contents(folder)
+
+
+@pytest.mark.parametrize("name", ["", "a", "Ab123", "ab 123", "../x", "1abc", "a" * 21, "test", "username", "é12"])
+def test_what_is_no_username_is_refused(folder, name):
+    before = contents(folder)
+    with pytest.raises(ValueError, match="no username|cannot be used"):
+        renaming.rename(folder, name)
+    assert contents(folder) == before
+
+
+def test_nothing_is_overwritten_and_a_folder_without_a_name_is_refused(folder, tmp_path):
+    (folder / "ab123_classified_hands.csv").write_text("mine")
+    with pytest.raises(ValueError, match="bear ab123, username"):
+        renaming.rename(folder, "ab123")
+    (folder / "ab123_classified_hands.csv").rename(folder / "GAN_hands" / "ab123_002.jpeg")
+    with pytest.raises(ValueError, match="'GAN_hands/ab123_002.jpeg' is there already"):
+        renaming.rename(folder, "ab123")
+    with pytest.raises(ValueError, match="bear none"):
+        renaming.rename(tmp_path / "my hand-in" / "GAN_hands", "ab123")
+
+
+def test_a_failure_half_way_is_undone(folder, monkeypatch):
+    before = contents(folder)
+    move = Path.rename
+
+    def fails_in_the_end(self, target):
+        if "classified" in self.name and "ab123" in str(target):
+            raise OSError("no space left on device")
+        return move(self, target)
+
+    monkeypatch.setattr(Path, "rename", fails_in_the_end)
+    with pytest.raises(OSError, match="no space"):
+        renaming.rename(folder, "ab123")
+    assert contents(folder) == before
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from utils import renaming
+move, count = Path.rename, 0
+def killed(self, target):
+    global count
+    count += 1
+    if count == 3:
+        os._exit(9)
+    return move(self, target)
+Path.rename = killed
+renaming.rename(Path(sys.argv[1]), "ab123")
+"""
+
+
+def test_after_a_kill_the_next_call_undoes_it_first(folder):
+    before = contents(folder)
+    environment = os.environ | {"PYTHONPATH": str(runs.PROJECT)}
+    done = subprocess.run([sys.executable, "-c", KILLED, str(folder)], env=environment)
+    assert done.returncode == 9 and contents(folder) != before
+    command = [sys.executable, "-m", "utils.submission", "rename", "cd4", "--folder", str(folder), "--dry-run"]
+    done = subprocess.run(command, cwd=runs.PROJECT, capture_output=True, text=True)
+    assert done.returncode == 0 and "undone first" in done.stdout and "would change: 4 names" in done.stdout
+    assert contents(folder) == before

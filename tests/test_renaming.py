@@ -16,14 +16,14 @@ def folder(tmp_path):
     root = tmp_path / "my hand-in"
     (root / "GAN_hands").mkdir(parents=True)
     for number in (1, 2):
-        (root / "GAN_hands" / f"username_{number:03d}.jpeg").write_bytes(bytes([number]))
+        (root / "GAN_hands" / f"someone_{number:03d}.jpeg").write_bytes(bytes([number]))
     (root / "GAN_hands" / "GAN_hand_001.jpeg").write_bytes(b"course")
-    (root / "username_DLcw1_clean.ipynb").write_text(
-        '{"cells": ["**Username:** username **CID:**", "USERNAME = \\"username\\"", "username_001.jpeg"]}'
+    (root / "someone_DLcw1_clean.ipynb").write_text(
+        '{"cells": ["**Username:** someone **CID:**", "USERNAME = \\"someone\\"", "someone_001.jpeg"]}'
     )
-    (root / "username_classified_hands.csv").write_text("test_hand_0001.jpeg, 2\n")
-    (root / "README.md").write_text("[it](username_DLcw1_clean.ipynb); your username; `<username>_001.jpeg`\n")
-    (root / ".gitignore").write_text("!*_hands/username_*.jpeg\n")
+    (root / "someone_classified_hands.csv").write_text("test_hand_0001.jpeg, 2\n")
+    (root / "README.md").write_text("[it](someone_DLcw1_clean.ipynb); your username; `<username>_001.jpeg`\n")
+    (root / ".gitignore").write_text("!*_hands/someone_*.jpeg\n")
     return root
 
 
@@ -36,7 +36,7 @@ def test_files_and_texts_are_renamed_and_can_be_renamed_again(folder):
     assert renaming.plan(folder, "ab123").moves and contents(folder) == before  # planning changes nothing
     renaming.rename(folder, "ab123")
     after = contents(folder)
-    assert set(after) == {name.replace("username_", "ab123_") for name in before}
+    assert set(after) == {name.replace("someone_", "ab123_") for name in before}
     assert after["GAN_hands/GAN_hand_001.jpeg"] == b"course"
     assert b"**Username:** ab123 **CID" in after["ab123_DLcw1_clean.ipynb"]
     assert b'USERNAME = \\"ab123\\"' in after["ab123_DLcw1_clean.ipynb"]
@@ -46,7 +46,7 @@ def test_files_and_texts_are_renamed_and_can_be_renamed_again(folder):
     assert "cd4_DLcw1_clean.ipynb" in contents(folder)
 
 
-@pytest.mark.parametrize("name", ["", "a", "Ab123", "ab 123", "../x", "1abc", "a" * 21, "test", "username", "é12"])
+@pytest.mark.parametrize("name", ["", "a", "Ab123", "ab 123", "../x", "1abc", "a" * 21, "test", renaming.TAKEN[-1], "é12"])
 def test_what_is_no_username_is_refused(folder, name):
     before = contents(folder)
     with pytest.raises(ValueError, match="no username|cannot be used"):
@@ -56,7 +56,7 @@ def test_what_is_no_username_is_refused(folder, name):
 
 def test_nothing_is_overwritten_and_a_folder_without_a_name_is_refused(folder, tmp_path):
     (folder / "ab123_classified_hands.csv").write_text("mine")
-    with pytest.raises(ValueError, match="bear ab123, username"):
+    with pytest.raises(ValueError, match="bear ab123, someone"):
         renaming.rename(folder, "ab123")
     (folder / "ab123_classified_hands.csv").rename(folder / "GAN_hands" / "ab123_002.jpeg")
     with pytest.raises(ValueError, match="'GAN_hands/ab123_002.jpeg' is there already"):

@@ -26,9 +26,10 @@ search         Optuna studies that resume, their tables and plots
 likelihood     bits per dimension; the bounds of VAE and diffusion
 fidelity       how close generated images are to real ones, and whether they were memorised
 figures        grids, curves, and the source of an imported object in a notebook's output
-submission     checks and renames a hand-in; `python -m utils.submission --help`
+submission     checks, renames and exports a hand-in; `python -m utils.submission --help`
 briefs         what each brief asks for, as data
 inspection     looks at somebody's hand-in without running anything of it
+exporting      puts together a brief's layout
 renaming       gives files and texts the author's username, all or nothing
 notebooks      executes notebooks; `python -m utils.notebooks --help`
 

@@ -1,4 +1,5 @@
-"""The hand-in: `python -m utils.submission check` says what is missing, `rename` gives it your name.
+"""The hand-in: `python -m utils.submission check` says what is missing, `rename` gives it your name,
+`export` puts together what a brief asks for.
 
 Nothing in a hand-in that is checked is run, unpickled or followed out of its folder.
 """
@@ -11,7 +12,7 @@ import textwrap
 from pathlib import Path
 from typing import NamedTuple
 
-from utils import inspection, renaming, runs
+from utils import exporting, inspection, renaming, runs
 from utils.briefs import BRIEFS, REQUIREMENTS, SIGNS
 
 MARKS = {"pass": "ok  ", "fail": "FAIL", "unchecked": "?   "}
@@ -129,6 +130,13 @@ def run_rename(options: argparse.Namespace) -> int:
     return 0
 
 
+def run_export(options: argparse.Namespace) -> int:
+    """The command `export`; its exit code is that of the new folder's own check."""
+    exporting.export(options.folder, options.brief, options.out, options.model)
+    print(f"{options.out}: {len(inspection.listing(options.out))} files")
+    return 0 if report(options.out, [options.brief], as_json=False) else 1
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m utils.submission", description=__doc__)
     commands = parser.add_subparsers(required=True)
@@ -143,6 +151,12 @@ def main() -> None:
     naming.add_argument("--folder", type=Path, default=runs.PROJECT, help="default: this repository")
     naming.add_argument("--dry-run", action="store_true", help="only say what would be changed")
     naming.set_defaults(run=run_rename)
+    making = commands.add_parser("export", help="put together a folder that can be handed in as it is")
+    making.add_argument("brief", choices=exporting.LAYOUTS)
+    making.add_argument("out", type=Path, help="a new folder")
+    making.add_argument("--model", choices=["GAN", "VAE"], default="GAN", help="whose hands coursework 1 hands in")
+    making.add_argument("--folder", type=Path, default=runs.PROJECT, help="default: this repository")
+    making.set_defaults(run=run_export)
     options = parser.parse_args()
     try:
         raise SystemExit(options.run(options))

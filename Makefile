@@ -3,7 +3,7 @@ PYTHON ?= python3
 TASK ?= hands
 PROFILE ?= quick
 
-.PHONY: run test notebooks benchmark
+.PHONY: run test notebooks benchmark report
 run:
 	@$(PYTHON) -m utils run --task $(TASK) --profile $(PROFILE) $(if $(FROM),--from "$(FROM)")
 test:
@@ -12,3 +12,5 @@ notebooks:  # executes the committed notebooks in place, profile full
 	@$(PYTHON) -m utils notebooks --task $(TASK)
 benchmark:
 	@.venv/bin/python -m benchmarks.training_step
+report:  # the executed notebooks as one static site, in site/
+	@.venv/bin/python -m utils.report

@@ -27,6 +27,7 @@ likelihood     bits per dimension; the bounds of VAE and diffusion
 fidelity       how close generated images are to real ones, and whether they were memorised
 figures        grids, curves, and the source of an imported object in a notebook's output
 submission     checks, renames and exports a hand-in; `python -m utils.submission --help`
+report         one static site from the executed notebooks, `make report`
 briefs         what each brief asks for, as data
 inspection     looks at somebody's hand-in without running anything of it
 exporting      puts together a brief's layout

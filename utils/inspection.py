@@ -26,7 +26,7 @@ SAMPLES = 300
 COPY = 3.0  # grey levels (root mean square) below which an image counts as a copy of a training image
 MOST_CELLS_ALONE = 4  # code cells in a row without a word
 FEWEST_WORDS = 200
-IGNORED = ("runs", "__pycache__", "node_modules", "venv")  # folders that are never handed in
+IGNORED = ("runs", "site", "__pycache__", "node_modules", "venv")  # folders that are never handed in
 OWN_FOLDERS = ("utils", "tests", "benchmarks")  # that may hold .py files; the last two are no part of what runs
 PRETRAINED = re.compile(
     r"pretrained\s*=\s*True|weights\s*=\s*['\"](?!none)\w|\w+_Weights\.|torch\.hub\.load\b|\.from_pretrained\("

@@ -1,0 +1,54 @@
+"""The site opens from disk: every page is there, loads nothing from elsewhere, and its links lead somewhere."""
+
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from utils import report, runs
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    out = tmp_path_factory.mktemp("report") / "site"
+    report.build(runs.PROJECT, out)
+    return out
+
+
+def test_every_notebook_has_a_page_that_the_first_one_leads_to(site):
+    first = (site / "index.html").read_text()
+    for name in (name for names in report.TASKS.values() for name in names):
+        page = report.page_of(name)
+        assert f'href="{page}"' in first and "<img" in (site / page).read_text()
+    assert "Results" in first and "<table" in first
+
+
+def test_nothing_is_loaded_from_elsewhere_and_no_link_is_dead(site):
+    for path in site.glob("*.html"):
+        text = re.sub(r"data:[^\"')]*", "data:", path.read_text())
+        assert not re.findall(r"(?:src|<link[^>]*href)=[\"']https?:", text), path.name
+        for address in re.findall(r"(?:src|href)=[\"']([^\"'#]+)[\"'#]", text):
+            if not re.match(r"https?:|data:|mailto:|javascript:", address):
+                assert (site / address).exists(), (path.name, address)
+
+
+def test_an_older_site_is_replaced_and_nothing_else(site, tmp_path):
+    (site / "old.html").touch()
+    report.build(runs.PROJECT, site)
+    assert not (site / "old.html").exists()
+    (tmp_path / "thesis.txt").touch()
+    with pytest.raises(FileExistsError, match="something else"):
+        report.build(runs.PROJECT, tmp_path)
+    assert (tmp_path / "thesis.txt").exists()
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="needs chromium (apt install chromium)")
+def test_pages_show_up_in_a_browser(site, tmp_path):
+    for page in sorted(site.glob("*.html")):
+        picture = tmp_path / f"{page.stem}.png"
+        command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
+        command += ["--window-size=390,1600", f"--screenshot={picture}", page.as_uri()]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0 and picture.stat().st_size > 10_000
+        assert "CONSOLE" not in done.stderr, done.stderr[-500:]

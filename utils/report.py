@@ -1,0 +1,120 @@
+"""One static site from the executed notebooks: `make report` writes `site/`, which opens from disk, without a network.
+
+The README is the first page, each notebook a page of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+from pathlib import Path
+
+import nbformat
+from nbconvert import HTMLExporter
+from nbconvert.filters.markdown_mistune import markdown2html_mistune
+
+from utils import exporting, runs
+from utils.__main__ import TASKS
+
+FIRST, LAST = "# ", "\n## The data"  # the part of the README that is shown
+STYLE = """
+:root { color-scheme: light dark; }
+body { font: 1rem/1.55 system-ui, sans-serif; max-width: 56rem; margin: 0 auto; padding: 1rem; }
+h1 { line-height: 1.2; }
+.anchor-link { display: none; }
+a { overflow-wrap: anywhere; }
+img { max-width: 100%; height: auto; }
+pre, .table { overflow-x: auto; }
+pre { background: #8882; padding: .6rem; }
+table { border-collapse: collapse; }
+th, td { padding: .25rem .6rem; border-bottom: 1px solid #8886; text-align: left; }
+@media print { body { max-width: none; padding: 0; } a { color: inherit; } table { break-inside: avoid; } }
+"""
+PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>{style}</style>
+</head>
+<body>
+{body}
+</body>
+</html>
+"""
+# Notebook pages: what the exporter's own style lacks on a phone.
+NARROW = """<style>
+.jp-OutputArea-output, .jp-RenderedHTMLCommon table { overflow-x: auto; max-width: 100%; }
+.jp-RenderedImage img { max-width: 100%; height: auto; }
+@media (max-width: 50rem) { .jp-InputPrompt, .jp-OutputPrompt { display: none; } main { padding: 0 .4rem; } }
+</style>"""
+
+
+def page_of(notebook: str) -> str:
+    """The page's file name of a notebook."""
+    return Path(notebook).stem.replace(" ", "_") + ".html"
+
+
+def notebook_page(path: Path) -> str:
+    """A notebook as HTML that loads nothing from elsewhere."""
+    exporter = HTMLExporter(
+        template_name="lab", mathjax_url="", require_js_url="", jquery_url="", widget_renderer_url=""
+    )
+    body, _ = exporter.from_notebook_node(nbformat.read(path, as_version=4))
+    body = re.sub(r"<script[^>]*\bsrc=[^>]*>\s*</script>", "", body)
+    viewport = '<meta name="viewport" content="width=device-width, initial-scale=1">'
+    back = '<p style="padding: .6rem 1rem; margin: 0"><a href="index.html">All courseworks</a></p>'
+    body = body.replace("</head>", f"{viewport}{NARROW}</head>", 1)
+    return re.sub(r"(<body[^>]*>)", rf"\1{back}", body, count=1)
+
+
+def first_page(readme: str, notebooks: list[str], folder: Path) -> str:
+    """The README's first part as a page; links to notebooks lead to their pages, and dead ones become text."""
+    shown = readme[readme.index(FIRST) : readme.index(LAST)]
+    for name in notebooks:
+        shown = shown.replace(f"({name})", f"({page_of(name)})")
+    shown = re.sub(r"\(#[^)]*\)", "()", shown).replace("]()", "](index.html)")
+    html = markdown2html_mistune(exporting.without_dead_links(shown, folder))
+    html = re.sub(r"(<table.*?</table>)", r'<div class="table">\1</div>', html, flags=re.S)
+    title = shown.splitlines()[0].lstrip("# ")
+    return PAGE.format(title=title, style=STYLE, body=html)
+
+
+def build(project: Path, out: Path) -> list[Path]:
+    """Write the site's pages to `out`, replacing an older site; returns them.
+
+    Raises:
+        FileExistsError: `out` holds something that is no site.
+        FileNotFoundError: a notebook is missing.
+    """
+    if out.exists() and any(out.iterdir()) and not (out / "index.html").is_file():
+        raise FileExistsError(f"'{out}' holds something else. Choose a new folder, or remove it.")
+    notebooks = [name for names in TASKS.values() for name in names]
+    building = out.with_name(f".{out.name}.part")
+    shutil.rmtree(building, ignore_errors=True)
+    shutil.copytree(project / "docs", building / "docs", ignore=shutil.ignore_patterns("*.md"))
+    for name in notebooks:
+        (building / page_of(name)).write_text(notebook_page(project / name))
+    (building / "index.html").write_text("")  # it links to itself
+    text = first_page((project / "README.md").read_text(), notebooks, building)
+    (building / "index.html").write_text(text)
+    shutil.rmtree(out, ignore_errors=True)
+    building.rename(out)
+    return sorted(out.glob("*.html"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m utils.report", description=__doc__)
+    parser.add_argument("out", type=Path, nargs="?", default=runs.PROJECT / "site", help="default: site/")
+    options = parser.parse_args()
+    try:
+        pages = build(runs.PROJECT, options.out)
+    except OSError as error:
+        raise SystemExit(f"error: {error}") from error
+    print(f"{len(pages)} pages: open {options.out / 'index.html'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -159,10 +159,26 @@ def test_augmented_images_are_the_images_and_moved_copies(pictures64):
 # The imputer
 
 
-def test_flips_are_undone(pictures64):
-    flips = torch.tensor([[False, True], [True, True]]).repeat(6, 1)
-    once = unet.flip(pictures64, flips)
-    assert torch.equal(unet.flip(once, flips), pictures64) and not torch.equal(once, pictures64)
+def test_an_answer_is_mirrored_with_its_image(pictures64):
+    model = small()
+    torch.nn.init.normal_(model.network.head.weight, std=0.05)  # else it answers with the interpolation
+    known = ~torch.from_numpy(STRIPES).expand(12, 1, 64, 64)
+    filled, deviation = unet.fill([model], pictures64, known)
+    turned, turned_deviation = unet.fill([model], pictures64.flip(3), known.flip(3))
+    assert torch.allclose(turned.flip(3), filled, atol=1e-5) and (filled != pictures64)[~known].any()
+    assert torch.allclose(turned_deviation.flip(3), deviation, atol=1e-5)
+    assert not torch.allclose(unet.fill([model], pictures64, known, plain=True)[0], filled, atol=1e-3)
+
+
+def test_images_are_mirrored_with_their_masks(pictures64):
+    model = small(own_mask=1.0, tone=0.0)
+    images, visible, hidden = model.pairs(pictures64, torch.ones(12, 1, 64, 64, dtype=torch.bool))
+    stripes = torch.from_numpy(STRIPES)
+    for image, original, mask in zip(images, pictures64, hidden):
+        turned = not torch.equal(image, original)
+        assert torch.equal(image, original.flip(2) if turned else original)
+        assert torch.equal(mask[0], stripes.flip(1) if turned else stripes)
+    assert 0 < sum(not torch.equal(a, b) for a, b in zip(images, pictures64)) < 12
 
 
 def test_retone_keeps_the_range_and_strength_0_the_image(pictures64):
@@ -185,17 +201,17 @@ def test_softening_takes_nothing_from_gaps():
 def test_pairs_hide_stripes_of_complete_images_and_known_lines_of_others(pictures64):
     model = small(own_mask=1.0, mirror=False, tone=0.0)
     complete = torch.ones(12, 1, 64, 64, dtype=torch.bool)
-    images, visible, hidden, _ = model.pairs(pictures64, complete)
+    images, visible, hidden = model.pairs(pictures64, complete)
     assert torch.equal(hidden, torch.from_numpy(STRIPES).expand(12, 1, 64, 64)) and torch.equal(visible, ~hidden)
     known = ~torch.from_numpy(STRIPES).expand(12, 1, 64, 64)
-    images, visible, hidden, _ = model.pairs(pictures64, known)
+    images, visible, hidden = model.pairs(pictures64, known)
     assert not (hidden & ~known).any() and not (visible & hidden).any()
     assert torch.equal(visible | hidden, known) and hidden.flatten(1).any(1).all()
 
 
 def test_an_untrained_network_is_the_interpolation(pictures64):
     known = ~torch.from_numpy(STRIPES).expand(12, 1, 64, 64)
-    mean, _ = small()(pictures64 * known, known, torch.zeros(12, 2, dtype=torch.bool))
+    mean, _ = small()(pictures64 * known, known)
     assert torch.allclose(mean, unet.stripes.fill_rows(pictures64 * known, known))
 
 

@@ -46,7 +46,9 @@ def test_files_and_texts_are_renamed_and_can_be_renamed_again(folder):
     assert "cd4_DLcw1_clean.ipynb" in contents(folder)
 
 
-@pytest.mark.parametrize("name", ["", "a", "Ab123", "ab 123", "../x", "1abc", "a" * 21, "test", renaming.TAKEN[-1], "é12"])
+@pytest.mark.parametrize(
+    "name", ["", "a", "Ab123", "ab 123", "../x", "1abc", "a" * 21, "test", renaming.TAKEN[-1], "é12"]
+)
 def test_what_is_no_username_is_refused(folder, name):
     before = contents(folder)
     with pytest.raises(ValueError, match="no username|cannot be used"):

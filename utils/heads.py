@@ -21,7 +21,7 @@ from utils.unet import Imputer
 
 FOLDER = runs.PROJECT / "brain_mri"
 GENERATOR = FOLDER / "weights" / "head_generator.safetensors"
-IMPUTERS = [FOLDER / "weights" / f"imputer_{number}.safetensors" for number in (0, 1)]
+IMPUTERS = [FOLDER / "weights" / f"imputer_{number}.safetensors" for number in range(4)]
 ANSWER = FOLDER / "test_set_nogaps.npy"
 SIZE = (64, 64)
 STAND_IN_STEPS = 10

@@ -1,8 +1,8 @@
 """Fills missing stripes: a U-Net that corrects an interpolation and says how unsure it is of each pixel.
 
 What is known is never touched: the network is asked for the missing pixels alone. It sees a row-wise
-interpolation, what is known and where, and where in the frame it is (heads are all framed alike). It predicts
-a correction of the interpolation and the logarithm of its variance (Nix & Weigend 1994).
+interpolation, what is known, and where. It predicts a correction of the interpolation and the logarithm of its
+variance (Nix & Weigend 1994).
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from utils import checkpoints, stripes
 
-FLIPS = ((False, False), (True, False), (False, True), (True, True))  # left-right, upside down
 SMOOTHING = 0.01  # of the Charbonnier loss: below this error, in [0, 1], it is quadratic
 NLL_WEIGHT = 0.01  # the variance learns from the mean's errors, and hardly pulls at the shared layers
 FIRST_LOG_VARIANCE = -5.0  # where training begins: a standard deviation of 0.08
@@ -94,8 +93,7 @@ class Imputer(nn.Module):
         lr: AdamW's learning rate.
         own_mask: share of the complete training images that get this mask; the others get a variant of it.
         tone: strength of `retone`; 0 leaves the images as they are.
-        mirror: train on mirrored images too, as the mean over `FLIPS` needs.
-        coordinates: show the network where in the frame a pixel is.
+        mirror: train on images mirrored left to right too, as `fill` needs for its mean over both.
         residual: correct the interpolation; else predict the grey level itself.
     """
 
@@ -110,55 +108,47 @@ class Imputer(nn.Module):
         own_mask: float = 0.5,
         tone: float = 1.0,
         mirror: bool = True,
-        coordinates: bool = True,
         residual: bool = True,
     ):
         super().__init__()
         self.config = {
             "base": base, "depth": depth, "lr": lr, "own_mask": own_mask, "tone": tone, "mirror": mirror,
-            "coordinates": coordinates, "residual": residual,
+            "residual": residual,
         }  # fmt: skip
         self.register_buffer("mask", torch.zeros(64, 64, dtype=torch.bool) if mask is None else mask.clone())
-        self.network = UNet(5 if coordinates else 3, 2, base, depth)
+        self.network = UNet(3, 2, base, depth)
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         return {"imputer": torch.optim.AdamW(self.network.parameters(), self.config["lr"], weight_decay=1e-2)}
 
-    def forward(self, visible: Tensor, known: Tensor, flips: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, visible: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance (N, 1, H, W) of all pixels.
 
         Args:
             visible: (N, 1, H, W) in [0, 1], 0 where unknown.
             known: bool (N, 1, H, W).
-            flips: bool (N, 2), how the images are flipped: left-right, upside down.
         """
         filled = stripes.fill_rows(visible, known)
-        inputs = [filled, visible, known.to(visible.dtype)]
-        if self.config["coordinates"]:
-            count, _, height, width = visible.shape
-            y = torch.linspace(-1, 1, height, device=visible.device)[:, None].expand(count, 1, height, width)
-            x = torch.linspace(-1, 1, width, device=visible.device).expand(count, 1, height, width)
-            inputs += [flip(y, flips), flip(x, flips)]
-        mean, log_variance = self.network(torch.cat(inputs, 1)).float().chunk(2, 1)
+        inputs = torch.cat([filled, visible, known.to(visible.dtype)], 1)
+        mean, log_variance = self.network(inputs).float().chunk(2, 1)
         return mean + filled if self.config["residual"] else mean, log_variance + FIRST_LOG_VARIANCE
 
-    def pairs(self, images: Tensor, known: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What a training step is made of: randomly retoned and flipped images (N, 1, H, W), what of them the
-        network gets to see and what it is asked for, bool (N, 1, H, W) each, and the flips (N, 2).
+    def pairs(self, images: Tensor, known: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What a training step is made of: randomly retoned and mirrored images (N, 1, H, W), what of them the
+        network gets to see and what it is asked for, bool (N, 1, H, W) each.
 
         Of complete images, stripes are hidden; of images that have gaps already, thin lines of what is
         left (self-supervision, Batson & Royer 2019).
         """
         count, device = len(images), images.device
-        flips = torch.rand(count, 2, device=device) < (0.5 if self.config["mirror"] else 0.0)
-        images, known = flip(retone(images, known, self.config["tone"]), flips), flip(known, flips)
+        complete = known.flatten(1).all(1)[:, None, None, None]
         own = (torch.rand(count) < self.config["own_mask"]).to(device)[:, None, None, None]
         others = stripes.vary(self.mask.cpu(), count)[:, None].to(device)
-        hidden = torch.where(own, flip(self.mask.expand_as(others), flips), others)
         lines = stripes.hide_lines(images.shape[2:], count)[:, None].to(device)
-        complete = known.flatten(1).all(1)[:, None, None, None]
-        hidden = torch.where(complete, hidden, lines) & known
-        return images, known & ~hidden, hidden, flips
+        hidden = torch.where(complete, torch.where(own, self.mask, others), lines) & known
+        images = retone(images, known, self.config["tone"])
+        mirrored = torch.rand(count, 1, 1, 1, device=device) < (0.5 if self.config["mirror"] else 0.0)
+        return tuple(torch.where(mirrored, x.flip(3), x) for x in (images, known & ~hidden, hidden))
 
     def step(self, batch: tuple[Tensor, Tensor], update) -> dict[str, Tensor]:
         """One update on images (N, 1, H, W) in [0, 1] and what of them is known, bool (N, 1, H, W).
@@ -166,8 +156,8 @@ class Imputer(nn.Module):
         The loss looks at hidden pixels alone: `charbonnier`, about their mean absolute error (Charbonnier
         et al. 1994), their negative log-likelihood `nll` in nats, and their `psnr` in dB.
         """
-        images, visible, hidden, flips = self.pairs(*batch)
-        mean, log_variance = self(images * visible, visible, flips)
+        images, visible, hidden = self.pairs(*batch)
+        mean, log_variance = self(images * visible, visible)
         squares, log_variance = (mean - images)[hidden].square(), log_variance[hidden]
         charbonnier = (squares + SMOOTHING**2).sqrt().mean()
         nll = 0.5 * (squares.detach() / log_variance.exp() + log_variance + math.log(2 * math.pi)).mean()
@@ -190,13 +180,13 @@ def fill(
 ) -> tuple[Tensor, Tensor]:
     """Filled images (N, 1, H, W) in [0, 1], and each pixel's standard deviation, 0 at known ones; on the CPU.
 
-    The answer is the mean over models and flips (only those that were trained for it); the variance is the mean of
-    the predicted ones, and how much the answers differ (Lakshminarayanan et al. 2017).
+    The answer is the mean over models, and over each image and its mirror image if the model was trained for it;
+    the variance is the mean of the predicted ones, and how much the answers differ (Lakshminarayanan et al. 2017).
 
     Args:
         models: at least one.
         visible, known: as of `Imputer.forward`.
-        plain: no flips.
+        plain: no mirror images.
     """
     filled, deviations = [], []
     device = models[0].mask.device
@@ -204,21 +194,14 @@ def fill(
         means, variances = [], []
         for model in models:
             model.eval()
-            for turn in FLIPS if model.config["mirror"] and not plain else FLIPS[:1]:
-                flips = torch.tensor(turn, device=x.device).expand(len(x), 2)
-                mean, log_variance = model(flip(x * k, flips), flip(k, flips), flips)
-                means.append(flip(mean, flips))
-                variances.append(flip(log_variance.exp(), flips))
+            for turned in ((), (3,)) if model.config["mirror"] and not plain else ((),):
+                mean, log_variance = model((x * k).flip(turned), k.flip(turned))
+                means.append(mean.flip(turned))
+                variances.append(log_variance.exp().flip(turned))
         mean, variance = torch.stack(means), torch.stack(variances)
         filled.append(torch.where(k, x, mean.mean(0).clamp(0, 1)))
         deviations.append(torch.where(k, 0.0, (variance.mean(0) + mean.var(0, unbiased=False)).sqrt()))
     return torch.cat(filled).cpu(), torch.cat(deviations).cpu()
-
-
-def flip(images: Tensor, flips: Tensor) -> Tensor:
-    """Images (N, C, H, W), each flipped as `flips` (N, 2) says: left-right, upside down."""
-    images = torch.where(flips[:, :1, None, None], images.flip(3), images)
-    return torch.where(flips[:, 1:, None, None], images.flip(2), images)
 
 
 def retone(images: Tensor, known: Tensor, strength: float) -> Tensor:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from utils import briefs, heads, inspection, runs, submission
+from utils import briefs, checks, heads, inspection, runs, submission
 from utils.folders import write_jpegs
 
 PICTURE = nbformat.v4.new_output("display_data", data={"image/png": "iVBORw0KGgo="})
@@ -97,7 +97,8 @@ def outputs_cleared(root):
 def no_words(root):
     def change(notebook):
         cell = notebook.cells[1]
-        notebook.cells = [cell.copy() for _ in range(6)] + notebook.cells
+        copies = [nbformat.v4.new_code_cell(cell.source, outputs=cell.outputs) for _ in range(6)]
+        notebook.cells = copies + notebook.cells
         for number, cell in enumerate([c for c in notebook.cells if c.cell_type == "code"], start=1):
             cell.execution_count = number
 
@@ -227,7 +228,7 @@ def course_files(monkeypatch, tmp_path):
     """Stand-ins for the course's own files: training images unlike any sample, and the test set."""
     training = np.zeros((50, 1, 32, 32), np.uint8)
     training += np.arange(50, dtype=np.uint8)[:, None, None, None]
-    monkeypatch.setattr(inspection, "training_images", lambda: training)
+    monkeypatch.setattr(checks, "training_images", lambda: training)
     rows, columns = np.indices((64, 64))
     stripes = (columns - rows // 4) % 4 < 2
     np.save(tmp_path / "test_set.npy", np.where(stripes, 0, heads.read(heads.ANSWER)).astype(np.float32))
@@ -253,7 +254,7 @@ def test_each_fault_is_found_and_only_it(whole, course_files, tmp_path, harm, re
 
 def test_copies_of_training_images_are_found(whole, course_files, tmp_path, monkeypatch):
     training = np.asarray(Image.open(image(whole, 9)))[None, None]
-    monkeypatch.setattr(inspection, "training_images", lambda: training)
+    monkeypatch.setattr(checks, "training_images", lambda: training)
     (wrong,) = [r for r in submission.check(whole, ["cw1"]) if r.status == "fail"]
     assert "ab123_009.jpeg is a copy" in wrong.found
 
@@ -263,7 +264,7 @@ def test_what_needs_the_courses_files_is_left_open_without_them(whole, monkeypat
         raise FileNotFoundError(name)
 
     monkeypatch.setattr(heads, "find", nowhere)
-    monkeypatch.setattr(inspection, "training_images", lambda: None)
+    monkeypatch.setattr(checks, "training_images", lambda: None)
     left = [r for r in submission.check(whole) if r.status != "pass"]
     assert [r.status for r in left] == ["unchecked"] * 2 and "real_hands" in left[0].found
 

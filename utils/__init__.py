@@ -29,7 +29,8 @@ figures        grids, curves, and the source of an imported object in a notebook
 submission     checks, renames and exports a hand-in; `python -m utils.submission --help`
 report         one static site from the executed notebooks, `make report`
 briefs         what each brief asks for, as data
-inspection     looks at somebody's hand-in without running anything of it
+checks         what they can ask for, one function each
+inspection     reads somebody's hand-in without running anything of it
 exporting      puts together a brief's layout
 renaming       gives files and texts the author's username, all or nothing
 notebooks      executes notebooks; `python -m utils.notebooks --help`

@@ -1,6 +1,6 @@
 """What each brief asks for, as data: `utils.submission` checks a hand-in against it.
 
-`check` names a function of `utils.inspection`, `arguments` are its further arguments. File names are patterns:
+`check` names a function of `utils.checks`, `arguments` are its further arguments. File names are patterns:
 `*` stands for the username.
 """
 

@@ -12,7 +12,7 @@ import textwrap
 from pathlib import Path
 from typing import NamedTuple
 
-from utils import exporting, inspection, renaming, runs
+from utils import checks, exporting, inspection, renaming, runs
 from utils.briefs import BRIEFS, REQUIREMENTS, SIGNS
 
 MARKS = {"pass": "ok  ", "fail": "FAIL", "unchecked": "?   "}
@@ -52,7 +52,7 @@ def check(folder: Path, briefs: list[str] | None = None) -> list[Result]:
         if brief not in briefs:
             continue
         try:
-            status, found = "pass", getattr(inspection, name)(folder, **arguments)
+            status, found = "pass", getattr(checks, name)(folder, **arguments)
         except inspection.Failed as error:
             status, found = "fail", str(error)
         except inspection.Unchecked as error:

@@ -82,6 +82,7 @@ def load_labelled(root: Path = runs.PROJECT) -> Labelled:
             fakes = folders.ImageFolder(fakes.images[:cut], fakes.names[:cut], fakes.skipped)
             origin = "OUR OWN GENERATED HANDS, not the course's: they are not here"
         parts.append(fakes)
+    parts = [folders.first(part, runs.budget("labelled")) for part in parts]
     names = [f"{kind}_hands/{name}" for kind, part in zip(("real", "VAE", "GAN"), parts) for name in part.names]
     skipped = [
         folders.Skipped(f"{kind}_hands/{name}", reason)

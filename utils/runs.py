@@ -12,11 +12,11 @@ import torch
 from accelerate import Accelerator
 
 PROFILES = ("smoke", "quick", "full")
-# How much each profile does, in images seen where nothing else is said. `hands`: at most so many are read of a
-# folder; None: all.
+# How much each profile does, in images seen where nothing else is said. `hands`, `labelled`: at most so many are
+# read of a folder, of a class; None: all.
 BUDGETS = {
     "smoke": {
-        "hands": 1_600,
+        "hands": 1_600, "labelled": 150,
         "vae": 512, "prior": 2_000, "dcgan": 256, "detector_steps": 3, "trials": 1, "gan_trials": 1,
         "trial_vae": 256, "trial_prior": 1_000, "trial_dcgan": 128, "alone_steps": 3, "two_sample_steps": 3, "seeds": 1,
         "classifier": 256, "mixture": 256, "presumed": 256, "trial_classifier": 128,
@@ -25,7 +25,7 @@ BUDGETS = {
         "imputer_trials": 1,
     },
     "quick": {
-        "hands": None,
+        "hands": None, "labelled": None,
         "vae": 32_000, "prior": 100_000, "dcgan": 8_000, "detector_steps": 100, "trials": 2, "gan_trials": 2,
         "trial_vae": 5_000, "trial_prior": 20_000, "trial_dcgan": 1_600, "alone_steps": 60, "two_sample_steps": 30,
         "seeds": 1, "classifier": 3_000, "mixture": 6_000, "presumed": 6_000,
@@ -34,7 +34,7 @@ BUDGETS = {
         "head_generator": 800, "generated_heads": 40, "imputer": 2_000, "trial_imputer": 400, "imputer_trials": 2,
     },
     "full": {
-        "hands": None,
+        "hands": None, "labelled": None,
         "vae": 160_000, "prior": 400_000, "dcgan": 12_000, "detector_steps": 400, "trials": 6, "gan_trials": 4,
         "trial_vae": 32_000, "trial_prior": 100_000, "trial_dcgan": 12_000, "alone_steps": 300,
         "two_sample_steps": 200, "seeds": 2,

@@ -132,15 +132,19 @@ def test_flow_finds_a_known_entropy_and_never_beats_it(tmp_path):
 # Bounds
 
 
+def silent_vae(size: tuple[int, int]) -> VAE:
+    """A VAE whose decoder says 0 whatever the latent, and whose posterior is the prior."""
+    vae = VAE(size, latent_dim=4, base=4)
+    for layer in (vae.decoder.layers[-1], vae.encoder.layers[-1]):
+        torch.nn.init.zeros_(layer.weight)
+        torch.nn.init.zeros_(layer.bias)
+    return vae
+
+
 def test_vae_bound_is_exact_where_latents_do_not_matter_and_tightens_with_samples():
     torch.manual_seed(0)
     images = to_float(draw_pictures(16, 8))
-    vae = VAE((8, 8), latent_dim=4, base=4)
-    torch.nn.init.zeros_(vae.decoder.layers[-1].weight)  # the decoder's mean is 0 whatever the latent
-    torch.nn.init.zeros_(vae.decoder.layers[-1].bias)
-    for layer in (vae.encoder.layers[-1],):  # and the posterior is the prior
-        torch.nn.init.zeros_(layer.weight)
-        torch.nn.init.zeros_(layer.bias)
+    vae = silent_vae((8, 8))
     with torch.no_grad():
         vae.log_std.fill_(math.log(0.5))
     nats = likelihood.vae_nats(vae, images, 2, torch.Generator().manual_seed(1))
@@ -151,6 +155,18 @@ def test_vae_bound_is_exact_where_latents_do_not_matter_and_tightens_with_sample
     vae = randomised(VAE((8, 8), latent_dim=4, base=4), 0.3)
     few, many = (likelihood.vae_nats(vae, images, k, torch.Generator().manual_seed(1)).mean() for k in (1, 64))
     assert many < few
+
+
+def test_a_decoders_table_gives_what_counting_gives_and_never_beats_the_entropy():
+    images, entropy = toy(5_000)
+    vae = silent_vae((4, 4))
+    table = likelihood.decoder_table(vae, images)
+    assert torch.allclose(table.exp().sum(1), torch.ones(len(table)), atol=1e-5)
+    unseen, _ = toy(2_000, seed=1)
+    nats = likelihood.vae_nats(vae, unseen, 2, table=table)
+    shares = torch.bincount(((images + 1) * 127.5).round().long().flatten(), minlength=256) / images.numel()
+    counted = -16 * float((shares * shares.clamp(min=1e-30).log()).sum())  # each pixel's entropy by itself
+    assert float(nats.mean()) == pytest.approx(counted, rel=0.01) and counted > entropy
 
 
 class Knowing(Diffusion):

@@ -116,7 +116,7 @@ def write_celeba(root, count: int = 12) -> None:
 
     write("list_eval_partition.txt", [f"{n} {s}" for n, s in zip(names, split)])
     write("identity_CelebA.txt", [f"{n} {i}" for i, n in enumerate(names)])
-    write("list_attr_celeba.txt", [f"{n} 1 -1" for n in names], [count, "Bald Young"])
+    write("list_attr_celeba.txt", [f"{n} {2 * (i % 2) - 1} -1" for i, n in enumerate(names)], [count, "Male Smiling"])
     write("list_bbox_celeba.txt", [f"{n} 1 2 3 4" for n in names], [count, "image_id x_1 y_1 width height"])
     write("list_landmarks_align_celeba.txt", [f"{n} 1 2" for n in names], [count, "lefteye_x lefteye_y"])
 
@@ -129,6 +129,7 @@ def any_checksum(monkeypatch):
 def test_celeba_is_cropped_and_brought_to_size(tmp_path, any_checksum):
     write_celeba(tmp_path)
     grey, colour = (public_images.celeba(tmp_path, colour=c) for c in (False, True))
+    assert grey.train.labels.tolist() == [0, 1, 0, 1, 0, 1] and grey.classes[1] == "man"
     assert grey.train.images.shape == (6, 1, 40, 32) and colour.test.images.shape == (3, 3, 40, 32)
     assert grey.validation.images.dtype == np.uint8 and np.ptp(colour.train.images) > 20
     assert len(public_images.celeba(tmp_path, limit=2).train.images) == 2

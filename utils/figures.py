@@ -13,19 +13,19 @@ from torch import Tensor, nn
 
 
 def tile(images: np.ndarray, columns: int, gap: int = 1) -> np.ndarray:
-    """uint8 (N, 1, H, W) as one picture uint8 (rows * (H + gap) - gap, columns * (W + gap) - gap),
-    row by row, white between them."""
-    count, _, height, width = images.shape
+    """uint8 (N, C, H, W) as one picture uint8 (rows * (H + gap) - gap, columns * (W + gap) - gap), with one more axis
+    for colours if C is 3; row by row, white between them."""
+    count, channels, height, width = images.shape
     rows = -(-count // columns)
-    canvas = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap), 255, np.uint8)
-    for i, image in enumerate(images[:, 0]):
+    canvas = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, channels), 255, np.uint8)
+    for i, image in enumerate(images):
         y, x = (i // columns) * (height + gap), (i % columns) * (width + gap)
-        canvas[y : y + height, x : x + width] = image
-    return canvas
+        canvas[y : y + height, x : x + width] = image.transpose(1, 2, 0)
+    return canvas if channels > 1 else canvas[:, :, 0]
 
 
 def show_grids(grids: dict[str, np.ndarray], columns: int = 10, zoom: float = 1.5):
-    """Grids of images uint8 (N, 1, H, W) side by side, each under its title, all at one size.
+    """Grids of images uint8 (N, C, H, W) side by side, each under its title, all at one size.
 
     Returns the matplotlib figure. `zoom` is the width of a grid's column in tenths of an inch per
     8 pixels, so equal numbers of columns give equal sizes.
@@ -47,7 +47,7 @@ def show_rows(rows: dict[str, np.ndarray], zoom: float = 1.5):
     length = max(1, *(len(images) for images in rows.values()))
     filled = [np.pad(x, [(0, length - len(x))] + [(0, 0)] * 3) for x in rows.values()]
     picture = tile(np.concatenate(filled), length)
-    height, width = picture.shape
+    height, width = picture.shape[:2]
     figure, axis = plt.subplots(figsize=(width / 80 * zoom + 2, height / 80 * zoom))
     axis.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     step = height / len(rows)

@@ -150,7 +150,7 @@ class Flow(nn.Module):
             phase = torch.arange(4).repeat(channels)[:, None, None].expand(-1, height, across)
             levels.append(nn.ModuleList(Coupling(phase == k, width, depth, bins) for k in (3, 2, 1)))
         board = (torch.arange(height)[:, None] + torch.arange(across)) % 2 == 0
-        board = board.expand(channels, -1, -1)
+        board = board.repeat(channels, 1, 1)
         last = nn.ModuleList(Coupling(part, width, depth, bins) for part in (board, ~board, board, ~board))
         self.couplings = nn.ModuleDict({"levels": nn.ModuleList(levels), "last": last})
 

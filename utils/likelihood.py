@@ -15,6 +15,9 @@ from torch import Tensor
 from utils.diffusion import NOISE_LEVELS, Diffusion
 from utils.vae import VAE, gaussian_nll
 
+LEVELS = 256  # grey levels
+TABLE_ROWS = 128  # parts of the grey range that a decoder's values are sorted into
+TABLE_PRIOR = 50.0  # pixels' worth of prior knowledge in each of them
 LEVEL = 1 / 127.5  # the distance of two grey levels where images are in [-1, 1]
 
 
@@ -26,17 +29,19 @@ def bits_per_dimension(nats: Tensor, dimensions: int) -> tuple[float, float]:
 
 
 @torch.no_grad()
-def vae_nats(vae: VAE, images: Tensor, samples: int, generator: torch.Generator | None = None) -> Tensor:
+def vae_nats(
+    vae: VAE, images: Tensor, samples: int, generator: torch.Generator | None = None, table: Tensor | None = None
+) -> Tensor:
     """Importance-weighted bound (N,) on the negative log probability of images (N, C, H, W) of grey levels in [-1, 1].
 
     Burda et al. (2016): the mean of p(x, z) / q(z | x) over `samples` latents, of which more make it tighter. The
-    decoder's density becomes a probability by uniform noise between the levels (Theis et al. 2016). The prior is the
-    normal one that the bound was trained with.
+    prior is the normal one that the bound was trained with. The decoder's density becomes a probability by uniform
+    noise between the levels (Theis et al. 2016); with a `decoder_table`, that gives the probabilities instead.
     """
     vae.eval()
     device = vae.log_std.device
     noise = torch.rand(images.shape, generator=generator) - 0.5
-    x = (images + LEVEL * noise).to(device)
+    x = (images if table is not None else images + LEVEL * noise).to(device)
     mean, log_var = vae.encoder(x)
     ratios = []
     for _ in range(samples):
@@ -44,10 +49,40 @@ def vae_nats(vae: VAE, images: Tensor, samples: int, generator: torch.Generator 
         latents = mean + drawn * (log_var / 2).exp()
         log_prior = -0.5 * (latents**2).sum(1)
         log_posterior = -0.5 * (drawn**2 + log_var).sum(1)  # both without the constant, which cancels
-        nll = gaussian_nll(vae.spectrum(x), vae.spectrum(vae.decoder(latents).float()), vae.log_std)
+        decoded = vae.decoder(latents).float()
+        if table is None:
+            nll = gaussian_nll(vae.spectrum(x), vae.spectrum(decoded), vae.log_std)
+        else:
+            nll = -table.to(device)[_bins(decoded, len(table)), _bins(x, LEVELS)].flatten(1).sum(1)
         ratios.append(log_prior - log_posterior - nll)
     log_density = torch.stack(ratios).logsumexp(0) - math.log(samples)
-    return (-log_density - images[0].numel() * math.log(LEVEL)).cpu()
+    return (-log_density - (images[0].numel() * math.log(LEVEL) if table is None else 0)).cpu()
+
+
+def _bins(images: Tensor, count: int) -> Tensor:
+    """In which of so many equal parts of [-1, 1] each value lies: int64 of the same shape."""
+    return ((images.clamp(-1, 1) + 1) / 2 * (count - 1)).round().long()
+
+
+@torch.no_grad()
+def decoder_table(vae: VAE, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Log probabilities (TABLE_ROWS, 256) of a pixel's grey level, given the grey that the decoder gives it.
+
+    Counted on training images (N, C, H, W) in [-1, 1], each decoded from a latent of its own. One Gaussian for all
+    pixels cannot know that black is exactly black; counting can.
+    """
+    vae.eval()
+    counts = torch.zeros(TABLE_ROWS * LEVELS)
+    for batch in images.split(500):
+        mean, log_var = vae.encoder(batch.to(vae.log_std.device))
+        drawn = torch.randn(mean.shape, generator=generator).to(mean.device)
+        decoded = vae.decoder(mean + drawn * (log_var / 2).exp()).float().cpu()
+        places = _bins(decoded, TABLE_ROWS) * LEVELS + _bins(batch, LEVELS)
+        counts += torch.bincount(places.flatten(), minlength=len(counts))
+    counts = counts.view(TABLE_ROWS, LEVELS)
+    overall = counts.sum(0) + 1
+    counts += TABLE_PRIOR * overall / overall.sum()  # rows that were hardly seen say what holds of all pixels
+    return (counts / counts.sum(1, keepdim=True)).log()
 
 
 @torch.no_grad()

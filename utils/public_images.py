@@ -19,12 +19,14 @@ DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # of the package dataset-fas
 CLASSES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
 RAW = Path("FashionMNIST") / "raw"
 FILES = tuple(f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1"))
+FACES = ("woman", "man", "smiling woman", "smiling man")  # from CelebA's attributes Male and Smiling
+NAMES = ("Fashion-MNIST", "CelebA", "CelebA in colour")
 CELEBA_SIZE = (32, 40)  # width and height of a face
 CELEBA_FACE = (17, 24, 161, 204)  # left, top, right, bottom in the aligned 178 x 218 images: 4:5, the head fills it
 
 
 class Part(NamedTuple):
-    """Images uint8 (N, C, H, W) in [0, 255] and, where there are classes, their numbers int64 (N,)."""
+    """Images uint8 (N, C, H, W) in [0, 255] and the numbers of their classes int64 (N,)."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -36,7 +38,21 @@ class Parts(NamedTuple):
     train: Part
     validation: Part
     test: Part
+    classes: tuple[str, ...]
     origin: str
+
+
+def load(name: str, limit: int | None = None) -> Parts:
+    """The data set of that name, one of NAMES, from the data folder or where else its own function looks.
+
+    Raises:
+        ValueError: no such name; and as of `fashion_mnist` and `celeba`.
+    """
+    if name not in NAMES:
+        raise ValueError(f"there is no data set '{name}' here, only {', '.join(NAMES)}")
+    if name == "Fashion-MNIST":
+        return fashion_mnist(limit=limit)
+    return celeba(colour=name.endswith("colour"), limit=limit)
 
 
 def data_folder() -> Path:
@@ -113,7 +129,7 @@ def fashion_mnist(
         sizes = {"train": limit, "validation": limit // 10, "test": limit // 10}
         parts = {name: Part(part.images[: sizes[name]], part.labels[: sizes[name]]) for name, part in parts.items()}
     train = without(parts["train"], parts["validation"], parts["test"])
-    return Parts(train, without(parts["validation"], parts["test"]), parts["test"], origin)
+    return Parts(train, without(parts["validation"], parts["test"]), parts["test"], CLASSES, origin)
 
 
 def without(part: Part, *others: Part) -> Part:
@@ -124,7 +140,7 @@ def without(part: Part, *others: Part) -> Part:
 
 
 def celeba(root: Path | None = None, colour: bool = False, limit: int | None = None) -> Parts:
-    """CelebA's faces, cropped and brought to 32 x 40 pixels (width x height): (N, 1 or 3, 40, 32); no labels.
+    """CelebA's faces, cropped and brought to 32 x 40 pixels (width x height): (N, 1 or 3, 40, 32); FACES.
 
     The parts are CelebA's own, in which no person is in two of them.
 
@@ -149,9 +165,10 @@ def celeba(root: Path | None = None, colour: bool = False, limit: int | None = N
                 "and list_landmarks_align_celeba.txt beside it, unaltered, from its authors' page."
             ) from error
         names = found.filename[: None if limit is None else max(1, limit // share)]
+        male, smiling = (found.attr[: len(names), found.attr_names.index(name)] for name in ("Male", "Smiling"))
         faces = [_face(Path(found.root) / found.base_folder / "img_align_celeba" / name, colour) for name in names]
-        parts.append(Part(np.stack(faces), np.zeros(len(faces), np.int64)))
-    return Parts(*parts, "celeba/")
+        parts.append(Part(np.stack(faces), (male + 2 * smiling).numpy()))
+    return Parts(*parts, FACES, "celeba/")
 
 
 def _face(path: Path, colour: bool) -> np.ndarray:

@@ -1,0 +1,74 @@
+"""The five families by one interface, for every shape of the final assignment, and the classifier beside them."""
+
+import numpy as np
+import pytest
+import torch
+
+from tests.conftest import draw_pictures, three_kinds
+from utils import families, fidelity, folders, judge
+
+SETTINGS = {
+    "VAE": {"latent_dim": 8, "base": 8},
+    "GAN": {"latent_dim": 8, "base": 8, "discriminator_base": 8, "average_share": 0.2},
+    "PixelCNN": {"width": 8, "layers": 2, "hidden": 8, "components": 3},
+    "flow": {"width": 8, "depth": 1, "bins": 4},
+    "diffusion": {"widths": (24, 24), "dropout": 0.0},
+}
+WITH_LIKELIHOOD = [family for family in SETTINGS if family != "GAN"]
+
+
+def pictures(channels: int, size: tuple[int, int]) -> torch.Tensor:
+    """Drawn pictures (32, channels, *size) in [-1, 1], on grey levels."""
+    images = draw_pictures(32, max(size))[:, :, : size[0], : size[1]]
+    return folders.to_float(np.repeat(images, channels, 1))
+
+
+def samples(model, count: int, seed: int) -> torch.Tensor:
+    made = model.sample(count, 10, seed=seed) if hasattr(model, "scheduler") else model.sample(count, seed)
+    return torch.cat(made) if isinstance(made, list) else made
+
+
+@pytest.mark.parametrize(("channels", "size"), [(1, (28, 28)), (3, (20, 16))])
+@pytest.mark.parametrize("family", SETTINGS)
+def test_each_family_trains_samples_and_is_judged(family, channels, size, tmp_path):
+    images = pictures(channels, size)
+    settings = SETTINGS[family] | {"batch_size": 16}
+    judged = families.bits_on(images[:4], images[4:8], effort=2) if family in WITH_LIKELIHOOD else None
+    found = families.train(family, images, 64, tmp_path, settings, evaluate=judged, evaluations=2)
+    assert found.seconds > 0 and not found.model.training
+    made = samples(found.model, 3, seed=1)
+    assert made.shape == (3, channels, *size) and made.abs().max() <= 1
+    assert torch.equal(made, samples(found.model, 3, seed=1)) and not torch.equal(made, samples(found.model, 3, seed=2))
+    if judged:
+        bits = [row["bits (validation)"] for row in found.history]
+        assert len(bits) == 2 and all(0 < b < 100 for b in bits)
+        spread = 0.1 if family == "diffusion" else None
+        nats = families.nats(found.model, images[:5], 2, spread)
+        assert nats.shape == (5,) and torch.equal(nats, families.nats(found.model, images[:5], 2, spread))
+    again = families.train(family, images, 64, tmp_path, settings, evaluate=judged, evaluations=2)
+    assert again.history == found.history and torch.equal(samples(again.model, 3, seed=1), made)
+
+
+def test_a_gan_begins_as_the_vae_that_it_is_given_and_both_are_paid_for(tmp_path):
+    images = pictures(1, (16, 16))
+    shared = {"latent_dim": 8, "base": 8, "batch_size": 16}
+    start = families.train("VAE", images, 64, tmp_path / "vae", shared)
+    still = shared | {"discriminator_base": 8, "lr_generator": 0.0}
+    found = families.train("GAN", images, 32, tmp_path / "gan", still, start=start)
+    assert found.seconds > start.seconds
+    latents = found.model.sample_latents(4, seed=0)
+    assert torch.equal(latents, start.model.prior.sample(4, seed=0))
+    for name, value in start.model.decoder.linear.state_dict().items():
+        assert torch.equal(found.model.generator.linear.state_dict()[name], value)
+
+
+def test_the_judge_learns_its_classes_and_is_a_feature_space(tmp_path):
+    images, truth = three_kinds(40)
+    found, history = judge.train(images, truth, 1_500, tmp_path, batch_size=30)
+    probabilities = found.probabilities(images)
+    assert torch.allclose(probabilities.sum(1), torch.ones(len(images)), atol=1e-5)
+    assert (probabilities.argmax(1).numpy() == truth).mean() > 0.9 and history[-1]["accuracy"] > 0.8
+    assert fidelity.features(found, images).shape == (120, found.num_features)
+    near, far = images[truth == 0], images[truth == 2]
+    floor = fidelity.frechet_distance(found, near[::2], near[1::2])
+    assert floor < fidelity.frechet_distance(found, near[::2], far[1::2]) / 3

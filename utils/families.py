@@ -1,0 +1,106 @@
+"""The five families of the final assignment, trained and asked for likelihoods in one way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from utils import checkpoints, likelihood, runs, training, vae
+from utils.dcgan import DCGAN
+from utils.diffusion import Diffusion
+from utils.flow import Flow
+from utils.pixelcnn import PixelCNN
+from utils.vae import VAE
+
+MODELS = {"VAE": VAE, "GAN": DCGAN, "PixelCNN": PixelCNN, "flow": Flow, "diffusion": Diffusion}
+PRIOR_SHARE = 4  # latents that a VAE's prior sees for each image that the VAE sees; they cost next to nothing
+BATCH = 250  # images that are judged at a time
+
+
+class Trained(NamedTuple):
+    """A model in eval mode, the history of `training.fit`, and the seconds that all of it has taken."""
+
+    model: nn.Module
+    history: list[dict]
+    seconds: float
+
+
+def train(
+    family: str,
+    images: Tensor,
+    seen: int,
+    folder: str | Path,
+    settings: dict,
+    seed: int = 0,
+    start: Trained | None = None,
+    **options,
+) -> Trained:
+    """Train a model of a family, a key of MODELS, on images (N, C, H, W) in [-1, 1]; resumes.
+
+    Args:
+        seen: how many images training sees.
+        folder: for checkpoints.
+        settings: arguments of the model's class, `batch_size` and, where it is not the usual one, `average_share`.
+        start: of a GAN, the VAE that it begins with; its time counts.
+        options: for `training.fit`, as `evaluate` and `evaluations`.
+    """
+    runs.seed_everything(seed)
+    settings = dict(settings)
+    batch_size = settings.pop("batch_size")
+    options["average_share"] = settings.pop("average_share", training.AVERAGE_SHARE)
+    model = MODELS[family](size=tuple(images.shape[2:]), channels=images.shape[1], **settings)
+    if family == "VAE":
+        history, prior_history = vae.train(
+            model, images, seen, PRIOR_SHARE * seen, batch_size, Path(folder), seed, plot=False, **options
+        )
+        return Trained(model, history, history[-1]["seconds"] + prior_history[-1]["seconds"])
+    config = model.config
+    if start is not None:
+        model.start_from(start.model)
+        config = config | {"start": checkpoints.fingerprint(start.model)}
+    history = training.fit(model, images, seen // batch_size, batch_size, folder, config, seed, plot=False, **options)
+    return Trained(model, history, history[-1]["seconds"] + (start.seconds if start else 0.0))
+
+
+def nats(
+    model: nn.Module, images: Tensor, effort: int, spread: float | None = None, table: Tensor | None = None
+) -> Tensor:
+    """Negative log probability (N,) of images (N, C, H, W) in nats, or a bound on it from above.
+
+    Exact for a PixelCNN; see `Flow.nats`, `likelihood.vae_nats` and `likelihood.diffusion_nats` for the bounds. All
+    draw the same noise at each call.
+
+    Args:
+        effort: latents of a VAE, noise levels of a diffusion model that are tried for each image.
+        spread: of a diffusion model, from `likelihood.guess_error` on other images.
+        table: of a VAE, from `likelihood.decoder_table` on training images; without one its Gaussian is used.
+    """
+    generator = torch.Generator().manual_seed(0)
+
+    def batch_nats(batch: Tensor) -> Tensor:
+        if isinstance(model, VAE):
+            return likelihood.vae_nats(model, batch, effort, generator, table)
+        if isinstance(model, Diffusion):
+            return likelihood.diffusion_nats(model, batch, effort, spread, generator)
+        batch = batch.to(next(model.parameters()).device)
+        return (model.nats(batch, generator) if isinstance(model, Flow) else model.nats(batch)).cpu()
+
+    model.eval()
+    with torch.no_grad():
+        return torch.cat([batch_nats(batch) for batch in images.split(BATCH)])
+
+
+def bits_on(images: Tensor, other: Tensor, effort: int) -> Callable[[nn.Module], dict[str, float]]:
+    """A hook for `training.fit`: bits per dimension of validation images; `other` images are for `guess_error`."""
+
+    def evaluate(model: nn.Module) -> dict[str, float]:
+        generator = torch.Generator().manual_seed(0)
+        spread = likelihood.guess_error(model, other, generator) if isinstance(model, Diffusion) else None
+        bits, _ = likelihood.bits_per_dimension(nats(model, images, effort, spread), images[0].numel())
+        return {"bits (validation)": bits}
+
+    return evaluate

@@ -1,5 +1,6 @@
 """Small real inputs for the tests: drawn pictures, a folder of JPEGs, a tiny training set."""
 
+import gzip
 import os
 
 os.environ.setdefault("PROFILE", "smoke")
@@ -34,6 +35,25 @@ def three_kinds(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     images[truth == 1] += rng.normal(0, 25, images[truth == 1].shape)
     images[truth == 2, :, ::2] += 40
     return images.clip(0, 255).astype(np.uint8), truth
+
+
+def idx(array: np.ndarray) -> bytes:
+    """An array of uint8 in the idx format."""
+    sizes = b"".join(n.to_bytes(4, "big") for n in array.shape)
+    return bytes([0, 0, 8, array.ndim]) + sizes + array.astype(np.uint8).tobytes()
+
+
+def write_fashion_mnist(folder, count: int = 100, compressed: bool = False) -> None:
+    """The four files with drawn pictures in them, a tenth as many in the test set."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for part, size, seed in (("train", count, 0), ("t10k", count // 10, 1)):
+        pictures = draw_pictures(size, 28, seed)[:, 0]
+        for kind, content in (("images-idx3", idx(pictures)), ("labels-idx1", idx(np.arange(size) % 10))):
+            name = f"{part}-{kind}-ubyte"
+            if compressed:
+                (folder / f"{name}.gz").write_bytes(gzip.compress(content))
+            else:
+                (folder / name).write_bytes(content)
 
 
 @pytest.fixture

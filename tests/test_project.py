@@ -51,8 +51,11 @@ def test_hyperparameters_have_one_place(monkeypatch, tmp_path):
     runs.write_hyperparameters("vae", {"lr": 0.5})
     assert runs.hyperparameters("vae") == {"lr": 0.5}
     assert runs.hyperparameters("dcgan")  # the untouched ones are still found
-    monkeypatch.setenv("PROFILE", "full")
-    assert runs.hyperparameters("vae") == committed
+    monkeypatch.setenv("PROFILE", "full")  # with RUNS_FOLDER, as in Colab, nothing committed is replaced
+    runs.write_hyperparameters("vae", {"lr": 0.25})
+    assert runs.hyperparameters("vae") == {"lr": 0.25} and runs.hand_in() == tmp_path / "full"
+    monkeypatch.delenv("RUNS_FOLDER")
+    assert runs.hyperparameters("vae") == committed and runs.hand_in() == PROJECT
     with pytest.raises(KeyError, match="no hyper-parameters for 'x'"):
         runs.hyperparameters("x")
 

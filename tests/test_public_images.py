@@ -7,28 +7,9 @@ import pytest
 from PIL import Image
 from torchvision import datasets
 
-from tests.conftest import draw_pictures
+from tests.conftest import draw_pictures, idx, write_fashion_mnist
 from utils import public_images
 from utils.public_images import FILES, RAW, Part
-
-
-def idx(array: np.ndarray) -> bytes:
-    """An array of uint8 in the idx format."""
-    sizes = b"".join(n.to_bytes(4, "big") for n in array.shape)
-    return bytes([0, 0, 8, array.ndim]) + sizes + array.astype(np.uint8).tobytes()
-
-
-def write_fashion_mnist(folder, count: int = 100, compressed: bool = False) -> None:
-    """The four files with drawn pictures in them, a tenth as many in the test set."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for part, size, seed in (("train", count, 0), ("t10k", count // 10, 1)):
-        pictures = draw_pictures(size, 28, seed)[:, 0]
-        for kind, content in (("images-idx3", idx(pictures)), ("labels-idx1", idx(np.arange(size) % 10))):
-            name = f"{part}-{kind}-ubyte"
-            if compressed:
-                (folder / f"{name}.gz").write_bytes(gzip.compress(content))
-            else:
-                (folder / name).write_bytes(content)
 
 
 @pytest.fixture

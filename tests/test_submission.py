@@ -20,6 +20,7 @@ SECTIONS = {
     "DLcw1": ["Justification", "Data preparation", "Network design", "The loops", "Training", "Generating", "Saving"],
     "DLcw2": ["Model selection", "Data", "Network", "Loops", "Training", "Evaluation", "Predictions"],
     "MRI": ["Question 1: data", "Question 2: loaders", "Question 3: network"],
+    "final": ["Data", "Variational autoencoder", "GAN", "Autoregressive", "Normalising flow", "Comparison"],
 }
 
 
@@ -40,7 +41,7 @@ def write_notebook(path, sections) -> None:
 
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory):
-    """A complete hand-in to three briefs, of the made-up student ab123."""
+    """A complete hand-in to four briefs, of the made-up student ab123."""
     root = tmp_path_factory.mktemp("hand-in") / "ab123"
     root.mkdir()
     rng = np.random.default_rng(0)
@@ -59,6 +60,14 @@ def whole(tmp_path_factory):
     write_notebook(root / "brain_mri" / "Assessment.ipynb", SECTIONS["MRI"])
     shutil.copy(heads.ANSWER, root / "brain_mri")
     (root / "brain_mri" / "References.md").write_text("- diffusers, https://github.com/huggingface/diffusers\n")
+    final = root / "fashion_mnist"
+    (final / "samples").mkdir(parents=True)
+    write_notebook(final / "generative_models.ipynb", SECTIONS["final"])
+    Image.fromarray(rng.integers(0, 255, (40, 40), np.uint8)).save(final / "samples" / "VAE.png")
+    words = "We split the data by seed, and the optimiser is Adam with a learning rate of 0.001. " * 12
+    headings = ("Architecture", "Training", "Hyper-parameter search", "Results", "Lessons learned")
+    report = "".join(f"## {heading}\n\n{words}\n\n" for heading in headings)
+    (final / "report.md").write_text(f"# Report\n\n![samples](samples/VAE.png)\n\n{report}")
     return root
 
 
@@ -194,6 +203,15 @@ def pickled(root):
     np.save(path, np.array([{"x": 1}], dtype=object), allow_pickle=True)
 
 
+def change_report(root, old, new):
+    path = root / "fashion_mnist" / "report.md"
+    path.write_text(path.read_text().replace(old, new))
+
+
+def blank_samples(root):
+    Image.new("L", (40, 40)).save(root / "fashion_mnist" / "samples" / "VAE.png")
+
+
 BROKEN = [
     (lambda root: clean(root).rename(root / "ab123_dlcw1_clean.ipynb"), "*_DLcw1_clean.ipynb", "no *_DLcw1_clean"),
     (not_executed, "*_DLcw1_clean.ipynb: all cells executed", "cell 2 was not executed"),
@@ -220,6 +238,11 @@ BROKEN = [
     (altered_pixels, "test_set_nogaps.npy", "known pixels of 100 images were altered"),
     (wrong_shape, "test_set_nogaps.npy", "has shape (100, 64, 64)"),
     (pickled, "test_set_nogaps.npy", "no .npy file of numbers"),
+    (lambda root: change_report(root, "## Results", "## What came of it"), "report.md", "no heading with 'results'"),
+    (lambda root: change_report(root, "split", "cut"), "report.md", "does not speak of the split"),
+    (lambda root: change_report(root, "VAE.png", "GAN.png"), "report.md", "GAN.png, which is not there"),
+    (lambda root: change_report(root, "by seed", "by seed " * 20), "report.md", "about two pages are"),
+    (blank_samples, "samples/", "VAE.png is blank"),
 ]
 
 
@@ -237,7 +260,7 @@ def course_files(monkeypatch, tmp_path):
 
 def test_a_whole_hand_in_passes(whole, course_files):
     results = submission.check(whole)
-    assert {r.brief for r in results} == {"cw1", "cw2", "mri"}
+    assert {r.brief for r in results} == {"cw1", "cw2", "mri", "final"}
     assert [r for r in results if r.status != "pass"] == []
     assert "0 wrong" in submission.table(results)
 
@@ -247,7 +270,7 @@ def test_each_fault_is_found_and_only_it(whole, course_files, tmp_path, harm, re
     root = tmp_path / "copy"
     shutil.copytree(whole, root)
     harm(root)
-    failed = [r for r in submission.check(root, ["cw1", "cw2", "mri"]) if r.status == "fail"]
+    failed = [r for r in submission.check(root, ["cw1", "cw2", "mri", "final"]) if r.status == "fail"]
     assert failed and all(r.requirement.removeprefix("a notebook ").startswith(requirement) for r in failed)
     assert any(said in r.found for r in failed) and all(r.advice for r in failed)
 
@@ -309,3 +332,21 @@ def test_the_command_checks_one_or_a_whole_class(whole, tmp_path):
     for arguments, said in ((["nowhere"], "no folder"), ([str(tmp_path)], "looks like no hand-in")):
         done = run("check", *arguments)
         assert done.returncode == 1 and said in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_class_of_30_with_mixed_faults_gets_a_line_each(whole, tmp_path):
+    harmed = dict(zip(range(0, 30, 2), BROKEN))  # every other one
+    for number in range(30):
+        root = tmp_path / f"student{number:02d}"
+        shutil.copytree(whole, root)
+        if number in harmed:
+            harmed[number][0](root)
+    command = [sys.executable, "-m", "utils.submission", "check", "--all", str(tmp_path), "--json"]
+    done = subprocess.run(command, cwd=runs.PROJECT, text=True, capture_output=True)
+    found = json.loads(done.stdout)
+    assert done.returncode == 1 and len(found) == 30
+    for number, results in enumerate(found.values()):
+        wrong = [r for r in results if r["status"] == "fail" and r["brief"] != "mri"]
+        assert bool(wrong) == (number in harmed)
+        if wrong:
+            assert any(harmed[number][2] in r["found"] for r in wrong)

@@ -28,6 +28,8 @@ TEST_FILES = 8434
 GENERATIVE = ("justification", "data", "network", "loop", "training", "generat", "sav")
 CLASSIFICATION = ("model selection", "data", "network", "loop", "training", "evaluation", "prediction")
 MRI = ("question 1", "question 2", "question 3")
+FINAL = ("data", "autoencoder", "gan", "autoregressive", "flow", "comparison")
+REPORT = ("architecture", "training", "search", "results", "lessons")
 
 
 class Requirement(NamedTuple):
@@ -139,4 +141,17 @@ REQUIREMENTS = (
         {"name": "test_set_nogaps.npy"}, "Fill it again: python -m utils.heads fill test_set.npy test_set_nogaps.npy",
     ),
     *common("mri", "References.md"),
+    *notebook("final", "generative_models.ipynb", FINAL),
+    Requirement(
+        "final",
+        "report.md: about two pages; architecture and hyper-parameters, splits and optimiser, searches, results and "
+        "metrics, training curves, lessons learned", "report",
+        {"name": "report.md", "parts": REPORT, "words": (600, 1800), "terms": ("split", "optimiser", "learning rate")},
+        "Give each part a heading (## ...), say how data were split and which optimiser was used, and show figures.",
+    ),
+    Requirement(
+        "final", "samples/: a selection of samples as images", "sample_pictures", {"name": "samples"},
+        "Save grids of samples as PNG or JPEG in a folder called samples.",
+    ),
+    *common("final", "references.md"),
 )  # fmt: skip

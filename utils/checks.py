@@ -252,3 +252,42 @@ def filled(folder: Path, name: str) -> str:
     if (images[:, :, ~known] == 0).all(axis=(1, 2)).any():
         raise Failed("an image still has its gaps")
     return "(100, 1, 64, 64), known pixels as they were"
+
+
+def report(folder: Path, name: str, parts: tuple[str, ...], words: tuple[int, int], terms: tuple[str, ...]) -> str:
+    name = find(folder, name)
+    found = text(folder, name)
+    headings = [heading.lower() for heading in re.findall(r"^#{1,4} +(.+)$", found, re.M)]
+    for part in parts:
+        if not any(part in heading for heading in headings):
+            raise Failed(f"{name} has no heading with '{part}'")
+    for term in terms:
+        if term not in re.sub(r"optimizer", "optimiser", found.lower()):
+            raise Failed(f"{name} does not speak of the {term}")
+    figures = re.findall(r"!\[[^\]]*\]\(([^)\s]+)\)", found)
+    if not figures:
+        raise Failed(f"{name} shows no figure")
+    for figure in figures:
+        address = Path(name).parent / figure
+        if "://" not in figure and address.as_posix() not in listing(folder):
+            raise Failed(f"{name} shows {figure}, which is not there")
+    plain = re.sub(r"!\[[^\]]*\]\([^)]*\)|^\|.*$|\]\([^)]*\)", " ", found, flags=re.M)
+    count = len(re.findall(r"[\w%][^\s]*", plain))
+    if not words[0] <= count <= words[1]:
+        raise Failed(f"{count} words; about two pages are {words[0]} to {words[1]}")
+    return f"{count} words, {len(figures)} figures"
+
+
+def sample_pictures(folder: Path, name: str) -> str:
+    found = [n for n in listing(folder) if name in Path(n).parts[:-1] and re.search(r"\.(png|jpe?g)$", n, re.I)]
+    if not found:
+        raise Failed(f"there is no picture in a folder called {name}")
+    for n in found:
+        try:
+            with Image.open(io.BytesIO(content(folder, n)), formats=("PNG", "JPEG")) as image:
+                low, high = image.convert("L").getextrema()
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise Failed(f"{n} is no whole PNG or JPEG: {error}") from error
+        if low == high:
+            raise Failed(f"{n} is blank")
+    return f"{len(found)} pictures"

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from utils import checkpoints, likelihood, runs, training, vae
+from utils import checkpoints, fidelity, folders, likelihood, runs, training, vae
 from utils.dcgan import DCGAN
 from utils.diffusion import Diffusion
 from utils.flow import Flow
@@ -102,5 +103,18 @@ def bits_on(images: Tensor, other: Tensor, effort: int) -> Callable[[nn.Module],
         spread = likelihood.guess_error(model, other, generator) if isinstance(model, Diffusion) else None
         bits, _ = likelihood.bits_per_dimension(nats(model, images, effort, spread), images[0].numel())
         return {"bits (validation)": bits}
+
+    return evaluate
+
+
+def distance_on(
+    space: nn.Module, reference: np.ndarray, count: int, seed: int
+) -> Callable[[nn.Module], dict[str, float]]:
+    """The same for a model without likelihood: the Frechet distance of `count` samples from images uint8
+    (N, C, H, W), in a feature space."""
+
+    def evaluate(model: nn.Module) -> dict[str, float]:
+        made = folders.to_uint8(model.sample(count, seed))
+        return {"Frechet distance (validation)": fidelity.frechet_distance(space, reference, made)}
 
     return evaluate

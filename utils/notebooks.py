@@ -69,8 +69,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Execute notebooks in the profile of the variable PROFILE.")
     parser.add_argument("notebooks", nargs="+", type=Path)
     options = parser.parse_args()
-    in_place = runs.profile() == "full"
-    hands = any("brain_mri" not in path.parts for path in options.notebooks)
+    in_place = runs.in_place()
+    hands = any(path.parent == Path() for path in options.notebooks)
     if in_place and hands and course_data.origin().startswith("STAND-IN"):
         raise SystemExit(f"error: {course_data.origin()}; the profile full would overwrite the committed results.")
     for path in options.notebooks:
@@ -84,10 +84,10 @@ def main() -> None:
         if in_place:
             shutil.copyfile(target, source)
     where = runs.hand_in()
-    made = (
-        f"The 300 + 300 new hands: {where}/GAN_hands, {where}/VAE_hands" if hands else f"Its files: {where}/brain_mri"
-    )
-    print(f"\nDone. Executed notebooks: {runs.folder()}/*.ipynb\n{made}")
+    folders = sorted({path.parent.as_posix() for path in options.notebooks} - {"."})
+    made = [f"The 300 + 300 new hands: {where}/GAN_hands, {where}/VAE_hands"] if hands else []
+    made += [f"Its files: {where}/{folder}" for folder in folders]
+    print(f"\nDone. Executed notebooks: {runs.folder()}/*.ipynb", *made, sep="\n")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from utils import checkpoints, inspection
 TEXTS = (".ipynb", ".md", ".py", ".txt", ".toml", ".yml", "Makefile", ".gitignore")
 HIDDEN_TEXTS = (".gitignore", ".github/workflows/test.yml")
 JOURNAL = ".renaming"  # the old texts and the plan, until everything is done
+COLAB = re.compile(r"(?<=colab\.research\.google\.com/github/)[\w.-]+/[\w.-]+(?=/blob/)")  # in a link to a notebook
 TAKEN = ("real", "vae", "gan", "test", "stand", "username")  # how other files' names begin
 
 
@@ -130,3 +131,24 @@ def undo(folder: Path) -> bool:
     shutil.rmtree(journal)
     inspection.forget()
     return True
+
+
+def point_to(folder: Path, repository: str) -> list[str]:
+    """Let all "Open in Colab" links lead to a repository on GitHub, given as owner/name; returns the changed files.
+
+    Raises:
+        ValueError: it is not of that form.
+    """
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
+        raise ValueError(f"'{repository}' is no repository: wanted is OWNER/NAME, as in its address on GitHub")
+    inspection.forget()
+    changed = []
+    for path in inspection.listing(folder):
+        if not path.endswith((".ipynb", ".md")):
+            continue
+        old = (folder / path).read_bytes().decode(errors="surrogateescape")
+        new = COLAB.sub(repository, old)
+        if new != old:
+            checkpoints.write_atomically(folder / path, new.encode(errors="surrogateescape"))
+            changed.append(path)
+    return changed

@@ -83,10 +83,15 @@ def folder(name: str = "") -> Path:
     return path
 
 
+def in_place() -> bool:
+    """Does this run replace the committed results? In `full`, unless RUNS_FOLDER says to keep all of it elsewhere."""
+    return profile() == "full" and "RUNS_FOLDER" not in os.environ
+
+
 def hand_in() -> Path:
-    """Where results go: the project's own folder in `full`, else `runs/<profile>`, so that a
-    short trial never overwrites the committed hand-in."""
-    return PROJECT if profile() == "full" else folder()
+    """Where results go: the project's own folder if `in_place`, else `runs/<profile>`, so that a short trial never
+    overwrites the committed hand-in, and one in Colab stays on Drive."""
+    return PROJECT if in_place() else folder()
 
 
 def hyperparameters(model: str) -> dict:
@@ -96,7 +101,7 @@ def hyperparameters(model: str) -> dict:
     """
     path, tuned = PROJECT / "utils" / "hyperparameters.json", folder() / "hyperparameters.json"
     values = json.loads(path.read_text())
-    if profile() != "full" and tuned.is_file():
+    if not in_place() and tuned.is_file():
         values |= json.loads(tuned.read_text())
     if model not in values:
         raise KeyError(f"'{path}' has no hyper-parameters for '{model}', only for {', '.join(values)}")
@@ -105,7 +110,7 @@ def hyperparameters(model: str) -> dict:
 
 def write_hyperparameters(model: str, values: dict) -> Path:
     """Record a model's tuned values where `hyperparameters` finds them; returns the file."""
-    path = PROJECT / "utils" / "hyperparameters.json" if profile() == "full" else folder() / "hyperparameters.json"
+    path = PROJECT / "utils" / "hyperparameters.json" if in_place() else folder() / "hyperparameters.json"
     committed = json.loads((PROJECT / "utils" / "hyperparameters.json").read_text())
     known = json.loads(path.read_text()) if path.is_file() else committed
     path.write_text(json.dumps(known | {model: values}, indent=2) + "\n")

@@ -33,6 +33,20 @@ def open_study(folder: Path, name: str, seed: int) -> optuna.Study:
     return study
 
 
+def watch(trial: optuna.Trial, measure: Callable) -> Callable:
+    """An evaluation hook for `training.fit` that returns what `measure(model)` does, a dict, tells Optuna its first
+    value, and ends the trial where Optuna prunes it."""
+
+    def hook(model):
+        row = measure(model)
+        trial.report(next(iter(row.values())), step=len(trial.study.trials[trial.number].intermediate_values))
+        if trial.should_prune():
+            raise optuna.TrialPruned
+        return row
+
+    return hook
+
+
 def finish(study: optuna.Study, objective: Callable, trials: int, score: str = "score") -> pd.DataFrame:
     """Run what is missing to so many trials, pruned ones counted; returns the table of all, best first."""
     done = len(study.get_trials(states=[TrialState.COMPLETE, TrialState.PRUNED]))

@@ -1,5 +1,5 @@
 """The hand-in: `python -m utils.submission check` says what is missing, `rename` gives it your name,
-`export` puts together what a brief asks for.
+`export` puts together what a brief asks for, `colab` lets the notebooks' links lead to your copy.
 
 Nothing in a hand-in that is checked is run, unpickled or followed out of its folder.
 """
@@ -130,6 +130,13 @@ def run_rename(options: argparse.Namespace) -> int:
     return 0
 
 
+def run_colab(options: argparse.Namespace) -> int:
+    """The command `colab`; its exit code."""
+    changed = renaming.point_to(options.folder, options.repository)
+    print(f"changed the links in {len(changed)} files: {', '.join(changed) or 'all led there already'}")
+    return 0
+
+
 def run_export(options: argparse.Namespace) -> int:
     """The command `export`; its exit code is that of the new folder's own check."""
     exporting.export(options.folder, options.brief, options.out, options.model)
@@ -151,6 +158,10 @@ def main() -> None:
     naming.add_argument("--folder", type=Path, default=runs.PROJECT, help="default: this repository")
     naming.add_argument("--dry-run", action="store_true", help="only say what would be changed")
     naming.set_defaults(run=run_rename)
+    linking = commands.add_parser("colab", help="let the 'Open in Colab' links lead to your copy on GitHub")
+    linking.add_argument("repository", help="OWNER/NAME")
+    linking.add_argument("--folder", type=Path, default=runs.PROJECT, help="default: this repository")
+    linking.set_defaults(run=run_colab)
     making = commands.add_parser("export", help="put together a folder that can be handed in as it is")
     making.add_argument("brief", choices=exporting.LAYOUTS)
     making.add_argument("out", type=Path, help="a new folder")

@@ -3,7 +3,7 @@ PYTHON ?= python3
 TASK ?= hands
 PROFILE ?= quick
 
-.PHONY: run test notebooks benchmark report
+.PHONY: run test notebooks benchmark soak fuzz report
 run:
 	@$(PYTHON) -m utils run --task $(TASK) --profile $(PROFILE) $(if $(FROM),--from "$(FROM)")
 test:
@@ -12,5 +12,9 @@ notebooks:  # executes the committed notebooks in place, profile full
 	@$(PYTHON) -m utils notebooks --task $(TASK)
 benchmark:
 	@.venv/bin/python -m benchmarks.training_step
+soak:  # trainings killed and damaged, a quarter of an hour
+	@.venv/bin/python -m benchmarks.soak
+fuzz:  # a million damaged files
+	@.venv/bin/python -W ignore -m benchmarks.fuzz
 report:  # the executed notebooks as one static site, in site/
 	@.venv/bin/python -m utils.report

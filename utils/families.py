@@ -52,6 +52,8 @@ def train(
     runs.seed_everything(seed)
     settings = dict(settings)
     batch_size = settings.pop("batch_size")
+    if family == "GAN" and images.shape[1] > 1:
+        settings["jpeg_quality"] = None  # colour JPEGs are quantised differently
     options["average_share"] = settings.pop("average_share", training.AVERAGE_SHARE)
     model = MODELS[family](size=tuple(images.shape[2:]), channels=images.shape[1], **settings)
     if family == "VAE":

@@ -23,9 +23,11 @@ BUDGETS = {
         "trial_mixture": 128, "folds": 2, "classifier_seeds": 1, "classifier_trials": 1, "views": 1,
         "head_generator": 32, "generated_heads": 8, "imputer": 64, "trial_imputer": 32,
         "imputer_trials": 1,
-        "garments": 400, "garment_judge": 256, "garment_VAE": 256, "garment_GAN_start": 128, "garment_GAN": 128,
+        "garments": 400, "garment_judge": 256, "garment_VAE": 256, "garment_GAN": 128,
         "garment_PixelCNN": 64, "garment_flow": 64, "garment_diffusion": 64, "garment_trials": 1,
-        "garment_trial_share": 1 / 2, "garment_few": 10, "garment_tested": 10, "garment_samples": 24,
+        "garment_trial_VAE": 128, "garment_trial_GAN": 64,
+        "garment_trial_PixelCNN": 32, "garment_trial_flow": 32, "garment_trial_diffusion": 32,
+        "garment_few": 10, "garment_tested": 10, "garment_samples": 24,
     },
     "quick": {
         "hands": None, "labelled": None,
@@ -35,10 +37,11 @@ BUDGETS = {
         "trial_classifier": 1_000, "trial_mixture": 2_000, "folds": 2, "classifier_seeds": 1, "classifier_trials": 1,
         "views": 1,
         "head_generator": 800, "generated_heads": 40, "imputer": 2_000, "trial_imputer": 400, "imputer_trials": 2,
-        "garments": 12_000, "garment_judge": 15_000, "garment_VAE": 15_000, "garment_GAN_start": 6_000,
-        "garment_GAN": 6_000, "garment_PixelCNN": 4_000, "garment_flow": 2_000, "garment_diffusion": 4_000,
-        "garment_trials": 2, "garment_trial_share": 1 / 8, "garment_few": 100, "garment_tested": 200,
-        "garment_samples": 200,
+        "garments": 12_000, "garment_judge": 15_000, "garment_VAE": 15_000,
+        "garment_GAN": 4_000, "garment_PixelCNN": 4_000, "garment_flow": 2_000, "garment_diffusion": 3_000,
+        "garment_trials": 2, "garment_trial_VAE": 2_000, "garment_trial_GAN": 500,
+        "garment_trial_PixelCNN": 500, "garment_trial_flow": 250, "garment_trial_diffusion": 500,
+        "garment_few": 100, "garment_tested": 200, "garment_samples": 200,
     },
     "full": {
         "hands": None, "labelled": None,
@@ -50,10 +53,11 @@ BUDGETS = {
         "views": 5,
         "head_generator": 32_000, "generated_heads": 250, "imputer": 50_000, "trial_imputer": 4_000,
         "imputer_trials": 6,
-        "garments": None, "garment_judge": 120_000, "garment_VAE": 350_000, "garment_GAN_start": 100_000,
-        "garment_GAN": 180_000, "garment_PixelCNN": 100_000, "garment_flow": 56_000, "garment_diffusion": 100_000,
-        "garment_trials": 6, "garment_trial_share": 1 / 24, "garment_few": 500, "garment_tested": 10_000,
-        "garment_samples": 1_000,
+        "garments": None, "garment_judge": 120_000, "garment_VAE": 160_000,
+        "garment_GAN": 80_000, "garment_PixelCNN": 100_000, "garment_flow": 56_000, "garment_diffusion": 90_000,
+        "garment_trials": 6, "garment_trial_VAE": 14_560,
+        "garment_trial_GAN": 15_000, "garment_trial_PixelCNN": 4_160, "garment_trial_flow": 2_330,
+        "garment_trial_diffusion": 4_160, "garment_few": 500, "garment_tested": 10_000, "garment_samples": 1_000,
     },
 }  # fmt: skip
 PROJECT = Path(__file__).resolve().parent.parent
@@ -71,7 +75,7 @@ def profile() -> str:
     return name
 
 
-def budget(what: str) -> int | float | None:
+def budget(what: str) -> int | None:
     """How much of something this profile does; see BUDGETS."""
     return BUDGETS[profile()][what]
 

@@ -1,0 +1,192 @@
+"""Trainings that are killed, starved of disk and given damaged checkpoints until they end all the same.
+
+    make soak        or        python -m benchmarks.soak --rounds 40
+
+For each model: one undisturbed training, and one that is disturbed `--rounds` times, then left alone. A round starts
+the training in a process of its own and, at a random moment, kills it (SIGKILL). Before the next one, by chance, the
+newest checkpoint is cut short, has one bit flipped, or is replaced by something else; or the next process may write
+only half a checkpoint (a limit on the size of files stands in for a full disk). Checked each time: the training goes
+on from the newest whole checkpoint and from no other. Checked at the end: the weights are those of the undisturbed
+training, bit for bit. A last row goes on in one and in two processes by turns, where sums are taken in another order;
+there the largest difference of a weight is reported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import resource
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from multiprocessing import get_context
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from utils import checkpoints, runs, training
+from utils.classifier import Classifier
+from utils.dcgan import DCGAN
+from utils.diffusion import Diffusion
+from utils.flow import Flow
+from utils.pixelcnn import PixelCNN
+from utils.vae import VAE
+
+SIZE, COUNT, STEPS, BATCH = (16, 16), 64, 150, 8
+CHECKPOINT_SECONDS = 0.05
+LONGEST_ROUND = 1.5  # seconds from a process's start to its end by force
+MODELS: dict[str, Callable] = {
+    "VAE": lambda: VAE(SIZE, latent_dim=4, base=4),
+    "GAN": lambda: DCGAN(SIZE, latent_dim=4, base=4, discriminator_base=4),
+    "classifier": lambda: Classifier(base=4),
+    "PixelCNN": lambda: PixelCNN(SIZE, width=8, layers=2, hidden=4, components=2),
+    "flow": lambda: Flow(SIZE, width=8, depth=1, bins=4),
+    "diffusion": lambda: Diffusion(SIZE, widths=(16, 32)),
+}
+forked = get_context("fork")  # a new process has imported everything already
+
+
+class Failure(AssertionError):
+    """A promise was broken."""
+
+
+def work(kind: str, folder: Path, told, file_limit: int | None, rank: int, world: int, port: int) -> None:
+    """One process of a training; sends `told` the step that it goes on from."""
+    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
+    if world > 1:
+        os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
+    if file_limit:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that a write fails, as on a full disk, and kills nobody
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
+    torch.set_num_threads(1)
+    find = checkpoints.latest
+
+    def latest(*arguments, **options):
+        found = find(*arguments, **options)
+        told.put((rank, found[0] if found else 0))
+        return found
+
+    training.checkpoints.latest = latest
+    images = torch.rand(COUNT, 1, *SIZE, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    data = (images, torch.arange(COUNT) % 3) if kind == "classifier" else images
+    runs.seed_everything(0)
+    model = MODELS[kind]()
+    options = {"plot": False, "evaluations": 3, "checkpoint_seconds": CHECKPOINT_SECONDS}
+    training.fit(model, data, STEPS, BATCH, folder, model.config, **options)
+    if rank == 0:
+        checkpoints.write_atomically(folder / "final", checkpoints.fingerprint(model).encode())
+        torch.save(model.state_dict(), folder / "final.pt")
+
+
+def whole(folder: Path) -> int:
+    """The step of the newest checkpoint that can be read, 0 where there is none."""
+    for path in sorted(folder.glob("step_*.ckpt"), reverse=True):
+        try:
+            return checkpoints.read(path)[0]
+        except checkpoints.CheckpointDamaged:
+            continue
+    return 0
+
+
+def one_round(kind: str, folder: Path, seconds: float | None, file_limit: int | None = None, world: int = 1) -> int:
+    """Let the training run for so long, or to its end; returns the exit code of its first process, -9 if killed.
+
+    Raises:
+        Failure: it went on from another step than that of the newest whole checkpoint.
+    """
+    expected, told = whole(folder), forked.SimpleQueue()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    arguments = (kind, folder, told, file_limit)
+    group = [forked.Process(target=work, args=(*arguments, rank, world, port)) for rank in range(world)]
+    for process in group:
+        process.start()
+    group[0].join(seconds)
+    for process in group:
+        if process.is_alive() and (seconds is not None or group[0].exitcode):
+            process.kill()
+        process.join()
+    while not told.empty():
+        _, step = told.get()
+        if step != expected:
+            raise Failure(f"{kind} went on from step {step}, but the newest whole checkpoint is of step {expected}")
+    return group[0].exitcode
+
+
+def damage(folder: Path, chance: random.Random) -> str:
+    """Do harm to the newest checkpoint; returns what."""
+    path = sorted(folder.glob("step_*.ckpt"))[-1]
+    content = path.read_bytes()
+    kind = chance.choice(["cut short", "bit flipped", "replaced"])
+    if kind == "cut short":
+        content = content[: chance.randrange(len(content))]
+    elif kind == "bit flipped":
+        where = chance.randrange(content.index(b"\n") + 1, len(content))
+        content = content[:where] + bytes([content[where] ^ 1 << chance.randrange(8)]) + content[where + 1 :]
+    else:
+        content = chance.randbytes(1000)
+    path.write_bytes(content)
+    return kind
+
+
+def soak(kind: str, rounds: int, chance: random.Random, worlds: tuple[int, ...] = (1,)) -> dict[str, int | float]:
+    """Disturb a training so often, and let it end; returns what was done to it.
+
+    Raises:
+        Failure: see `one_round`; or it does not end; or it ends with other weights.
+    """
+    with tempfile.TemporaryDirectory() as place:
+        calm, rough = Path(place, "calm"), Path(place, "rough")
+        if one_round(kind, calm, None) != 0:
+            raise Failure(f"{kind} does not train at all")
+        length = sum(path.stat().st_size for path in calm.glob("step_*.ckpt")) // 2
+        done, start = Counter(), time.monotonic()
+        for number in range(rounds):
+            limit = length // 2 if chance.random() < 0.2 else None
+            world = worlds[number % len(worlds)]
+            code = one_round(kind, rough, chance.uniform(0, LONGEST_ROUND), limit, world)
+            done["killed" if code == -signal.SIGKILL else "disk full" if code else "ended"] += 1
+            if list(rough.glob("step_*.ckpt")) and chance.random() < 0.5:
+                done[damage(rough, chance)] += 1
+            if code == 0:  # it had come to its end: begin anew
+                for path in rough.iterdir():
+                    path.unlink()
+        if one_round(kind, rough, None) != 0:
+            raise Failure(f"{kind} could not be ended after all this")
+        one, other = (torch.load(folder / "final.pt", weights_only=True) for folder in (calm, rough))
+        away = max(float((one[name].double() - other[name].double()).abs().max()) for name in one)
+        if away and len(worlds) == 1:
+            raise Failure(f"{kind} ended with other weights, by up to {away:.2g}")
+        names = ("killed", "disk full", "cut short", "bit flipped", "replaced")
+        return {name: done[name] for name in names} | {"difference": away, "seconds": time.monotonic() - start}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description="Kill, starve and damage trainings; they must end as if nothing had been."
+    )
+    parser.add_argument("--rounds", type=int, default=40, help="disturbances of each model")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    chance, table = random.Random(options.seed), {}
+    for kind in MODELS:
+        table[kind] = soak(kind, options.rounds, chance)
+        print(kind, table[kind], flush=True)
+    table["PixelCNN, 1 and 2 processes"] = soak("PixelCNN", options.rounds // 4, chance, worlds=(1, 2))
+    frame = pd.DataFrame(table).T
+    print(frame.astype({name: int for name in frame.columns if name not in ("difference", "seconds")}).to_string())
+    print(
+        f"in all: {int(frame.killed.sum())} kills, {int(frame[['cut short', 'bit flipped', 'replaced']].sum().sum())}"
+    )
+
+
+if __name__ == "__main__":
+    main()

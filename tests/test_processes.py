@@ -1,0 +1,78 @@
+"""Several processes train the model that one trains: the same batches, the same weights, one writer, any number of
+them after an interruption. Two real processes over gloo, started as the documentation says."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from tests.conftest import draw_pictures
+from utils import checkpoints, families, folders, runs
+from utils.train import load
+
+SEEN = 96
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "pictures"
+    folders.write_jpegs(draw_pictures(40, 16), folder, "picture", 40)
+    return folder
+
+
+def train(pictures: Path, out: Path, processes: int) -> str:
+    """`python -m utils.train PixelCNN` in so many processes on the CPU; returns what it has printed."""
+    command = ["PixelCNN", "--images", pictures, "--size", 16, "--seen", SEEN, "--out", out, "--samples", 10]
+    start = [sys.executable, "-m"]
+    if processes > 1:
+        launch = ["--multi_gpu", "--num_processes", processes, "--num_machines", 1, "--main_process_port", 0]
+        start += ["accelerate.commands.launch", *launch, "--mixed_precision", "no", "--dynamo_backend", "no", "-m"]
+    variables = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [str(word) for word in (*start, "utils.train", *command)],
+        cwd=runs.PROJECT, env=os.environ | variables, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    return done.stdout
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    return checkpoints.read_weights(out / "weights.safetensors")[1]
+
+
+def largest_difference(a: Path, b: Path) -> float:
+    one, other = weights(a), weights(b)
+    return max(float((one[name] - other[name]).abs().max()) for name in one)
+
+
+@pytest.fixture(scope="module")
+def alone(pictures, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("alone") / "run"
+    train(pictures, out, 1)
+    return out
+
+
+def test_two_processes_train_what_one_does(pictures, alone, tmp_path):
+    printed = train(pictures, tmp_path / "run", 2)
+    assert printed.count("s of training") == 1  # one of them writes and speaks
+    assert largest_difference(alone, tmp_path / "run") < 2e-3  # sums in another order, stored in 16 bits
+    with Image.open(tmp_path / "run" / "samples.png") as picture:
+        assert picture.size == (10 * 17 - 1, 16)
+
+
+def test_a_run_of_one_process_goes_on_in_two(pictures, alone, tmp_path):
+    def stop(model):
+        raise InterruptedError
+
+    images = load(str(pictures), 16)
+    settings, folder = runs.hyperparameters("final_pixelcnn"), tmp_path / "run" / "checkpoints"
+    with pytest.raises(InterruptedError):
+        families.train("PixelCNN", images, SEEN, folder, settings, evaluate=stop, evaluations=2, checkpoint_seconds=0)
+    assert checkpoints.read(sorted(folder.glob("step_*.ckpt"))[-1])[0] == 5  # of 12
+    train(pictures, tmp_path / "run", 2)
+    assert largest_difference(alone, tmp_path / "run") < 2e-3

@@ -1,0 +1,78 @@
+"""Train one family of models on a folder of images, or on Fashion-MNIST, from the command line; resumes.
+
+    python -m utils.train VAE --images real_hands --seen 100000 --out runs/vae
+    accelerate launch --num_processes 8 -m utils.train VAE --images real_hands --seen 100000 --out /shared/vae
+
+The same command on one process or on many: the batch is that of all processes together, so the result is the same
+model, and a run that was stopped goes on with any number of them. See docs/scaling.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from utils import families, figures, folders, public_images, runs
+
+GRID = 10  # columns of the picture of samples
+
+
+def load(name: str, size: int) -> Tensor:
+    """Images float32 (N, C, H, W) in [-1, 1]: of a folder, brought to `size` x `size` pixels, or of a public
+    set, in their own size."""
+    if name in ("Fashion-MNIST", "CelebA"):
+        return folders.to_float(public_images.load(name).train.images)
+    return folders.to_float(folders.read(name, (size, size), resize=True).images)
+
+
+def draw(model: torch.nn.Module, count: int, seed: int) -> np.ndarray | None:
+    """Samples uint8 (count or a few more, C, H, W), an equal share drawn by each process, gathered by the main one;
+    None in the others."""
+    accelerator = runs.accelerator()
+    share = -(-count // accelerator.num_processes)
+    found = model.sample(share, seed=seed * accelerator.num_processes + accelerator.process_index)
+    found = found if isinstance(found, Tensor) else torch.cat(list(found))
+    found = accelerator.gather(found.to(accelerator.device)).cpu()
+    return folders.to_uint8(found) if accelerator.is_main_process else None
+
+
+def train(family: str, images: str, size: int, seen: int, out: Path, samples: int, seed: int) -> None:
+    """Train a family of `families.MODELS` with its committed settings; writes checkpoints, weights, history and a
+    picture of samples to `out`."""
+    data = load(images, size)
+    settings = runs.hyperparameters(f"final_{family.lower()}")
+    start = None
+    if family == "GAN":
+        start = families.train("VAE", data, seen, out / "start", runs.hyperparameters("final_vae"), seed)
+    model, history, seconds = families.train(family, data, seen, out / "checkpoints", settings, seed, start)
+    made = draw(model, samples, seed)
+    if made is not None:
+        model.export(out / "weights.safetensors")
+        Image.fromarray(figures.tile(made, GRID)).save(out / "samples.png")
+        last = ", ".join(f"{k} {v:.4g}" for k, v in history[-1].items())
+        print(f"{family}, {seconds:.0f} s of training: {last}. Weights and samples are in '{out}'.")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Train one family of models; the same command resumes.")
+    parser.add_argument("family", choices=families.MODELS)
+    parser.add_argument("--images", required=True, help="a folder of images, or Fashion-MNIST or CelebA")
+    parser.add_argument("--size", type=int, default=32, help="pixels a side that a folder's images are brought to")
+    parser.add_argument("--seen", type=int, required=True, help="images that training sees, over all processes")
+    parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints, weights and samples")
+    parser.add_argument("--samples", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    try:
+        train(**vars(parser.parse_args()))
+    except (OSError, ValueError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+
+
+if __name__ == "__main__":
+    main()

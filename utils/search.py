@@ -13,20 +13,43 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import TrialState
 
+ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
+HEARTBEAT, GRACE = 60, 300  # seconds between signs of life of a trial in a database, and of silence that ends it
 
-def open_study(folder: Path, name: str, seed: int) -> optuna.Study:
-    """A study kept in `folder/name.journal`, to be minimised, pruned by the median of earlier trials.
 
-    Trials that a kill left unfinished are marked failed and queued again.
+def join_study(folder: Path, name: str, seed: int, url: str | None = None) -> optuna.Study:
+    """A study to be minimised, pruned by the median of earlier trials, for one process of many.
+
+    Args:
+        folder: where `name.journal` is kept: a local folder, or one that all machines share.
+        seed: of the sampler, another one for each process, or they all begin with the same settings.
+        url: a database to keep the study in instead, as "postgresql+psycopg://user@host/name". There, a trial whose
+            process has been silent for GRACE seconds is marked failed and queued again by the next process that ends
+            a trial. A journal cannot tell; for one, `open_study` does it, once all processes have ended.
     """
-    path = str(folder / f"{name}.journal")
-    study = optuna.create_study(
+    if url:
+        retry = optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=3)
+        storage = optuna.storages.RDBStorage(
+            url, heartbeat_interval=HEARTBEAT, grace_period=GRACE, heartbeat_stale_trial_callback=retry
+        )
+    else:
+        path = str(folder / f"{name}.journal")
+        storage = JournalStorage(JournalFileBackend(path, lock_obj=JournalFileOpenLock(path)))
+    return optuna.create_study(
         study_name=name,
-        storage=JournalStorage(JournalFileBackend(path, lock_obj=JournalFileOpenLock(path))),
+        storage=storage,
         sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=4),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=3),
         load_if_exists=True,
     )
+
+
+def open_study(folder: Path, name: str, seed: int) -> optuna.Study:
+    """A study for this process alone, kept in `folder/name.journal`; see `join_study`.
+
+    Trials that a kill left unfinished are marked failed and queued again.
+    """
+    study = join_study(folder, name, seed)
     for trial in study.get_trials(states=[TrialState.RUNNING]):
         study.tell(trial.number, state=TrialState.FAIL)
         study.enqueue_trial(trial.params)
@@ -48,9 +71,10 @@ def watch(trial: optuna.Trial, measure: Callable) -> Callable:
 
 
 def finish(study: optuna.Study, objective: Callable, trials: int, score: str = "score") -> pd.DataFrame:
-    """Run what is missing to so many trials, pruned ones counted; returns the table of all, best first."""
-    done = len(study.get_trials(states=[TrialState.COMPLETE, TrialState.PRUNED]))
-    study.optimize(objective, n_trials=max(0, trials - done))
+    """Run what is missing to so many trials, pruned ones and those of other processes counted; returns the table of
+    all, best first. Trials that others have begun are not waited for."""
+    if len(study.get_trials(states=ENDED)) < trials:
+        study.optimize(objective, callbacks=[optuna.study.MaxTrialsCallback(trials, states=ENDED)])
     table = study.trials_dataframe(attrs=("number", "value", "params", "state", "duration"))
     ended = table.state.isin(["COMPLETE", "PRUNED"])
     table = table[ended].sort_values(["state", "value"]).rename(columns={"value": score})

@@ -3,7 +3,7 @@ PYTHON ?= python3
 TASK ?= hands
 PROFILE ?= quick
 
-.PHONY: run test notebooks benchmark soak fuzz report
+.PHONY: run test notebooks benchmark benchmark-models benchmark-growth soak fuzz report
 run:
 	@$(PYTHON) -m utils run --task $(TASK) --profile $(PROFILE) $(if $(FROM),--from "$(FROM)")
 test:
@@ -12,6 +12,10 @@ notebooks:  # executes the committed notebooks in place, profile full
 	@$(PYTHON) -m utils notebooks --task $(TASK)
 benchmark:
 	@.venv/bin/python -m benchmarks.training_step
+benchmark-models:  # every model's speed, against a plain loop and what the machine can do
+	@.venv/bin/python -m benchmarks.models
+benchmark-growth:  # cost against image size and data size
+	@.venv/bin/python -m benchmarks.growth
 soak:  # trainings killed and damaged, a quarter of an hour
 	@.venv/bin/python -m benchmarks.soak
 fuzz:  # a million damaged files

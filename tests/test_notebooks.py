@@ -5,16 +5,19 @@ import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
 import pytest
 
-from utils import heads, labels, notebooks, runs
+from tests.conftest import write_fashion_mnist
+from utils import course_data, exporting, families, heads, labels, notebooks, runs
 from utils.__main__ import TASKS
 
 PROJECT = runs.PROJECT
-COMMITTED = sorted(p.relative_to(PROJECT).as_posix() for f in (".", "brain_mri") for p in PROJECT.glob(f"{f}/*.ipynb"))
+FOLDERS = (".", "brain_mri", "fashion_mnist")
+COMMITTED = sorted(p.relative_to(PROJECT).as_posix() for f in FOLDERS for p in PROJECT.glob(f"{f}/*.ipynb"))
 SECTIONS = {
     "username_DLcw1_clean.ipynb": [
         "Justification of the choice", "Data preparation", "Network design", "Training and evaluation loops",
@@ -26,6 +29,10 @@ SECTIONS = {
     ],
     "brain_mri/Assessment.ipynb": [
         "the data set", "TensorDatasets and DataLoaders", "the network",
+    ],
+    "fashion_mnist/generative_models.ipynb": [
+        "Data", "How the comparison is made fair", "Variational autoencoder", "GAN", "Autoregressive",
+        "Normalising flow", "Diffusion", "The comparison",
     ],
 }  # fmt: skip
 
@@ -67,44 +74,61 @@ def test_no_function_is_defined_in_two_notebooks():
                     )
 
 
-def run_in_parallel(root: Path, courseworks: list[list[str]]) -> list[Path]:
-    """Execute each coursework's notebooks as `make run` does, in the smoke profile and a runs folder of its own.
+def with_course_images(export: Path) -> Path:
+    """Give an exported hand-in the images that this copy of the project has, or else the stand-in."""
+    for folder in course_data.FOLDERS:
+        for path in (PROJECT / folder).glob("*"):
+            if not (export / folder / path.name).exists():
+                (export / folder).mkdir(exist_ok=True)
+                (export / folder / path.name).symlink_to(path)
+    subprocess.run([sys.executable, "-m", "utils.course_data", "--no-network"], cwd=export, check=True)
+    return export
 
-    Side by side, since two processes of one thread each are half as fast again as one of two threads.
+
+def run_in_parallel(root: Path, hand_ins: list[list[tuple[Path, list[str]]]]) -> list[Path]:
+    """Execute the notebooks of exported hand-ins from their own folders, in the smoke profile.
+
+    Side by side, since two processes of one thread each are half as fast again as one of two threads; each list of
+    hand-ins has a runs folder of its own, which is returned.
     """
-    environment = os.environ | {"PROFILE": "smoke", "OMP_NUM_THREADS": "1"}
-    subprocess.run(
-        [sys.executable, "-m", "utils.course_data", "--no-network"], cwd=PROJECT, env=environment, check=True
-    )
-    running = []
-    for number, names in enumerate(courseworks, start=1):
-        folder = root / f"runs of coursework {number}"
-        folder.mkdir()
-        with (folder / "log.txt").open("w") as log:
+    write_fashion_mnist(root / "data" / "FashionMNIST" / "raw", 600)
+    environment = os.environ | {"PROFILE": "smoke", "OMP_NUM_THREADS": "1", "DATA_FOLDER": str(root / "data")}
+
+    def run(number: int) -> Path:
+        folder = root / f"runs {number}"
+        for where, names in hand_ins[number]:
             command = [sys.executable, "-m", "utils.notebooks", *names]
-            where = environment | {"RUNS_FOLDER": str(folder)}
-            running.append((folder, subprocess.Popen(command, cwd=PROJECT, env=where, stdout=log, stderr=log)))
-    failed = [(folder / "log.txt").read_text() for folder, process in running if process.wait()]
-    assert not failed, "\n".join(failed)
-    return [folder / "smoke" for folder, _ in running]
+            settings = environment | {"RUNS_FOLDER": str(folder)}
+            done = subprocess.run(command, cwd=where, env=settings, capture_output=True, text=True)
+            assert done.returncode == 0, done.stdout + done.stderr
+        return folder / "smoke"
+
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(run, range(len(hand_ins))))
 
 
-def test_all_notebooks_run_end_to_end(tmp_path):
+def test_all_notebooks_run_end_to_end_from_what_is_handed_in(tmp_path):
     committed = (PROJECT / "utils" / "hyperparameters.json").read_bytes()
-    courseworks = [TASKS["hands"][:2] + TASKS["mri"], TASKS["hands"][2:]]  # about equally long
-    first, second = run_in_parallel(tmp_path, courseworks)
-    for out, names, tuned in zip((first, second), courseworks, ({"vae", "dcgan"}, {"classifier"})):
-        assert set(json.loads((out / "hyperparameters.json").read_text())) >= tuned
-        for name in names:
+    exports = {brief: exporting.export(PROJECT, brief, tmp_path / brief) for brief in ("portfolio", "mri", "final")}
+    portfolio = with_course_images(exports["portfolio"])
+    tuning = [(portfolio, ["Hypertuning.ipynb"])]  # both courseworks' in one
+    rest = [(portfolio, ["GenAI Models.ipynb", "Classifier.ipynb"])]
+    rest += [(exports["mri"], TASKS["mri"]), (exports["final"], TASKS["final"])]
+    first, second = run_in_parallel(tmp_path, [tuning, rest])
+    assert set(json.loads((first / "hyperparameters.json").read_text())) >= {"vae", "dcgan", "classifier"}
+    for out, several in ((first, tuning), (second, rest)):
+        for name in (name for _, names in several for name in names):
             assert "profile smoke" in json.dumps(nbformat.read(out / Path(name).name, as_version=4).cells)
-    assert heads.read(first / "brain_mri" / "test_set_nogaps.npy").shape == (100, 1, 64, 64)
-    assert (PROJECT / "utils" / "hyperparameters.json").read_bytes() == committed
+    assert heads.read(second / "brain_mri" / "test_set_nogaps.npy").shape == (100, 1, 64, 64)
+    assert (portfolio / "utils" / "hyperparameters.json").read_bytes() == committed
     for kind in ("GAN", "VAE"):
-        assert len(list((first / f"{kind}_hands").glob("username_???.jpeg"))) == 300
+        assert len(list((second / f"{kind}_hands").glob("username_???.jpeg"))) == 300
     given = labels.read(second / "username_classified_hands.csv")
     course = sorted(path.name for path in (PROJECT / "test_hands").glob("test_hand_*"))
     assert list(given) == sorted(given) and len(given) > 200
     assert not course or list(given)[:1000] == course[:1000]  # smoke reads only some
+    grids = {path.name for path in (second / "fashion_mnist" / "samples").iterdir()}
+    assert grids == {f"{family.lower()}_{kind}.png" for family in families.MODELS for kind in ("first_100", "chosen")}
 
 
 def test_the_committed_csv_has_a_label_for_each_of_the_courses_8434_files():

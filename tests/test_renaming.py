@@ -1,6 +1,7 @@
 """A renaming is complete, or it has not happened."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from utils import renaming, runs
+from utils.__main__ import TASKS
 
 
 @pytest.fixture
@@ -107,3 +109,24 @@ def test_after_a_kill_the_next_call_undoes_it_first(folder):
     done = subprocess.run(command, cwd=runs.PROJECT, capture_output=True, text=True)
     assert done.returncode == 0 and "undone first" in done.stdout and "would change: 4 names" in done.stdout
     assert contents(folder) == before
+
+
+def test_links_to_colab_are_led_to_another_repository(folder):
+    address = "https://colab.research.google.com/github/{}/blob/main/someone_DLcw1_clean.ipynb"
+    (folder / "README.md").write_text(
+        f"[Open]({address.format('OWNER/REPOSITORY')}) [elsewhere](https://a.b/OWNER/x)\n"
+    )
+    before = contents(folder)
+    assert renaming.point_to(folder, "anna/deep-learning") == ["README.md"]
+    expected = f"[Open]({address.format('anna/deep-learning')}) [elsewhere](https://a.b/OWNER/x)\n"
+    assert contents(folder) == before | {"README.md": expected.encode()}
+    assert renaming.point_to(folder, "anna/deep-learning") == []
+    with pytest.raises(ValueError, match="OWNER/NAME"):
+        renaming.point_to(folder, "https://github.com/anna/deep-learning")
+
+
+def test_every_notebook_has_its_own_link_to_colab():
+    for name in (name for names in TASKS.values() for name in names):
+        text = (runs.PROJECT / name).read_text()
+        found = re.findall(r"colab\.research\.google\.com/github/[\w.-]+/[\w.-]+/blob/main/([^)]+)\)", text)
+        assert found == [name]

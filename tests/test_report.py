@@ -22,6 +22,7 @@ def test_every_notebook_has_a_page_that_the_first_one_leads_to(site):
         page = report.page_of(name)
         assert f'href="{page}"' in first and "<img" in (site / page).read_text()
     assert "Results" in first and "<table" in first
+    assert 'href="report.html"' in first and "<img" in (site / "report.html").read_text()
 
 
 def test_nothing_is_loaded_from_elsewhere_and_no_link_is_dead(site):

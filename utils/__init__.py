@@ -2,6 +2,7 @@
 
 folders        image folders <-> uint8 arrays; what could not be read is returned, never swallowed
 course_data    fills the data folders; `python -m utils.course_data --help`
+cache          folders of more images than memory holds, decoded once into a mapped file
 public_images  Fashion-MNIST and CelebA, read and split
 archives       archives checked before extraction, resumable downloads
 runs           profile, seed, device, run folder, hyper-parameters
@@ -12,6 +13,8 @@ networks       the convolutional building blocks of the models
 dcgan, vae     one model family each: the modules, its loss as one `step`, its `sample`
 pixelcnn       an autoregressive model with exact likelihood
 flow           an invertible one
+families       VAE, GAN, PixelCNN, flow and diffusion by one interface, for the final assignment
+judge          a classifier of the data's own classes, whose features say how near samples are
 classifier     tells real from VAE from GAN: the network, its training, cross-validation
 calibration    from logits to probabilities: temperature, class shares, stacking
 unlabelled     what images without labels can teach: reals against a mixture, pseudo-labels
@@ -23,6 +26,7 @@ diffusion      generates images by taking noise away, with the `diffusers` libra
 restoration    how good filled images are: PSNR, SSIM, traces of the stripes
 labels         the classification's CSV: written in one step, read back, compared with a truth
 search         Optuna studies that resume, their tables and plots
+train          one of those families from the command line, on one process or many; `python -m utils.train --help`
 likelihood     bits per dimension; the bounds of VAE and diffusion
 fidelity       how close generated images are to real ones, and whether they were memorised
 figures        grids, curves, and the source of an imported object in a notebook's output

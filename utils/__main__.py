@@ -24,6 +24,7 @@ TASKS = {
         "username_DLcw2_clean.ipynb",
     ],
     "mri": ["brain_mri/Assessment.ipynb"],
+    "final": ["fashion_mnist/hypertune.ipynb", "fashion_mnist/generative_models.ipynb"],
 }
 
 
@@ -71,14 +72,18 @@ def main() -> None:
     parser.add_argument("--from", dest="source", help="folder or archive with the course's images")
     options = parser.parse_args()
 
-    if options.source and options.task == "mri":
-        parser.error("--from (FROM=) is for the hands; put test_set.npy and heads.npz into brain_mri/")
+    hands = options.task in ("hands", "all")
+    if options.source and not hands:
+        parser.error(
+            "--from (FROM=) is for the hands; test_set.npy and heads.npz go into brain_mri/, Fashion-MNIST's files "
+            "into fashion_mnist/data/FashionMNIST/raw/"
+        )
     make_environment()
     if options.command == "test":
         call("-m", "ruff", "check", ".")
         call("-m", "pytest", "-q")
         return
-    if options.task != "mri":  # the heads come from a file, or from the shipped generator
+    if hands:  # the notebooks of the other tasks get their data themselves
         call("-m", "utils.course_data", *(["--from", options.source] if options.source else []))
     profile = options.profile or ("full" if options.command == "notebooks" else "quick")
     notebooks = TASKS[options.task] if options.task != "all" else sum(TASKS.values(), [])

@@ -32,7 +32,17 @@ LAYOUTS: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
             "{user}_classified_hands.csv": "Classification Result.csv",
         },
     ),
-    "mri": (("brain_mri/*",), {}),
+    "mri": (
+        ("brain_mri/*.ipynb", "brain_mri/*.md", "brain_mri/test_set_nogaps.npy", "brain_mri/weights/*.safetensors"),
+        {},
+    ),
+    "final": (
+        (
+            "fashion_mnist/*.ipynb", "fashion_mnist/report.md", "fashion_mnist/samples/*.png",
+            "fashion_mnist/figures/*.png", "fashion_mnist/results.json", "references.md",
+        ),
+        {},
+    ),
 }  # fmt: skip
 
 

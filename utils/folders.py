@@ -37,7 +37,7 @@ class ImageFolder(NamedTuple):
     skipped: list[Skipped]
 
 
-def _decode(path: Path, size: tuple[int, int], resize: bool) -> np.ndarray | str:
+def decode(path: Path, size: tuple[int, int], resize: bool) -> np.ndarray | str:
     """One file as a uint8 (H, W) array, or the reason why not."""
     try:
         if path.is_dir():
@@ -94,7 +94,7 @@ def read(folder: str | Path, size: tuple[int, int] = (32, 32), pattern: str = "*
     paths = sorted(folder / n for n in names if fnmatch.fnmatch(n, pattern) and not n.startswith("."))
     with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
         warnings.simplefilter("ignore")  # odd metadata of an image that decodes is no concern here
-        decoded = list(pool.map(lambda path: _decode(path, size, resize), paths))
+        decoded = list(pool.map(lambda path: decode(path, size, resize), paths))
     names = [p.name for p, d in zip(paths, decoded) if not isinstance(d, str)]
     skipped = [Skipped(p.name, d) for p, d in zip(paths, decoded) if isinstance(d, str)]
     if not names:

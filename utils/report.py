@@ -1,6 +1,6 @@
 """One static site from the executed notebooks: `make report` writes `site/`, which opens from disk, without a network.
 
-The README is the first page, each notebook a page of its own.
+The README is the first page, each notebook and the final assignment's report a page of its own.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from nbconvert.filters.markdown_mistune import markdown2html_mistune
 from utils import exporting, runs
 from utils.__main__ import TASKS
 
+DOCUMENTS = ("fashion_mnist/report.md",)  # other pages; their pictures are in figures/ beside them
 FIRST, LAST = "# ", "\n## The data"  # the part of the README that is shown
 STYLE = """
 :root { color-scheme: light dark; }
@@ -52,9 +53,9 @@ NARROW = """<style>
 </style>"""
 
 
-def page_of(notebook: str) -> str:
-    """The page's file name of a notebook."""
-    return Path(notebook).stem.replace(" ", "_") + ".html"
+def page_of(name: str) -> str:
+    """The file name of the page for a notebook or document."""
+    return Path(name).stem.replace(" ", "_") + ".html"
 
 
 def notebook_page(path: Path) -> str:
@@ -70,11 +71,11 @@ def notebook_page(path: Path) -> str:
     return re.sub(r"(<body[^>]*>)", rf"\1{back}", body, count=1)
 
 
-def first_page(readme: str, notebooks: list[str], folder: Path) -> str:
-    """The README's first part as a page; links to notebooks lead to their pages, and dead ones become text."""
-    shown = readme[readme.index(FIRST) : readme.index(LAST)]
-    for name in notebooks:
-        shown = shown.replace(f"({name})", f"({page_of(name)})")
+def page(shown: str, pages: dict[str, str], folder: Path) -> str:
+    """Markdown as a page; links to the files in `pages` lead to the pages given there, and dead ones become text."""
+    for name, target in pages.items():
+        for address in (name, Path(name).name):
+            shown = shown.replace(f"({address})", f"({target})")
     shown = re.sub(r"\(#[^)]*\)", "()", shown).replace("]()", "](index.html)")
     html = markdown2html_mistune(exporting.without_dead_links(shown, folder))
     html = re.sub(r"(<table.*?</table>)", r'<div class="table">\1</div>', html, flags=re.S)
@@ -97,9 +98,16 @@ def build(project: Path, out: Path) -> list[Path]:
     shutil.copytree(project / "docs", building / "docs", ignore=shutil.ignore_patterns("*.md"))
     for name in notebooks:
         (building / page_of(name)).write_text(notebook_page(project / name))
-    (building / "index.html").write_text("")  # it links to itself
-    text = first_page((project / "README.md").read_text(), notebooks, building)
-    (building / "index.html").write_text(text)
+    pages = {name: page_of(name) for name in (*notebooks, *DOCUMENTS)}
+    (building / "index.html").write_text("")  # the pages link to it, and it to them
+    for name in DOCUMENTS:
+        shutil.copytree((project / name).parent / "figures", building / "figures", dirs_exist_ok=True)
+        (building / page_of(name)).write_text(page((project / name).read_text(), pages, building))
+    readme = (project / "README.md").read_text()
+    for name in DOCUMENTS:  # their pictures lie in one folder now
+        readme = readme.replace(f"({Path(name).parent.as_posix()}/figures/", "(figures/")
+    shown = readme[readme.index(FIRST) : readme.index(LAST)]
+    (building / "index.html").write_text(page(shown, pages, building))
     shutil.rmtree(out, ignore_errors=True)
     building.rename(out)
     return sorted(out.glob("*.html"))

@@ -18,16 +18,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from utils import families, figures, folders, public_images, runs
+from utils import cache, families, figures, folders, public_images, runs
 
 GRID = 10  # columns of the picture of samples
 
 
-def load(name: str, size: int) -> Tensor:
+def load(name: str, size: int, file: Path | None = None) -> Tensor:
     """Images float32 (N, C, H, W) in [-1, 1]: of a folder, brought to `size` x `size` pixels, or of a public
-    set, in their own size."""
-    if name in ("Fashion-MNIST", "CelebA"):
+    set, in their own size. With a `file`, a folder's images are kept there instead of in memory."""
+    if name in public_images.NAMES:
         return folders.to_float(public_images.load(name).train.images)
+    if file:
+        return cache.images(name, (size, size), file)[0]
     return folders.to_float(folders.read(name, (size, size), resize=True).images)
 
 
@@ -42,10 +44,12 @@ def draw(model: torch.nn.Module, count: int, seed: int) -> np.ndarray | None:
     return folders.to_uint8(found) if accelerator.is_main_process else None
 
 
-def train(family: str, images: str, size: int, seen: int, out: Path, samples: int, seed: int) -> None:
+def train(
+    family: str, images: str, size: int, file: Path | None, seen: int, out: Path, samples: int, seed: int
+) -> None:
     """Train a family of `families.MODELS` with its committed settings; writes checkpoints, weights, history and a
     picture of samples to `out`."""
-    data = load(images, size)
+    data = load(images, size, file)
     settings = runs.hyperparameters(f"final_{family.lower()}")
     start = None
     if family == "GAN":
@@ -62,10 +66,15 @@ def train(family: str, images: str, size: int, seen: int, out: Path, samples: in
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train one family of models; the same command resumes.")
     parser.add_argument("family", choices=families.MODELS)
-    parser.add_argument("--images", required=True, help="a folder of images, or Fashion-MNIST or CelebA")
+    parser.add_argument(
+        "--images", required=True, help=f"a folder of images, or one of {', '.join(public_images.NAMES)}"
+    )
     parser.add_argument("--size", type=int, default=32, help="pixels a side that a folder's images are brought to")
     parser.add_argument("--seen", type=int, required=True, help="images that training sees, over all processes")
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints, weights and samples")
+    parser.add_argument(
+        "--cache", dest="file", type=Path, help="keep the decoded images in this file instead of in memory"
+    )
     parser.add_argument("--samples", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     try:

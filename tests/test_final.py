@@ -1,0 +1,51 @@
+"""What is handed in for the final assignment is what its notebook has produced."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from utils import families, runs
+
+HERE = runs.PROJECT / "fashion_mnist"
+RESULTS = json.loads((HERE / "results.json").read_text())
+
+
+def rows(text: str) -> dict[str, list[str]]:
+    """The rows of all tables in a Markdown text by their first cell, bold or not."""
+    found = {}
+    for line in text.splitlines():
+        if line.startswith("|"):
+            first, *cells = [cell.strip(" *") for cell in line.strip("|").split("|")]
+            found.setdefault(first, []).append(cells)
+    return found
+
+
+@pytest.mark.parametrize("document", ["fashion_mnist/report.md", "README.md"])
+def test_the_numbers_of_report_and_readme_are_the_notebooks(document):
+    tables = rows((runs.PROJECT / document).read_text())
+    for family, values in RESULTS["likelihood"].items():
+        wanted = f"{values['bits/dim, test']:.3f}"
+        assert any(wanted in cell for cells in tables[family] for cell in cells), (family, wanted)
+    for family, values in RESULTS["samples"].items():
+        wanted = [f"{values['Frechet distance']:.1f}", f"{values['precision']:.2f}", f"{values['recall']:.2f}"]
+        assert any(set(wanted) <= set(cells) for cells in tables[family]), (family, wanted)
+
+
+def test_report_says_which_split_optimiser_and_sizes_were_used():
+    text = (HERE / "report.md").read_text()
+    assert "55,000" in text and "5,000" in text and "AdamW" in text
+    for family in families.MODELS:
+        rate = runs.hyperparameters(f"final_{family.lower()}").get("lr")
+        assert rate is None or f"{rate:.1e}".replace("e-0", "e-") in text, family
+    assert not re.search(r"\{[A-Z_]+\}", text)
+
+
+def test_each_family_has_a_chosen_and_an_unchosen_grid():
+    side = 10 * 29 - 1  # ten images of 28 pixels, and what is between them
+    for family in families.MODELS:
+        for kind in ("first_100", "chosen"):
+            with Image.open(HERE / "samples" / f"{family.lower()}_{kind}.png") as picture:
+                assert picture.size == (side, side) and np.ptp(np.asarray(picture.convert("L"))) > 100

@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
@@ -85,50 +84,55 @@ def with_course_images(export: Path) -> Path:
     return export
 
 
-def run_in_parallel(root: Path, hand_ins: list[list[tuple[Path, list[str]]]]) -> list[Path]:
-    """Execute the notebooks of exported hand-ins from their own folders, in the smoke profile.
-
-    Side by side, since two processes of one thread each are half as fast again as one of two threads; each list of
-    hand-ins has a runs folder of its own, which is returned.
-    """
-    write_fashion_mnist(root / "data" / "FashionMNIST" / "raw", 600)
-    environment = os.environ | {"PROFILE": "smoke", "OMP_NUM_THREADS": "1", "DATA_FOLDER": str(root / "data")}
-
-    def run(number: int) -> Path:
-        folder = root / f"runs {number}"
-        for where, names in hand_ins[number]:
-            command = [sys.executable, "-m", "utils.notebooks", *names]
-            settings = environment | {"RUNS_FOLDER": str(folder)}
-            done = subprocess.run(command, cwd=where, env=settings, capture_output=True, text=True)
-            assert done.returncode == 0, done.stdout + done.stderr
-        return folder / "smoke"
-
-    with ThreadPoolExecutor() as pool:
-        return list(pool.map(run, range(len(hand_ins))))
-
-
-def test_all_notebooks_run_end_to_end_from_what_is_handed_in(tmp_path):
+def run_hand_in(tmp_path: Path, brief: str, names: list[str]) -> tuple[Path, Path]:
+    """Execute notebooks of an exported hand-in from its own folder, in the smoke profile; returns the export, and the
+    folder of results."""
     committed = (PROJECT / "utils" / "hyperparameters.json").read_bytes()
-    exports = {brief: exporting.export(PROJECT, brief, tmp_path / brief) for brief in ("portfolio", "mri", "final")}
-    portfolio = with_course_images(exports["portfolio"])
-    tuning = [(portfolio, ["Hypertuning.ipynb"])]  # both courseworks' in one
-    rest = [(portfolio, ["GenAI Models.ipynb", "Classifier.ipynb"])]
-    rest += [(exports["mri"], TASKS["mri"]), (exports["final"], TASKS["final"])]
-    first, second = run_in_parallel(tmp_path, [tuning, rest])
-    assert set(json.loads((first / "hyperparameters.json").read_text())) >= {"vae", "dcgan", "classifier"}
-    for out, several in ((first, tuning), (second, rest)):
-        for name in (name for _, names in several for name in names):
-            assert "profile smoke" in json.dumps(nbformat.read(out / Path(name).name, as_version=4).cells)
-    assert heads.read(second / "brain_mri" / "test_set_nogaps.npy").shape == (100, 1, 64, 64)
-    assert (portfolio / "utils" / "hyperparameters.json").read_bytes() == committed
+    export = exporting.export(PROJECT, brief, tmp_path / brief)
+    if brief == "portfolio":
+        with_course_images(export)
+    write_fashion_mnist(tmp_path / "data" / "FashionMNIST" / "raw", 600)
+    settings = {"PROFILE": "smoke", "OMP_NUM_THREADS": "1", "DATA_FOLDER": str(tmp_path / "data")}
+    done = subprocess.run(
+        [sys.executable, "-m", "utils.notebooks", *names],
+        cwd=export, env=os.environ | settings | {"RUNS_FOLDER": str(tmp_path / "runs")}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    out = tmp_path / "runs" / "smoke"
+    for name in names:
+        assert "profile smoke" in json.dumps(nbformat.read(out / Path(name).name, as_version=4).cells)
+    assert (export / "utils" / "hyperparameters.json").read_bytes() == committed
+    return export, out
+
+
+@pytest.mark.slow
+def test_the_portfolios_notebooks_run_from_what_is_handed_in(tmp_path):
+    _, out = run_hand_in(tmp_path, "portfolio", ["GenAI Models.ipynb", "Classifier.ipynb"])
     for kind in ("GAN", "VAE"):
-        assert len(list((second / f"{kind}_hands").glob("username_???.jpeg"))) == 300
-    given = labels.read(second / "username_classified_hands.csv")
+        assert len(list((out / f"{kind}_hands").glob("username_???.jpeg"))) == 300
+    given = labels.read(out / "username_classified_hands.csv")
     course = sorted(path.name for path in (PROJECT / "test_hands").glob("test_hand_*"))
     assert list(given) == sorted(given) and len(given) > 200
     assert not course or list(given)[:1000] == course[:1000]  # smoke reads only some
-    grids = {path.name for path in (second / "fashion_mnist" / "samples").iterdir()}
+
+
+@pytest.mark.slow
+def test_the_portfolios_tuning_runs_from_what_is_handed_in(tmp_path):
+    _, out = run_hand_in(tmp_path, "portfolio", ["Hypertuning.ipynb"])  # both courseworks' in one
+    assert set(json.loads((out / "hyperparameters.json").read_text())) >= {"vae", "dcgan", "classifier"}
+
+
+@pytest.mark.slow
+def test_the_final_assignment_runs_from_what_is_handed_in(tmp_path):
+    _, out = run_hand_in(tmp_path, "final", TASKS["final"])
+    grids = {path.name for path in (out / "fashion_mnist" / "samples").iterdir()}
     assert grids == {f"{family.lower()}_{kind}.png" for family in families.MODELS for kind in ("first_100", "chosen")}
+
+
+@pytest.mark.slow
+def test_the_mri_notebook_runs_from_what_is_handed_in(tmp_path):
+    _, out = run_hand_in(tmp_path, "mri", TASKS["mri"])
+    assert heads.read(out / "brain_mri" / "test_set_nogaps.npy").shape == (100, 1, 64, 64)
 
 
 def test_the_committed_csv_has_a_label_for_each_of_the_courses_8434_files():

@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +29,7 @@ folder, seed, url = sys.argv[1:]
 def objective(trial):
     trial.set_user_attr("process", os.getpid())
     x = trial.suggest_float("x", -1, 1)
+    print("trial", flush=True)
     time.sleep({SECONDS})
     return x * x
 
@@ -54,9 +54,9 @@ def work(folder: Path, url: str = "") -> set[int]:
     for worker in workers:
         worker.stdin.write("go\n")
         worker.stdin.flush()
-    time.sleep(1.5 * SECONDS)
     killed = random.Random(0).sample(workers, 2)
     for worker in killed:
+        assert [worker.stdout.readline() for _ in range(2)] == 2 * ["trial\n"]  # in the midst of its second
         worker.kill()
     codes = [worker.wait(timeout=120) for worker in workers]
     assert Counter(codes) == {0: WORKERS - 2, -9: 2}

@@ -81,7 +81,7 @@ def main() -> None:
     make_environment()
     if options.command == "test":
         call("-m", "ruff", "check", ".")
-        call("-m", "pytest", "-q")
+        call("-m", "pytest", "-q", OMP_NUM_THREADS="1")  # a process a core, of one thread each
         return
     if hands:  # the notebooks of the other tasks get their data themselves
         call("-m", "utils.course_data", *(["--from", options.source] if options.source else []))

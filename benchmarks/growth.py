@@ -52,7 +52,7 @@ def own_memory() -> float:
 
 def number(count: int) -> dict[str, float]:
     """Seconds to decode so many JPEGs, seconds a step of training on them, and MiB."""
-    some = 2000
+    some = min(2000, count)
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(some, 1, 6, 6, generator=generator)
     pictures = torch.nn.functional.interpolate(coarse, size=(32, 32), mode="bicubic").clamp(0, 1) * 2 - 1

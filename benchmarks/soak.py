@@ -81,7 +81,6 @@ def work(kind: str, folder: Path, told, file_limit: int | None, rank: int, world
     options = {"plot": False, "evaluations": 3, "checkpoint_seconds": CHECKPOINT_SECONDS}
     training.fit(model, data, STEPS, BATCH, folder, model.config, **options)
     if rank == 0:
-        checkpoints.write_atomically(folder / "final", checkpoints.fingerprint(model).encode())
         torch.save(model.state_dict(), folder / "final.pt")
 
 

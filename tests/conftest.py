@@ -16,14 +16,8 @@ torch.set_num_threads(1)  # the tensors are tiny: more threads only wait for eac
 
 
 def pytest_collection_modifyitems(items) -> None:
-    """The tests that take minutes first, so that no process is left alone with one; and on one process those of a file
-    that share what was expensive to make."""
-    shared = ("test_exporting", "test_fidelity", "test_processes", "test_report", "test_submission")
+    """The tests that take minutes first, so that no process is left alone with one."""
     items.sort(key=lambda item: not item.get_closest_marker("slow"))
-    for item in items:
-        name = item.module.__name__.rpartition(".")[2]
-        if name in shared:
-            item.add_marker(pytest.mark.xdist_group(name))
 
 
 def draw_pictures(count: int, size: int = 32, seed: int = 0) -> np.ndarray:

@@ -40,6 +40,9 @@ def test_it_is_made_again_when_the_folder_the_size_or_the_file_has_changed(folde
     assert cache.images(folder, (8, 8), file)[0].shape == (30, 1, 8, 8)
     (folder / "broken.jpeg").unlink()
     assert cache.images(folder, (16, 16), file)[1] == []
+    folders.write_jpegs(draw_pictures(30, 16, seed=1), folder.with_name("others"), "picture", 30)
+    others, _ = cache.images(folder.with_name("others"), (16, 16), file)  # the same names, other pictures
+    assert not torch.equal(first, others)
 
 
 def test_what_is_wrong_is_said_and_nothing_stays_behind(folder, tmp_path):

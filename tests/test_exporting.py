@@ -9,6 +9,8 @@ import pytest
 
 from utils import exporting, inspection, runs, submission
 
+pytestmark = pytest.mark.xdist_group("exporting")  # one process: they share what was expensive to make
+
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):

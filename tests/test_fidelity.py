@@ -8,6 +8,8 @@ from torch import nn
 from tests.conftest import draw_pictures
 from utils import fidelity
 
+pytestmark = pytest.mark.xdist_group("fidelity")  # one process: they share what was expensive to make
+
 REAL, MORE = draw_pictures(400, seed=1), draw_pictures(200, seed=2)
 
 

@@ -14,6 +14,8 @@ from tests.conftest import draw_pictures
 from utils import checkpoints, families, folders, runs
 from utils.train import load
 
+pytestmark = pytest.mark.xdist_group("processes")  # one process: they share what was expensive to make
+
 SEEN = 96
 
 

@@ -8,6 +8,8 @@ import pytest
 
 from utils import report, runs
 
+pytestmark = pytest.mark.xdist_group("report")  # one process: they share what was expensive to make
+
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):

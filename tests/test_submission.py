@@ -15,6 +15,8 @@ from PIL import Image
 from utils import briefs, checks, heads, inspection, runs, submission
 from utils.folders import write_jpegs
 
+pytestmark = pytest.mark.xdist_group("submission")  # one process: they share what was expensive to make
+
 PICTURE = nbformat.v4.new_output("display_data", data={"image/png": "iVBORw0KGgo="})
 SECTIONS = {
     "DLcw1": ["Justification", "Data preparation", "Network design", "The loops", "Training", "Generating", "Saving"],

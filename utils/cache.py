@@ -25,8 +25,8 @@ CHUNK = 2000  # images that are decoded at a time
 def images(folder: str | Path, size: tuple[int, int], file: str | Path) -> tuple[Tensor, list[folders.Skipped]]:
     """A folder's images, brought to `size` (width, height), as float32 (N, 1, H, W) in [-1, 1], mapped from `file`.
 
-    The file (4 bytes a pixel) and a description beside it, `file.json`, are made at the first call, and again where the
-    folder's names have changed. What could not be read is in the list, as of `folders.read`.
+    The file (4 bytes a pixel) and a description beside it, `file.json`, are made at the first call, and again where a
+    name, size or date of the folder's files has changed. What could not be read is in the list, as of `folders.read`.
 
     Raises:
         FileNotFoundError, NotADirectoryError: no such folder.
@@ -36,8 +36,10 @@ def images(folder: str | Path, size: tuple[int, int], file: str | Path) -> tuple
     folder, file = Path(folder), Path(file)
     if not folder.is_dir():
         raise (NotADirectoryError if folder.exists() else FileNotFoundError)(f"There is no folder '{folder}'.")
-    names = sorted(entry.name for entry in os.scandir(folder) if not entry.name.startswith("."))
-    wanted = {"size": list(size), "names": hashlib.sha256("\n".join(names).encode()).hexdigest()}
+    entries = sorted(((e.name, e.stat()) for e in os.scandir(folder) if not e.name.startswith(".")), key=lambda e: e[0])
+    names = [name for name, _ in entries]
+    marks = "\n".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in entries)
+    wanted = {"size": list(size), "files": hashlib.sha256(marks.encode()).hexdigest()}
     known = _description(file)
     if {key: known.get(key) for key in wanted} != wanted:
         known = wanted | _build(folder, names, size, file)

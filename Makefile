@@ -16,9 +16,9 @@ benchmark-models:  # every model's speed, against a plain loop and what the mach
 	@.venv/bin/python -m benchmarks.models
 benchmark-growth:  # cost against image size and data size
 	@.venv/bin/python -m benchmarks.growth
-soak:  # trainings killed and damaged, a quarter of an hour
+soak:  # trainings that are killed, starved of disk and given damaged checkpoints
 	@.venv/bin/python -m benchmarks.soak
-fuzz:  # a million damaged files
+fuzz:  # a million damaged files, for every reader
 	@.venv/bin/python -W ignore -m benchmarks.fuzz
 report:  # the executed notebooks as one static site, in site/
 	@.venv/bin/python -m utils.report

@@ -38,7 +38,7 @@ def test_another_configuration_is_refused_by_name(tmp_path):
         checkpoints.latest(tmp_path, CONFIG | {"lr": 0.2})
 
 
-@pytest.mark.parametrize("damage", ["truncated", "flipped", "foreign", "empty"])
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "foreign", "empty", "other step"])
 def test_damaged_newest_is_set_aside_for_the_one_before(tmp_path, damage):
     checkpoints.save(tmp_path, 1, {"x": torch.ones(100)}, CONFIG)
     newest = checkpoints.save(tmp_path, 2, {"x": torch.zeros(100)}, CONFIG)
@@ -49,12 +49,13 @@ def test_damaged_newest_is_set_aside_for_the_one_before(tmp_path, damage):
         "flipped": bytes(content),
         "foreign": pickle.dumps({"x": 1}),
         "empty": b"",
+        "other step": newest.read_bytes().replace(b'"step": 2', b'"step": 3', 1),
     }
     newest.write_bytes(changed[damage])
     messages = []
     step, state = checkpoints.latest(tmp_path, CONFIG, messages.append)
     assert step == 1 and state["x"].sum() == 100
-    assert "no complete checkpoint" in messages[0]
+    assert ("is of step 3" if damage == "other step" else "no complete checkpoint") in messages[0]
     assert (tmp_path / "step_00000002.damaged").exists()
 
 

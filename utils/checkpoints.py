@@ -108,7 +108,7 @@ def read(path: str | Path) -> tuple[int, dict, dict]:
             raise ValueError("its check sum is wrong")
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         return meta["step"], state, meta["config"]
-    except (ValueError, KeyError, TypeError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except Exception as error:  # torch's reader of pickles raises whatever it stumbles over, an IndexError for one
         raise CheckpointDamaged(f"'{path}' is no complete checkpoint: {error}") from error
 
 
@@ -123,6 +123,8 @@ def latest(folder: str | Path, config: dict, report=print) -> tuple[int, dict] |
     for path in sorted(Path(folder).glob("step_*.ckpt"), reverse=True):
         try:
             step, state, saved = read(path)
+            if path.stem != f"step_{step:08d}":  # its head is not under the check sum
+                raise CheckpointDamaged(f"'{path}' says that it is of step {step}")
         except CheckpointDamaged as error:
             aside = path.with_suffix(".damaged")
             path.replace(aside)

@@ -191,6 +191,28 @@ def test_diffusion_bound_is_the_entropy_where_the_best_guess_is_known():
     assert math.log(2) * 0.9 < nats.mean() < math.log(2) * 1.6  # one fair coin, and not the 355 nats of 64 free pixels
 
 
+def test_diffusion_levels_are_drawn_without_bias_and_counting_beats_the_gaussian():
+    torch.manual_seed(0)
+    model = randomised(Diffusion((8, 8), widths=(12, 24)), 0.05)
+    images = to_float(draw_pictures(8, 8))
+    generator = torch.Generator().manual_seed(0)
+    few, many = (
+        torch.stack([likelihood.diffusion_nats(model, images, draws, 0.01, generator) for _ in range(repeats)]).double()
+        for draws, repeats in ((1, 100), (100, 1))
+    )
+    error = few.mean(1).std() / len(few) ** 0.5
+    assert abs(few.mean() - many.mean()) < 4 * error and error < 0.02 * many.mean()
+
+    spread = likelihood.guess_error(model, images, generator)
+    table = likelihood.guess_table(model, to_float(draw_pictures(200, 8, seed=1)), spread, generator)
+    assert torch.allclose(table.exp().sum(1), torch.ones(len(table)), atol=1e-5)
+    one, other = (
+        likelihood.diffusion_nats(model, images, 4, spread, torch.Generator().manual_seed(1), t).mean()
+        for t in (None, table)
+    )
+    assert other < one
+
+
 def test_bits_per_dimension_of_uniform_levels_are_eight():
     mean, error = likelihood.bits_per_dimension(torch.full((10,), 50 * math.log(256)), 50)
     assert mean == pytest.approx(8) and error == 0

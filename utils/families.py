@@ -80,7 +80,8 @@ def nats(
     Args:
         effort: latents of a VAE, noise levels of a diffusion model that are tried for each image.
         spread: of a diffusion model, from `likelihood.guess_error` on other images.
-        table: of a VAE, from `likelihood.decoder_table` on training images; without one its Gaussian is used.
+        table: of a VAE from `likelihood.decoder_table`, of a diffusion model from `likelihood.guess_table`, on training
+            images; without one its Gaussian is used.
     """
     generator = torch.Generator().manual_seed(0)
 
@@ -88,7 +89,7 @@ def nats(
         if isinstance(model, VAE):
             return likelihood.vae_nats(model, batch, effort, generator, table)
         if isinstance(model, Diffusion):
-            return likelihood.diffusion_nats(model, batch, effort, spread, generator)
+            return likelihood.diffusion_nats(model, batch, effort, spread, generator, table)
         batch = batch.to(next(model.parameters()).device)
         return (model.nats(batch, generator) if isinstance(model, Flow) else model.nats(batch)).cpu()
 

@@ -7,6 +7,7 @@ that have latents. All are of whole grey levels, so they compare. A GAN has none
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from utils.vae import VAE, gaussian_nll
 
 LEVELS = 256  # grey levels
 TABLE_ROWS = 128  # parts of the grey range that a decoder's values are sorted into
+GUESS_ROWS = 1024  # the same for a diffusion model's last guess, which is off by less than a grey level
 TABLE_PRIOR = 50.0  # pixels' worth of prior knowledge in each of them
 LEVEL = 1 / 127.5  # the distance of two grey levels where images are in [-1, 1]
 
@@ -71,30 +73,64 @@ def decoder_table(vae: VAE, images: Tensor, generator: torch.Generator | None = 
     Counted on training images (N, C, H, W) in [-1, 1], each decoded from a latent of its own. One Gaussian for all
     pixels cannot know that black is exactly black; counting can.
     """
-    vae.eval()
-    counts = torch.zeros(TABLE_ROWS * LEVELS)
-    for batch in images.split(500):
+
+    def decoded(batch: Tensor) -> Tensor:
         mean, log_var = vae.encoder(batch.to(vae.log_std.device))
         drawn = torch.randn(mean.shape, generator=generator).to(mean.device)
-        decoded = vae.decoder(mean + drawn * (log_var / 2).exp()).float().cpu()
-        places = _bins(decoded, TABLE_ROWS) * LEVELS + _bins(batch, LEVELS)
+        return vae.decoder(mean + drawn * (log_var / 2).exp()).float()
+
+    vae.eval()
+    overall = torch.bincount(_bins(images, LEVELS).flatten(), minlength=LEVELS)
+    return _counted(decoded, images, (overall / overall.sum()).expand(TABLE_ROWS, -1))
+
+
+@torch.no_grad()
+def guess_table(model: Diffusion, images: Tensor, spread: float, generator: torch.Generator | None = None) -> Tensor:
+    """Log probabilities (GUESS_ROWS, 256) of a pixel's grey level, given what a diffusion model guesses at the lowest
+    noise level.
+
+    Counted on training images (N, C, H, W) in [-1, 1]; what was hardly seen has a Gaussian of deviation `spread`.
+    """
+
+    def guessed(batch: Tensor) -> Tensor:
+        batch = batch.to(next(model.parameters()).device)
+        return _guess(model, batch, torch.zeros(len(batch), dtype=torch.long, device=batch.device), generator)
+
+    model.eval()
+    guesses, levels = torch.linspace(-1, 1, GUESS_ROWS)[:, None], torch.linspace(-1, 1, LEVELS)[None]
+    return _counted(guessed, images, (-_level_nats(*torch.broadcast_tensors(levels, guesses), spread)).exp())
+
+
+def _counted(predict: Callable[[Tensor], Tensor], images: Tensor, prior: Tensor) -> Tensor:
+    """Log probabilities (rows, 256) of a pixel's grey level, by which of so many parts of the grey range its
+    prediction lies in; `prior` are those that a part is given before it is seen."""
+    rows = len(prior)
+    counts = torch.zeros(rows * LEVELS)
+    for batch in images.split(500):
+        places = _bins(predict(batch).cpu(), rows) * LEVELS + _bins(batch, LEVELS)
         counts += torch.bincount(places.flatten(), minlength=len(counts))
-    counts = counts.view(TABLE_ROWS, LEVELS)
-    overall = counts.sum(0) + 1
-    counts += TABLE_PRIOR * overall / overall.sum()  # rows that were hardly seen say what holds of all pixels
+    counts = (
+        counts.view(rows, LEVELS) + TABLE_PRIOR * prior + 1 / LEVELS
+    )  # one pixel more, so that nothing is impossible
     return (counts / counts.sum(1, keepdim=True)).log()
 
 
 @torch.no_grad()
 def diffusion_nats(
-    model: Diffusion, images: Tensor, draws: int, spread: float, generator: torch.Generator | None = None
+    model: Diffusion,
+    images: Tensor,
+    draws: int,
+    spread: float,
+    generator: torch.Generator | None = None,
+    table: Tensor | None = None,
 ) -> Tensor:
     """Variational bound (N,) on the negative log probability of images (N, C, H, W) of grey levels in [-1, 1].
 
     Ho et al. (2020), in the form of Kingma et al. (2021): each of the noise levels but the lowest costs half the drop
-    in the signal-to-noise ratio times the squared error of the image that the network guesses; `draws` levels an image
-    are tried, evenly spread, so the sum is estimated without bias. The lowest pays for the grey levels themselves,
-    by Gaussians around the network's guess; the highest for what is left of the image in the noise.
+    in the signal-to-noise ratio times the squared error of the image that the network guesses. Level k costs about
+    1 / k, so `draws` levels an image are drawn with about that probability, evenly spread on a logarithmic scale, and
+    divided by it: the sum is estimated without bias. The lowest pays for the grey levels themselves, by Gaussians
+    around the network's guess or by a `guess_table`; the highest for what is left of the image in the noise.
 
     Args:
         spread: standard deviation of those Gaussians; any is allowed, and the bound is tightest at `guess_error`.
@@ -109,16 +145,19 @@ def diffusion_nats(
     first = torch.rand(count, generator=generator)
     between = torch.zeros(count, device=device)
     for k in range(draws):
-        places = ((first + k) / draws * (NOISE_LEVELS - 1)).long().clamp(max=NOISE_LEVELS - 2)
-        levels = places.to(device) + 1
+        levels = (NOISE_LEVELS ** ((first + k) / draws)).long().clamp(1, NOISE_LEVELS - 1).to(device)
+        chance = torch.log1p(1 / levels) / math.log(NOISE_LEVELS)
         error = (x - _guess(model, x, levels, generator)).square().flatten(1).sum(1)
-        between += (NOISE_LEVELS - 1) / draws * 0.5 * (ratio[levels - 1] - ratio[levels]) * error
+        between += 0.5 * (ratio[levels - 1] - ratio[levels]) * error / (draws * chance)
 
     guess = _guess(model, x, torch.zeros(count, dtype=torch.long, device=device), generator)
-    lowest = _level_nats(x, guess, spread).flatten(1).sum(1)
+    if table is None:
+        lowest = _level_nats(x, guess, spread)
+    else:
+        lowest = -table.to(device)[_bins(guess, len(table)), _bins(x, LEVELS)]
     last = signal[-1]
     prior = 0.5 * (last * x**2 - last - torch.log1p(-last)).flatten(1).sum(1)
-    return (between + lowest + prior).cpu()
+    return (between + lowest.flatten(1).sum(1) + prior).cpu()
 
 
 def _guess(model: Diffusion, images: Tensor, levels: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -67,3 +67,11 @@ def test_help_and_errors_of_the_commands():
     command = [sys.executable, "-m", "utils.course_data", "--from", "nowhere"]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
     assert done.returncode == 1 and "There is no 'nowhere'" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_importing_the_package_does_not_wait_for_what_takes_seconds():
+    modules = sorted(path.stem for path in (PROJECT / "utils").glob("*.py") if not path.stem.startswith("_"))
+    program = f"import sys; from utils import {', '.join(modules)}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, check=True)
+    assert {"torch", "utils.diffusion"} <= set(done.stdout.split())
+    assert not {"diffusers", "torchmetrics", "torchvision"} & set(done.stdout.split())

@@ -9,14 +9,17 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from diffusers import DDIMScheduler, UNet2DModel
-from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor, nn
 
 from utils import checkpoints, runs
 
 SCHEDULERS = {"ddim": 0.0, "ddpm": 0.999}  # eta, the share of fresh noise; at 1 rounding takes a root of -1e-8
 NOISE_LEVELS = 1000
+
+
+def randn_tensor(shape: tuple[int, ...], generators: list[torch.Generator]) -> Tensor:
+    """Normal noise (N, ...), each image's from a generator of its own: it does not depend on the batch."""
+    return torch.stack([torch.randn(shape[1:], generator=generator) for generator in generators])
 
 
 class Diffusion(nn.Module):
@@ -52,6 +55,8 @@ class Diffusion(nn.Module):
         lr: float = 5e-4,
     ):
         super().__init__()
+        from diffusers import DDIMScheduler, UNet2DModel  # takes seconds, for which the other models need not wait
+
         step = fold * 2 ** (len(widths) - 1)
         if size[0] % step or size[1] % step:
             raise ValueError(f"image sides must be divisible by {step}, not {size[0]}x{size[1]}")

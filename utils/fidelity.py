@@ -17,8 +17,6 @@ from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
-from torchmetrics.image.fid import FrechetInceptionDistance
-from torchmetrics.image.kid import KernelInceptionDistance
 
 from utils.folders import to_float
 
@@ -97,6 +95,8 @@ def frechet_distance(space: nn.Module, real: np.ndarray, fake: np.ndarray) -> fl
 
     Biased upwards by the number of images: 300 real images do not score 0.
     """
+    from torchmetrics.image.fid import FrechetInceptionDistance  # takes seconds, because it looks for torchvision
+
     metric = FrechetInceptionDistance(feature=space, normalize=True)
     metric.update(torch.from_numpy(real), real=True)
     metric.update(torch.from_numpy(fake), real=False)
@@ -114,6 +114,8 @@ def times_floor(spaces: list[nn.Module], real: np.ndarray, fake: np.ndarray, flo
 def kernel_distance(space: nn.Module, real: np.ndarray, fake: np.ndarray, subsets: int = 50) -> float:
     """Squared maximum mean discrepancy, polynomial kernel (Binkowski et al. 2018), unbiased: real
     images score 0 on average whatever their number. Features are standardised first. Times 1000."""
+    from torchmetrics.image.kid import KernelInceptionDistance
+
     known = features(space, real)
     centre, scale = (torch.from_numpy(x) for x in (known.mean(0), known.std(0).clip(1e-6)))
 

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
-from torchvision import datasets
 
 from utils import checkpoints, runs
 
@@ -81,6 +80,8 @@ def obtain_fashion_mnist(root: Path, network: bool = True) -> str:
         return "Debian's package dataset-fashion-mnist"
     reason = "the network was not asked"
     if network:
+        from torchvision import datasets
+
         try:
             datasets.FashionMNIST(str(root), download=True)
             return "torchvision's download"
@@ -108,6 +109,8 @@ def fashion_mnist(
         FileNotFoundError: as of `obtain_fashion_mnist`.
         ValueError: a file is damaged; says which folder to empty.
     """
+    from torchvision import datasets  # takes seconds, for which an import of this module need not wait
+
     root = data_folder() if root is None else root
     origin = obtain_fashion_mnist(root, network)
     try:
@@ -153,6 +156,8 @@ def celeba(root: Path | None = None, colour: bool = False, limit: int | None = N
         FileNotFoundError: there is no complete copy; says what is needed.
         ValueError: an image cannot be read; says which.
     """
+    from torchvision import datasets
+
     root = data_folder() if root is None else root
     parts = []
     for split, share in (("train", 1), ("valid", 10), ("test", 10)):

@@ -27,7 +27,7 @@ BUDGETS = {
         "garment_PixelCNN": 64, "garment_flow": 64, "garment_diffusion": 64, "garment_trials": 1,
         "garment_trial_VAE": 128, "garment_trial_GAN": 64,
         "garment_trial_PixelCNN": 32, "garment_trial_flow": 32, "garment_trial_diffusion": 32,
-        "garment_few": 10, "garment_tested": 10, "garment_samples": 24,
+        "garment_GAN_alone": 64, "garment_longer": 64, "garment_few": 10, "garment_tested": 10, "garment_samples": 24,
     },
     "quick": {
         "hands": None, "labelled": None,
@@ -41,6 +41,7 @@ BUDGETS = {
         "garment_GAN": 1_500, "garment_PixelCNN": 4_000, "garment_flow": 2_000, "garment_diffusion": 3_000,
         "garment_trials": 2, "garment_trial_VAE": 2_000, "garment_trial_GAN": 500,
         "garment_trial_PixelCNN": 500, "garment_trial_flow": 250, "garment_trial_diffusion": 500,
+        "garment_GAN_alone": 1_500, "garment_longer": 8_000,
         "garment_few": 100, "garment_tested": 200, "garment_samples": 200,
     },
     "full": {
@@ -57,7 +58,8 @@ BUDGETS = {
         "garment_GAN": 6_000, "garment_PixelCNN": 100_000, "garment_flow": 56_000, "garment_diffusion": 90_000,
         "garment_trials": 6, "garment_trial_VAE": 14_560,
         "garment_trial_GAN": 15_000, "garment_trial_PixelCNN": 4_160, "garment_trial_flow": 2_330,
-        "garment_trial_diffusion": 4_160, "garment_few": 500, "garment_tested": 10_000, "garment_samples": 1_000,
+        "garment_trial_diffusion": 4_160, "garment_GAN_alone": 40_000, "garment_longer": 400_000,
+        "garment_few": 500, "garment_tested": 10_000, "garment_samples": 1_000,
     },
 }  # fmt: skip
 PROJECT = Path(__file__).resolve().parent.parent

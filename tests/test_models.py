@@ -214,6 +214,18 @@ def test_transport_follows_the_field():
     assert torch.allclose(flow.transport(noise, 7), torch.tensor([1.0, -2.0]).expand(3, 2))
 
 
+def test_a_kept_draw_is_that_of_the_weights_and_cannot_be_changed_from_outside():
+    flow = LatentFlow(latent_dim=2, width=8, depth=1)
+    drawn = flow.sample(5, seed=1)
+    wanted = drawn.clone()
+    drawn += 1
+    assert torch.equal(flow.sample(5, seed=1), wanted)
+    assert not torch.equal(flow.sample(5, seed=2), wanted) and flow.sample(4, seed=1).shape == (4, 2)
+    with torch.no_grad():
+        flow.field.inputs.weight += 0.1
+    assert not torch.equal(flow.sample(5, seed=1), wanted)
+
+
 @pytest.mark.parametrize("name", ["vae", "dcgan"])
 def test_overfits_a_tiny_batch(name, tmp_path):
     """A VAE must learn 8 images by heart; a GAN's samples must come close to them."""

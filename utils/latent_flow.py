@@ -11,6 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from utils import checkpoints
+
+DRAWN: dict[tuple, Tensor] = {}  # latents by the network's weights, their number, the seed and the steps
+KEPT = 16
+
 
 class VelocityField(nn.Module):
     """Point (N, latent_dim) and time (N,) in [0, 1] to the velocity there (N, latent_dim).
@@ -98,10 +103,19 @@ class LatentFlow(nn.Module):
 
     @torch.no_grad()
     def sample(self, count: int, seed: int = 0, steps: int | None = None) -> Tensor:
-        """Latents (count, latent_dim), the same for the same seed: noise carried along the field."""
+        """Latents (count, latent_dim), the same for the same seed: noise carried along the field.
+
+        The last draws are kept: a VAE and the GANs that begin from it all ask for the same ones.
+        """
         self.eval()
-        noise = torch.randn(count, len(self.mean), generator=torch.Generator().manual_seed(seed))
-        return torch.cat([self.transport(n.to(self.mean.device), steps or self.STEPS) for n in noise.split(2000)])
+        steps = steps or self.STEPS
+        key = (checkpoints.fingerprint(self), count, seed, steps)
+        if key not in DRAWN:
+            noise = torch.randn(count, len(self.mean), generator=torch.Generator().manual_seed(seed))
+            DRAWN[key] = torch.cat([self.transport(n.to(self.mean.device), steps) for n in noise.split(2000)])
+            if len(DRAWN) > KEPT:
+                del DRAWN[next(iter(DRAWN))]
+        return DRAWN[key].to(self.mean.device, copy=True)
 
     @torch.no_grad()
     def transport(self, noise: Tensor, steps: int) -> Tensor:

@@ -16,14 +16,14 @@ PROFILES = ("smoke", "quick", "full")
 # read of a folder, of a class; None: all.
 BUDGETS = {
     "smoke": {
-        "hands": 1_600, "labelled": 150,
-        "vae": 512, "prior": 2_000, "dcgan": 256, "detector_steps": 3, "trials": 1, "gan_trials": 1,
-        "trial_vae": 256, "trial_prior": 1_000, "trial_dcgan": 128, "alone_steps": 3, "two_sample_steps": 3, "seeds": 1,
-        "classifier": 256, "mixture": 256, "presumed": 256, "trial_classifier": 128,
+        "hands": 1_600, "labelled": 100,
+        "vae": 256, "prior": 1_000, "dcgan": 96, "detector_steps": 3, "trials": 1, "gan_trials": 1,
+        "trial_vae": 256, "trial_prior": 1_000, "trial_dcgan": 64, "alone_steps": 3, "two_sample_steps": 3, "seeds": 1,
+        "classifier": 128, "mixture": 128, "presumed": 128, "trial_classifier": 128,
         "trial_mixture": 128, "folds": 2, "classifier_seeds": 1, "classifier_trials": 1, "views": 1,
         "head_generator": 32, "generated_heads": 8, "imputer": 64, "trial_imputer": 32,
         "imputer_trials": 1,
-        "garments": 400, "garment_judge": 256, "garment_VAE": 256, "garment_GAN": 128,
+        "garments": 400, "garment_judge": 256, "garment_VAE": 128, "garment_GAN": 64,
         "garment_PixelCNN": 64, "garment_flow": 64, "garment_diffusion": 64, "garment_trials": 1,
         "garment_trial_VAE": 128, "garment_trial_GAN": 64,
         "garment_trial_PixelCNN": 32, "garment_trial_flow": 32, "garment_trial_diffusion": 32,

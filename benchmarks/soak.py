@@ -3,12 +3,12 @@
     make soak        or        python -m benchmarks.soak --rounds 40
 
 For each model: one undisturbed training, and one that is disturbed `--rounds` times, then left alone. A round starts
-the training in a process of its own and, at a random moment, kills it (SIGKILL). Before the next one, by chance, the
-newest checkpoint is cut short, has one bit flipped, or is replaced by something else; or the next process may write
-only half a checkpoint (a limit on the size of files stands in for a full disk). Checked each time: the training goes
-on from the newest whole checkpoint and from no other. Checked at the end: the weights are those of the undisturbed
-training, bit for bit. A last row goes on in one and in two processes by turns, where sums are taken in another order;
-there the largest difference of a weight is reported.
+the training in a process of its own and kills it (SIGKILL) at a random moment of the time that all of it would take.
+Before the next one, by chance, the newest checkpoint is cut short, has one bit flipped, or is replaced by something
+else; or the next process may write only half a checkpoint (a limit on the size of files stands in for a full disk).
+Checked each time: the training goes on from the newest whole checkpoint and from no other. Checked at the end: the
+weights are those of the undisturbed training, bit for bit. A last row goes on in one and in two processes by turns,
+where sums are taken in another order; there the largest difference of a weight is reported.
 """
 
 from __future__ import annotations
@@ -40,7 +40,6 @@ from utils.vae import VAE
 
 SIZE, COUNT, STEPS, BATCH = (16, 16), 64, 150, 8
 CHECKPOINT_SECONDS = 0.05
-LONGEST_ROUND = 1.5  # seconds from a process's start to its end by force
 MODELS: dict[str, Callable] = {
     "VAE": lambda: VAE(SIZE, latent_dim=4, base=4),
     "GAN": lambda: DCGAN(SIZE, latent_dim=4, base=4, discriminator_base=4),
@@ -144,14 +143,16 @@ def soak(kind: str, rounds: int, chance: random.Random, worlds: tuple[int, ...] 
     """
     with tempfile.TemporaryDirectory() as place:
         calm, rough = Path(place, "calm"), Path(place, "rough")
+        start = time.monotonic()
         if one_round(kind, calm, None) != 0:
             raise Failure(f"{kind} does not train at all")
+        whole_training = time.monotonic() - start
         length = sum(path.stat().st_size for path in calm.glob("step_*.ckpt")) // 2
         done, start = Counter(), time.monotonic()
         for number in range(rounds):
             limit = length // 2 if chance.random() < 0.2 else None
             world = worlds[number % len(worlds)]
-            code = one_round(kind, rough, chance.uniform(0, LONGEST_ROUND), limit, world)
+            code = one_round(kind, rough, chance.uniform(0, whole_training), limit, world)
             done["killed" if code == -signal.SIGKILL else "disk full" if code else "ended"] += 1
             if list(rough.glob("step_*.ckpt")) and chance.random() < 0.5:
                 done[damage(rough, chance)] += 1

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tests.conftest import draw_pictures, three_kinds
-from utils import families, fidelity, folders, judge
+from utils import checkpoints, families, fidelity, folders, judge, train
 
 SETTINGS = {
     "VAE": {"latent_dim": 8, "base": 8},
@@ -17,6 +18,12 @@ SETTINGS = {
 SHAPES = [(family, *shape) for family in SETTINGS for shape in ((1, (28, 28)), (3, (20, 16)))]
 SHAPES += [(family, 1, (64, 64)) for family in SETTINGS if family != "PixelCNN"]  # whose samples take half a minute
 WITH_LIKELIHOOD = [family for family in SETTINGS if family != "GAN"]
+
+
+@pytest.fixture
+def few_latents(monkeypatch):
+    """A GAN draws its bank of latents in no time."""
+    monkeypatch.setattr(families.DCGAN, "BANK", 50)
 
 
 def pictures(channels: int, size: tuple[int, int]) -> torch.Tensor:
@@ -50,7 +57,17 @@ def test_each_family_trains_samples_and_is_judged(family, channels, size, tmp_pa
     assert again.history == found.history and torch.equal(samples(again.model, 3, seed=1), made)
 
 
-def test_a_gan_begins_as_the_vae_that_it_is_given_and_both_are_paid_for(tmp_path):
+@pytest.mark.parametrize("family", SETTINGS)
+def test_the_command_trains_every_family_on_a_folder(family, tmp_path, few_latents):
+    folders.write_jpegs(draw_pictures(20, 20), tmp_path / "pictures", "picture", 20)
+    train.train(family, str(tmp_path / "pictures"), 16, None, 64, tmp_path / "out", samples=3, seed=0)
+    _, tensors = checkpoints.read_weights(tmp_path / "out" / "weights.safetensors")
+    assert sum(tensor.numel() for tensor in tensors.values()) > 10_000
+    with Image.open(tmp_path / "out" / "samples.png") as picture:
+        assert picture.height == 16 and np.ptp(np.asarray(picture)) > 0
+
+
+def test_a_gan_begins_as_the_vae_that_it_is_given_and_both_are_paid_for(tmp_path, few_latents):
     images = pictures(1, (16, 16))
     shared = {"latent_dim": 8, "base": 8, "batch_size": 16}
     start = families.train("VAE", images, 64, tmp_path / "vae", shared)

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from utils import cache, families, figures, folders, public_images, runs
+from utils import cache, checkpoints, families, figures, folders, public_images, runs
 
 GRID = 10  # columns of the picture of samples
 
@@ -57,7 +57,8 @@ def train(
     model, history, seconds = families.train(family, data, seen, out / "checkpoints", settings, seed, start)
     made = draw(model, samples, seed)
     if made is not None:
-        model.export(out / "weights.safetensors")
+        path = out / "weights.safetensors"
+        checkpoints.export_weights(path, model, model.config) if family == "VAE" else model.export(path)
         Image.fromarray(figures.tile(made, GRID)).save(out / "samples.png")
         last = ", ".join(f"{k} {v:.4g}" for k, v in history[-1].items())
         print(f"{family}, {seconds:.0f} s of training: {last}. Weights and samples are in '{out}'.")

@@ -46,7 +46,7 @@ MODELS: dict[str, Callable] = {
     "classifier": lambda: Classifier(base=4),
     "PixelCNN": lambda: PixelCNN(SIZE, width=8, layers=2, hidden=4, components=2),
     "flow": lambda: Flow(SIZE, width=8, depth=1, bins=4),
-    "diffusion": lambda: Diffusion(SIZE, widths=(16, 32)),
+    "diffusion": lambda: Diffusion(SIZE, widths=(24, 24)),
 }
 forked = get_context("fork")  # a new process has imported everything already
 

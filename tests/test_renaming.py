@@ -48,6 +48,18 @@ def test_files_and_texts_are_renamed_and_can_be_renamed_again(folder):
     assert "cd4_DLcw1_clean.ipynb" in contents(folder)
 
 
+def test_name_and_cid_take_the_places_of_the_templates(folder):
+    notebook = folder / "someone_DLcw1_clean.ipynb"
+    notebook.write_text('{"cells": ["**Name:** Your Name **Username:** someone **CID:** 00000000", "# Your Name"]}')
+    renaming.rename(folder, "ab123", "Zoë O'Neil-Smith", "01234567")
+    text = (folder / "ab123_DLcw1_clean.ipynb").read_text()
+    assert text == '{"cells": ["**Name:** Zoë O\'Neil-Smith **Username:** ab123 **CID:** 01234567", "# Your Name"]}'
+    for wrong in (('x"y', None), ("a\\nb", None), ("", None), (None, "123"), (None, "1234567a")):
+        with pytest.raises(ValueError, match="no name|no CID"):
+            renaming.rename(folder, "cd4", *wrong)
+    assert renaming.rename(folder, "ab123", cid="01234567") == ([], [])  # nothing is left to change
+
+
 @pytest.mark.parametrize(
     "name", ["", "a", "Ab123", "ab 123", "../x", "1abc", "a" * 21, "test", renaming.TAKEN[-1], "é12"]
 )

@@ -13,6 +13,11 @@ def test_a_training_that_is_killed_and_damaged_ends_with_the_same_weights():
     assert done["killed"] and done["difference"] == 0
 
 
+@pytest.mark.parametrize("kind", soak.MODELS)
+def test_every_model_is_small_enough_to_be_soaked(kind, tmp_path):
+    assert soak.one_round(kind, tmp_path, None) == 0 and soak.whole(tmp_path) == soak.STEPS
+
+
 def test_it_notices_a_training_that_starts_anew(tmp_path, monkeypatch):
     soak.one_round("VAE", tmp_path, None)
     monkeypatch.setattr(checkpoints, "latest", lambda *_, **__: None)

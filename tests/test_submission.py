@@ -83,6 +83,13 @@ def clean(root):
     return root / "ab123_DLcw1_clean.ipynb"
 
 
+def name_forgotten(root):
+    def change(notebook):
+        notebook.cells[0].source += "\n\n**Name:** Your Name **Username:** ab123 **CID:** 01234567"
+
+    edit(clean(root), change)
+
+
 def not_executed(root):
     edit(clean(root), lambda notebook: notebook.cells[3].update(execution_count=None))
 
@@ -216,6 +223,7 @@ def blank_samples(root):
 
 BROKEN = [
     (lambda root: clean(root).rename(root / "ab123_dlcw1_clean.ipynb"), "*_DLcw1_clean.ipynb", "no *_DLcw1_clean"),
+    (name_forgotten, "*_DLcw1_clean.ipynb: bears its author's name", "still says **Name:"),
     (not_executed, "*_DLcw1_clean.ipynb: all cells executed", "cell 2 was not executed"),
     (out_of_order, "*_DLcw1_clean.ipynb: all cells executed", "executed as number 9"),
     (ended_in_an_error, "*_DLcw1_clean.ipynb: all cells executed", "ended in NameError"),

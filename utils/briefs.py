@@ -48,6 +48,10 @@ def notebook(brief: str, name: str, sections: tuple[str, ...] = (), loss: bool =
     asked = [
         Requirement(brief, f"a notebook {name}", "is_there", where, "Save the notebook under exactly this name."),
         Requirement(
+            brief, f"{name}: bears its author's name", "signed", where,
+            "python -m utils.submission rename USERNAME --name 'Your Full Name' --cid 12345678",
+        ),
+        Requirement(
             brief, f"{name}: all cells executed, outputs visible, no errors", "executed", where,
             "Restart the kernel, run all cells from top to bottom, and save.",
         ),

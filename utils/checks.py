@@ -22,6 +22,7 @@ SAMPLES = 300
 COPY = 3.0  # grey levels (root mean square) below which an image counts as a copy of a training image
 MOST_CELLS_ALONE = 4  # code cells in a row without a word
 FEWEST_WORDS = 200
+PLACEHOLDERS = ("**Name:** Your Name", "**CID:** 00000000", "**Username:** username")
 OWN_FOLDERS = ("utils", "tests", "benchmarks")  # that may hold .py files; the last two are no part of what runs
 PRETRAINED = re.compile(
     r"pretrained\s*=\s*True|weights\s*=\s*['\"](?!none)\w|\w+_Weights\.|torch\.hub\.load\b|\.from_pretrained\("
@@ -32,6 +33,16 @@ PRETRAINED = re.compile(
 
 def is_there(folder: Path, name: str) -> str:
     return f"{find(folder, name)}, {len(cells(folder, name))} cells"
+
+
+def signed(folder: Path, name: str) -> str:
+    texts = "\n".join(cell.source for cell in cells(folder, name) if not cell.code)
+    left = [what for what in PLACEHOLDERS if what in texts]
+    if left and PLACEHOLDERS[-1] in left:
+        raise Unchecked("it bears the template's name still: python -m utils.submission rename USERNAME --name --cid")
+    if left:
+        raise Failed(f"it still says {' and '.join(left)}")
+    return "no placeholder left"
 
 
 def executed(folder: Path, name: str) -> str:

@@ -14,6 +14,8 @@ TEXTS = (".ipynb", ".md", ".py", ".txt", ".toml", ".yml", "Makefile", ".gitignor
 HIDDEN_TEXTS = (".gitignore", ".github/workflows/test.yml")
 JOURNAL = ".renaming"  # the old texts and the plan, until everything is done
 COLAB = re.compile(r"(?<=colab\.research\.google\.com/github/)[\w.-]+/[\w.-]+(?=/blob/)")  # in a link to a notebook
+NAME = re.compile(r"(?<=\*\*Name:\*\* )Your Name\b")  # as the notebooks' first cells have them
+CID = re.compile(r"(?<=\*\*CID:\*\* )0{8}\b")
 TAKEN = ("real", "vae", "gan", "test", "stand", "username")  # how other files' names begin
 
 
@@ -58,8 +60,22 @@ def mentions(name: str) -> re.Pattern:
     return re.compile(rf'(?<![<\w]){name}(?=_)|(?<="){name}(?=\\?")|(?<=\*\*Username:\*\* ){name}\b')
 
 
-def plan(folder: Path, new: str) -> Plan:
-    """What renaming would change.
+def replacements(old: str, new: str, name: str | None, cid: str | None) -> list[tuple[re.Pattern, str]]:
+    """What texts are searched for, and what comes in its place.
+
+    Raises:
+        ValueError: the name or the CID cannot be one.
+    """
+    if name is not None and not re.fullmatch(r"[^\W\d_][^\W\d_' .-]*(?:[' .-]+[^\W\d_]+)*\.?", name):
+        raise ValueError(f"'{name}' is no name: wanted are letters, with spaces, hyphens and apostrophes between them")
+    if cid is not None and not re.fullmatch(r"\d{8}", cid):
+        raise ValueError(f"'{cid}' is no CID: wanted are 8 digits")
+    every = [(mentions(old), new if old != new else None), (NAME, name), (CID, cid)]
+    return [(pattern, text) for pattern, text in every if text is not None]
+
+
+def plan(folder: Path, new: str, name: str | None = None, cid: str | None = None) -> Plan:
+    """What renaming would change; with a name and a CID, also where the notebooks still have the template's.
 
     Raises:
         ValueError: `new` is no username, the folder bears none, or a file would be overwritten.
@@ -67,32 +83,34 @@ def plan(folder: Path, new: str) -> Plan:
     check_name(new)
     inspection.forget()
     old = current_name(folder)
-    pattern = mentions(old)
+    wanted = replacements(old, new, name, cid)
     files = inspection.listing(folder)
     moves = []
     for path in files:
-        name = Path(path).name
-        if name.startswith(f"{old}_") and old != new:
-            moves.append((path, Path(path).with_name(new + name[len(old) :]).as_posix()))
+        bare = Path(path).name
+        if bare.startswith(f"{old}_") and old != new:
+            moves.append((path, Path(path).with_name(new + bare[len(old) :]).as_posix()))
     clash = sorted({target for _, target in moves} & set(files))
     if clash:
         raise ValueError(f"'{clash[0]}' is there already; remove it, or choose another name")
     texts = []
-    for path in [*files, *(name for name in HIDDEN_TEXTS if (folder / name).is_file())]:
-        if path.endswith(TEXTS) and pattern.search((folder / path).read_text(errors="replace")) and old != new:
-            texts.append(path)
+    for path in [*files, *(hidden for hidden in HIDDEN_TEXTS if (folder / hidden).is_file())]:
+        if path.endswith(TEXTS):
+            text = (folder / path).read_text(errors="replace")
+            if any(pattern.search(text) for pattern, _ in wanted):
+                texts.append(path)
     return Plan(moves, texts)
 
 
-def rename(folder: Path, new: str) -> Plan:
+def rename(folder: Path, new: str, name: str | None = None, cid: str | None = None) -> Plan:
     """Rename files and texts; if anything fails, or an earlier call was killed, everything is put back first.
 
     Raises:
         OSError, ValueError: what failed, after undoing it.
     """
     undo(folder)
-    steps = plan(folder, new)
-    pattern = mentions(current_name(folder))
+    steps = plan(folder, new, name, cid)
+    wanted = replacements(current_name(folder), new, name, cid)
     journal = folder / JOURNAL
     building = folder / f"{JOURNAL}.part"
     shutil.rmtree(building, ignore_errors=True)
@@ -106,7 +124,9 @@ def rename(folder: Path, new: str) -> Plan:
     try:
         for path in steps.texts:
             text = (folder / path).read_bytes().decode()
-            checkpoints.write_atomically(folder / path, pattern.sub(new, text).encode())
+            for pattern, replacement in wanted:
+                text = pattern.sub(replacement, text)
+            checkpoints.write_atomically(folder / path, text.encode())
         for source, target in steps.moves:
             (folder / source).rename(folder / target)
     except BaseException:

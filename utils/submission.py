@@ -120,7 +120,8 @@ def run_rename(options: argparse.Namespace) -> int:
     """The command `rename`; its exit code."""
     if renaming.undo(options.folder):
         print("An earlier renaming was not finished; it has been undone first.")
-    steps = (renaming.plan if options.dry_run else renaming.rename)(options.folder, options.username)
+    action = renaming.plan if options.dry_run else renaming.rename
+    steps = action(options.folder, options.username, options.name, options.cid)
     for source, target in steps.moves[:5]:
         print(f"  {source} -> {target}")
     if len(steps.moves) > 5:
@@ -155,6 +156,8 @@ def main() -> None:
     checking.set_defaults(run=run_check)
     naming = commands.add_parser("rename", help="give notebooks, CSV, JPEGs and the texts that name them your username")
     naming.add_argument("username", help="2 to 20 small letters and digits")
+    naming.add_argument("--name", help="your full name, for the notebooks' first cells")
+    naming.add_argument("--cid", help="your CID, 8 digits, likewise")
     naming.add_argument("--folder", type=Path, default=runs.PROJECT, help="default: this repository")
     naming.add_argument("--dry-run", action="store_true", help="only say what would be changed")
     naming.set_defaults(run=run_rename)

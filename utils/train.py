@@ -29,7 +29,8 @@ def load(name: str, size: int, file: Path | None = None) -> Tensor:
     if name in public_images.NAMES:
         return folders.to_float(public_images.load(name).train.images)
     if file:
-        return cache.images(name, (size, size), file)[0]
+        with runs.accelerator().main_process_first():  # one process decodes, the others find the file
+            return cache.images(name, (size, size), file)[0]
     return folders.to_float(folders.read(name, (size, size), resize=True).images)
 
 

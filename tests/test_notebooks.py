@@ -142,6 +142,17 @@ def test_the_committed_csv_has_a_label_for_each_of_the_courses_8434_files():
     assert list(given) == sorted(given) and set(given.values()) == {0, 1, 2}
 
 
+@pytest.mark.parametrize(("origin", "said"), [("STAND-IN: drawn", "STAND-IN"), ("the course's", "hands_cw2.tar.gz")])
+def test_the_profile_full_overwrites_nothing_without_the_courses_data(tmp_path, monkeypatch, origin, said):
+    monkeypatch.setattr(runs, "PROJECT", tmp_path)
+    monkeypatch.setattr(course_data, "origin", lambda: origin)
+    monkeypatch.setenv("PROFILE", "full")
+    monkeypatch.delenv("RUNS_FOLDER", raising=False)
+    monkeypatch.setattr(sys, "argv", ["notebooks", "username_DLcw2_clean.ipynb"])
+    with pytest.raises(SystemExit, match=f"{said}.*would overwrite the committed"):
+        notebooks.main()
+
+
 def test_a_failing_notebook_says_so_and_keeps_what_it_had(tmp_path):
     notebook = nbformat.v4.new_notebook(
         cells=[nbformat.v4.new_code_cell("print('so far')"), nbformat.v4.new_code_cell("1 / 0")]

@@ -73,12 +73,12 @@ def main() -> None:
     hands = any(path.parent == Path() for path in options.notebooks)
     if in_place and hands and course_data.origin().startswith("STAND-IN"):
         raise SystemExit(f"error: {course_data.origin()}; the profile full would overwrite the committed results.")
-    if in_place and any("DLcw2" in path.name or path.name == "Classifier.ipynb" for path in options.notebooks):
-        if not any((runs.PROJECT / "test_hands").glob("test_hand_*")):
-            raise SystemExit(
-                "error: the course's test images (hands_cw2.tar.gz) are not here; the profile full would overwrite the "
-                "committed labels with labels of our own images."
-            )
+    labelling = any("DLcw2" in path.name for path in options.notebooks)
+    if in_place and labelling and not any((runs.PROJECT / "test_hands").glob("test_hand_*")):
+        raise SystemExit(
+            "error: the course's test images (hands_cw2.tar.gz) are not here; the profile full would overwrite the "
+            "committed labels with labels of our own images."
+        )
     for path in options.notebooks:
         source = runs.PROJECT / path
         target = runs.folder() / source.name

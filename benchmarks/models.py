@@ -132,11 +132,12 @@ def measure(case: Case, peak: float, mixed: bool) -> dict[str, float]:
         fitted = training.fit(model, data, steps, case.batch_size, folder, {}, evaluations=1, plot=False)
     ours = steps * case.batch_size / fitted[-1]["seconds"]
 
+    trained = [p for o in model.optimizers().values() for group in o.param_groups for p in group["params"]]
     row = {
         "plain, images/s": plain_rate, "ours, images/s": ours, "ratio": ours / plain_rate,
         "outside the model": max(0.0, 1 - ours / step_rate), "GFLOP an image": flops / 1e9,
         "of the peak": step_rate * flops / 1e9 / peak,
-        "MB exchanged a step": 4 * sum(p.numel() for p in model.parameters()) / 1e6,
+        "MB exchanged a step": 4 * sum(p.numel() for p in trained) / 1e6,
         "ms a step": 1000 * case.batch_size / ours,
     }  # fmt: skip
     if hasattr(model, "sample"):

@@ -153,6 +153,8 @@ def soak(kind: str, rounds: int, chance: random.Random, worlds: tuple[int, ...] 
             limit = length // 2 if chance.random() < 0.2 else None
             world = worlds[number % len(worlds)]
             code = one_round(kind, rough, chance.uniform(0, whole_training), limit, world)
+            if code not in (0, -signal.SIGKILL) and limit is None:
+                raise Failure(f"{kind} ended with exit code {code}, and nothing had been done to it")
             done["killed" if code == -signal.SIGKILL else "disk full" if code else "ended"] += 1
             if list(rough.glob("step_*.ckpt")) and chance.random() < 0.5:
                 done[damage(rough, chance)] += 1

@@ -2,8 +2,11 @@
 
 import gzip
 import os
+import tempfile
 
 os.environ.setdefault("PROFILE", "smoke")
+os.environ.setdefault("RUNS_FOLDER", tempfile.mkdtemp(prefix="runs_"))  # not what a run of the notebooks has left
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # bit-identical resume is promised for the CPU
 
 import numpy as np
 import pytest

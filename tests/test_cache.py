@@ -5,6 +5,7 @@ import resource
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -101,3 +102,14 @@ def test_memory_does_not_grow_with_the_images(tmp_path):
         cwd=runs.PROJECT, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert float(done.stdout.splitlines()[-1]) < 60
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names there are Unicode")
+def test_broken_links_and_odd_names_are_set_aside_as_by_the_reader(picture_folder, tmp_path):
+    (picture_folder / "link.jpeg").symlink_to(tmp_path / "nowhere")
+    Path(os.fsdecode(os.fsencode(picture_folder) + b"/\xff.jpeg")).write_bytes(b"no image")
+    (tmp_path / ".images.4711.part").touch()
+    found, skipped = cache.images(picture_folder, (32, 32), tmp_path / "images")
+    known = folders.read(picture_folder)
+    assert len(found) == len(known.images) and sorted(s.name for s in skipped) == sorted(s.name for s in known.skipped)
+    assert not list(tmp_path.glob(".images.*"))

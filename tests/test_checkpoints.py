@@ -100,6 +100,36 @@ for step in range(1, 10**6):
 """
 
 
+def test_parts_that_a_killed_process_left_are_swept_and_ctrl_c_leaves_none(tmp_path, monkeypatch):
+    (tmp_path / ".step_00000001.ckpt.4711.part").touch()
+    checkpoints.save(tmp_path, 1, {}, CONFIG)
+    assert [path.name for path in tmp_path.iterdir()] == ["step_00000001.ckpt"]
+
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoints.os, "fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoints.save(tmp_path, 2, {}, CONFIG)
+    assert [path.name for path in tmp_path.iterdir()] == ["step_00000001.ckpt"]
+
+
+def test_another_process_may_set_a_damaged_file_aside_first(tmp_path, monkeypatch):
+    checkpoints.save(tmp_path, 1, {"x": torch.ones(3)}, CONFIG)
+    newest = checkpoints.save(tmp_path, 2, {}, CONFIG)
+    newest.write_bytes(b"")
+    read = checkpoints.read
+
+    def read_and_lose(path):
+        try:
+            return read(path)
+        finally:
+            newest.unlink(missing_ok=True)  # between reading and setting aside
+
+    monkeypatch.setattr(checkpoints, "read", read_and_lose)
+    assert checkpoints.latest(tmp_path, CONFIG, lambda _: None)[0] == 1
+
+
 def test_kill_in_the_middle_of_writing(tmp_path):
     """Killed at several moments of a loop that does nothing but write checkpoints."""
     root = Path(__file__).parent.parent

@@ -67,6 +67,18 @@ def test_the_command_trains_every_family_on_a_folder(family, tmp_path, few_laten
         assert picture.height == 16 and np.ptp(np.asarray(picture)) > 0
 
 
+def test_the_command_refuses_other_images_and_less_than_a_batch(tmp_path):
+    for name, seed in (("one", 0), ("other", 1)):
+        folders.write_jpegs(draw_pictures(20, 16, seed), tmp_path / name, "picture", 20)
+    arguments = {"file": None, "seen": 64, "out": tmp_path / "out", "samples": 3, "seed": 0}
+    train.train("PixelCNN", str(tmp_path / "one"), 16, **arguments)
+    train.train("PixelCNN", str(tmp_path / "one"), 16, **arguments)
+    with pytest.raises(ValueError, match="holds a run on other images"):
+        train.train("PixelCNN", str(tmp_path / "other"), 16, **arguments)
+    with pytest.raises(ValueError, match="3 images are to be seen, but one batch of a PixelCNN holds"):
+        train.train("PixelCNN", str(tmp_path / "one"), 16, **arguments | {"seen": 3, "out": tmp_path / "few"})
+
+
 def test_a_gan_begins_as_the_vae_that_it_is_given_and_both_are_paid_for(tmp_path, few_latents):
     images = pictures(1, (16, 16))
     shared = {"latent_dim": 8, "base": 8, "batch_size": 16}

@@ -8,10 +8,11 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import optuna
+import psycopg
 import pytest
 from optuna.trial import TrialState
 
@@ -23,14 +24,17 @@ import os, sys, time
 from pathlib import Path
 from utils import search
 
-search.HEARTBEAT, search.GRACE = 1, 3
-folder, seed, url = sys.argv[1:]
+search.HEARTBEAT = 1
+folder, seed, url, victim = sys.argv[1:]
+begun = 0
 
 def objective(trial):
+    global begun
+    begun += 1
     trial.set_user_attr("process", os.getpid())
     x = trial.suggest_float("x", -1, 1)
     print("trial", flush=True)
-    time.sleep({SECONDS})
+    time.sleep(600 if victim and begun == 2 else {SECONDS})
     return x * x
 
 study = search.join_study(Path(folder), "many", int(seed), url or None)
@@ -40,11 +44,13 @@ search.finish(study, objective, {TRIALS})
 """
 
 
-def work(folder: Path, url: str = "") -> set[int]:
+def work(folder: Path, url: str = "", after_kill: Callable[[set[int]], None] = lambda _: None) -> set[int]:
     """Run the eight to the end, but for two that are killed in their second trial; returns these two's process ids."""
+    victims = random.Random(0).sample(range(WORKERS), 2)
     workers = [
         subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", WORKER, str(folder), str(seed), url],
+            [sys.executable, "-W", "ignore", "-c", WORKER, str(folder), str(seed), url,
+             "victim" if seed in victims else ""],
             cwd=runs.PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )
         for seed in range(WORKERS)
@@ -54,10 +60,11 @@ def work(folder: Path, url: str = "") -> set[int]:
     for worker in workers:
         worker.stdin.write("go\n")
         worker.stdin.flush()
-    killed = random.Random(0).sample(workers, 2)
+    killed = [workers[number] for number in victims]
     for worker in killed:
         assert [worker.stdout.readline() for _ in range(2)] == 2 * ["trial\n"]  # in the midst of its second
         worker.kill()
+    after_kill({worker.pid for worker in killed})
     codes = [worker.wait(timeout=120) for worker in workers]
     assert Counter(codes) == {0: WORKERS - 2, -9: 2}
     return {worker.pid for worker in killed}
@@ -69,7 +76,7 @@ def complete(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
     assert [trial.number for trial in trials] == list(range(len(trials)))
     done = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     assert TRIALS <= len(done) < TRIALS + WORKERS  # each may have been in a trial when the last one was complete
-    assert all(trial.value == trial.params["x"] ** 2 for trial in done)
+    assert all(trial.value == trial.params["x"] * trial.params["x"] for trial in done)
     return done
 
 
@@ -120,7 +127,19 @@ def database() -> Iterator[str]:
 
 def test_a_database(tmp_path, database):
     optuna.create_study(study_name="many", storage=database)  # tables are made once, before the eight come
-    killed = work(tmp_path, database)
+
+    def age(processes: set[int]) -> None:
+        """An hour passes for the trials that these processes have left."""
+        with psycopg.connect(database.replace("+psycopg", "")) as connection:
+            connection.execute(
+                "UPDATE trial_heartbeats SET heartbeat = heartbeat - interval '1 hour' "
+                "FROM trials, trial_user_attributes a "
+                "WHERE trials.trial_id = trial_heartbeats.trial_id AND a.trial_id = trials.trial_id "
+                "AND trials.state = 'RUNNING' AND a.key = 'process' AND a.value_json = ANY(%s)",
+                [[str(process) for process in processes]],
+            )
+
+    killed = work(tmp_path, database, age)
     study = optuna.load_study(study_name="many", storage=database)
     complete(study)
     failed = study.get_trials(states=[TrialState.FAIL])

@@ -36,10 +36,10 @@ def images(folder: str | Path, size: tuple[int, int], file: str | Path) -> tuple
     folder, file = Path(folder), Path(file)
     if not folder.is_dir():
         raise (NotADirectoryError if folder.exists() else FileNotFoundError)(f"There is no folder '{folder}'.")
-    entries = sorted(((e.name, e.stat()) for e in os.scandir(folder) if not e.name.startswith(".")), key=lambda e: e[0])
-    names = [name for name, _ in entries]
-    marks = "\n".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in entries)
-    wanted = {"size": list(size), "files": hashlib.sha256(marks.encode()).hexdigest()}
+    marks = {entry.name: _mark(entry) for entry in os.scandir(folder) if not entry.name.startswith(".")}
+    names = sorted(marks)
+    listed = "\n".join(f"{name} {marks[name]}" for name in names)
+    wanted = {"size": list(size), "files": hashlib.sha256(os.fsencode(listed)).hexdigest()}
     known = _description(file)
     if {key: known.get(key) for key in wanted} != wanted:
         known = wanted | _build(folder, names, size, file)
@@ -49,6 +49,15 @@ def images(folder: str | Path, size: tuple[int, int], file: str | Path) -> tuple
         raise ValueError(f"'{folder}' holds no usable image ({len(skipped)} files were set aside).")
     shape = (count, 1, size[1], size[0])
     return torch.from_file(str(file), size=math.prod(shape), dtype=torch.float32).view(shape), skipped
+
+
+def _mark(entry: os.DirEntry) -> str:
+    """Size and date of a file; of a broken link, nothing."""
+    try:
+        found = entry.stat()
+    except OSError:
+        return "unreadable"
+    return f"{found.st_size} {found.st_mtime_ns}"
 
 
 def _beside(file: Path) -> Path:
@@ -69,6 +78,8 @@ def _build(folder: Path, names: list[str], size: tuple[int, int], file: Path) ->
     """Decode all into the file; returns how many, and what was set aside."""
     file.parent.mkdir(parents=True, exist_ok=True)
     part, count, skipped = file.with_name(f".{file.name}.{os.getpid()}.part"), 0, []
+    for left in file.parent.glob(f".{file.name}.*.part"):  # of a process that was killed
+        left.unlink(missing_ok=True)
     try:
         with open(part, "wb") as out, ThreadPoolExecutor() as pool:
             for start in range(0, len(names), CHUNK):
@@ -79,6 +90,7 @@ def _build(folder: Path, names: list[str], size: tuple[int, int], file: Path) ->
                 count += len(good)
                 if good:
                     out.write(folders.to_float(np.stack(good)).numpy().tobytes())
+        _beside(file).unlink(missing_ok=True)  # it describes the old one
         part.replace(file)
     finally:
         part.unlink(missing_ok=True)

@@ -7,6 +7,7 @@ is read with `weights_only=True`, so loading one never executes anything.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -47,8 +48,10 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
-    except OSError as error:
+    except BaseException as error:
         part.unlink(missing_ok=True)
+        if not isinstance(error, OSError):  # Ctrl-C, say
+            raise
         raise OSError(
             error.errno, f"could not write '{path}' ({error.strerror}); what was saved before is untouched"
         ) from error
@@ -89,6 +92,8 @@ def save(folder: str | Path, step: int, state: dict, config: dict) -> Path:
         raise TypeError(f"a checkpoint may hold tensors and plain numbers, texts, lists and dicts: {error}") from error
     head = {"config": config, "step": step, "sha256": hashlib.sha256(content).hexdigest()}
     path = folder / f"step_{step:08d}.ckpt"
+    for left in folder.glob(".step_*.part"):  # of a process that was killed while it wrote
+        left.unlink(missing_ok=True)
     write_atomically(path, json.dumps(head).encode() + b"\n" + content)
     for old in sorted(folder.glob("step_*.ckpt"))[:-KEEP]:
         old.unlink()
@@ -125,9 +130,12 @@ def latest(folder: str | Path, config: dict, report=print) -> tuple[int, dict] |
             step, state, saved = read(path)
             if path.stem != f"step_{step:08d}":  # its head is not under the check sum
                 raise CheckpointDamaged(f"'{path}' says that it is of step {step}")
+        except FileNotFoundError:  # another process of this run has just set it aside
+            continue
         except CheckpointDamaged as error:
             aside = path.with_suffix(".damaged")
-            path.replace(aside)
+            with contextlib.suppress(FileNotFoundError):
+                path.replace(aside)
             report(f"{error}. Set aside as {aside.name}; going on from the one before it.")
             continue
         if saved != json.loads(json.dumps(config)):
@@ -182,7 +190,7 @@ def read_weights(path: str | Path) -> tuple[dict, dict[str, torch.Tensor]]:
                 metadata = file.metadata()
                 config, parts = json.loads(metadata["config"]), int(metadata.get("parts", 1))
                 tensors |= {name: file.get_tensor(name) for name in file.keys()}
-        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise CheckpointDamaged(f"'{part}' does not hold weights of this project: {error}") from error
         head = head or metadata
         if metadata != head:
@@ -200,6 +208,6 @@ def load_weights(path: str | Path, build: Callable[..., Model]) -> Model:
     try:
         model = build(**config)
         model.load_state_dict(tensors)
-    except (TypeError, RuntimeError) as error:
+    except Exception as error:  # a constructor refuses what it likes
         raise CheckpointDamaged(f"'{path}' does not hold weights of {build.__name__}: {error}") from error
     return model.eval()

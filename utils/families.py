@@ -48,10 +48,16 @@ def train(
         settings: arguments of the model's class, `batch_size` and, where it is not the usual one, `average_share`.
         start: of a GAN, the VAE that it begins with; its time counts.
         options: for `training.fit`, as `evaluate` and `evaluations`.
+
+    Raises:
+        ValueError: `seen` is less than a batch.
+        CheckpointMismatch, FloatingPointError: as of `training.fit`.
     """
     runs.seed_everything(seed)
     settings = dict(settings)
     batch_size = settings.pop("batch_size")
+    if seen < batch_size:
+        raise ValueError(f"{seen} images are to be seen, but one batch of a {family} holds {batch_size}")
     if family == "GAN" and images.shape[1] > 1:
         settings["jpeg_quality"] = None  # colour JPEGs are quantised differently
     options["average_share"] = settings.pop("average_share", training.AVERAGE_SHARE)

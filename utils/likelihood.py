@@ -80,7 +80,7 @@ def decoder_table(vae: VAE, images: Tensor, generator: torch.Generator | None = 
         return vae.decoder(mean + drawn * (log_var / 2).exp()).float()
 
     vae.eval()
-    overall = torch.bincount(_bins(images, LEVELS).flatten(), minlength=LEVELS)
+    overall = sum(torch.bincount(_bins(batch, LEVELS).flatten(), minlength=LEVELS) for batch in images.split(500))
     return _counted(decoded, images, (overall / overall.sum()).expand(TABLE_ROWS, -1))
 
 

@@ -10,6 +10,7 @@ model, and a run that was stopped goes on with any number of them. See docs/scal
 from __future__ import annotations
 
 import argparse
+import hashlib
 import sys
 from pathlib import Path
 
@@ -29,9 +30,22 @@ def load(name: str, size: int, file: Path | None = None) -> Tensor:
     if name in public_images.NAMES:
         return folders.to_float(public_images.load(name).train.images)
     if file:
-        with runs.accelerator().main_process_first():  # one process decodes, the others find the file
-            return cache.images(name, (size, size), file)[0]
+        return cache.images(name, (size, size), file)[0]
     return folders.to_float(folders.read(name, (size, size), resize=True).images)
+
+
+def remember(data: Tensor, out: Path) -> None:
+    """Note in `out` which images are trained on.
+
+    Raises:
+        ValueError: they are others than those that an earlier run into `out` has seen.
+    """
+    some = data[:: max(1, len(data) // 64)].contiguous()
+    mark, note = f"{len(data)} images, {hashlib.sha256(some.numpy().tobytes()).hexdigest()}\n", out / "images.txt"
+    if note.is_file() and note.read_text() != mark:
+        raise ValueError(f"'{out}' holds a run on other images; choose another folder, or delete it")
+    if runs.accelerator().is_main_process:
+        checkpoints.write_atomically(note, mark.encode())
 
 
 def draw(model: torch.nn.Module, count: int, seed: int) -> np.ndarray | None:
@@ -50,7 +64,9 @@ def train(
 ) -> None:
     """Train a family of `families.MODELS` with its committed settings; writes checkpoints, weights, history and a
     picture of samples to `out`."""
-    data = load(images, size, file)
+    with runs.accelerator().main_process_first():  # one process downloads or decodes, the others find the files
+        data = load(images, size, file)
+    remember(data, out)
     settings = runs.hyperparameters(f"final_{family.lower()}")
     start = None
     if family == "GAN":
@@ -81,7 +97,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     try:
         train(**vars(parser.parse_args()))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, FloatingPointError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
 
 

@@ -11,6 +11,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -34,11 +35,16 @@ def batch_indices(count: int, batch_size: int, step: int, seed: int) -> Tensor:
     """
     batches = max(1, count // batch_size)
     epoch, position = divmod(step, batches)
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    order = torch.randperm(count, generator=generator)
+    order = _epoch_order(count, seed * 1_000_003 + epoch)
     if count < batch_size:
         order = order.repeat(-(-batch_size // count))
     return order[position * batch_size : (position + 1) * batch_size]
+
+
+@lru_cache(maxsize=2)
+def _epoch_order(count: int, seed: int) -> Tensor:
+    """A permutation of so many images."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))
 
 
 def learning_rate_scale(step: int, steps: int) -> float:

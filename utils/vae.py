@@ -177,7 +177,7 @@ def train(
     prior_history = training.fit(
         vae.prior,
         posteriors,
-        prior_images // PRIOR_BATCH,
+        max(1, prior_images // PRIOR_BATCH),
         PRIOR_BATCH,
         folder / "prior",
         vae.prior.config | {"encoder": checkpoints.fingerprint(vae.encoder)},

@@ -1,6 +1,6 @@
 """Trainings that are killed, starved of disk and given damaged checkpoints until they end all the same.
 
-    make soak        or        python -m benchmarks.soak --rounds 40
+    make soak        or        python -m benchmarks.soak --rounds 25
 
 For each model: one undisturbed training, and one that is disturbed `--rounds` times, then left alone. A round starts
 the training in a process of its own and kills it (SIGKILL) at a random moment of the time that all of it would take.
@@ -175,7 +175,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description="Kill, starve and damage trainings; they must end as if nothing had been."
     )
-    parser.add_argument("--rounds", type=int, default=40, help="disturbances of each model")
+    parser.add_argument("--rounds", type=int, default=25, help="disturbances of each model")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     chance, table = random.Random(options.seed), {}

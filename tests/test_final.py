@@ -31,7 +31,8 @@ def test_the_numbers_of_report_and_readme_are_the_notebooks(document):
         assert any(wanted in cell for cells in tables[family] for cell in cells), (family, wanted)
     for family, values in RESULTS["samples"].items():
         wanted = [f"{values['Frechet distance']:.1f}", f"{values['precision']:.2f}", f"{values['recall']:.2f}"]
-        assert any(set(wanted) <= set(cells) for cells in tables[family]), (family, wanted)
+        found = [{cell.split(" ")[0] for cell in cells} for cells in tables[family]]  # without deviations
+        assert any(set(wanted) <= values for values in found), (family, wanted)
 
 
 def test_report_says_which_split_optimiser_and_sizes_were_used():

@@ -7,13 +7,14 @@ Each model has its committed settings and batch. *Plain*: the same model in a pl
 included. *Step*: our step alone, so that what is missing between the two is the share outside the model. *Of the peak*:
 its multiplications and additions a second (counted by torch's FlopCounterMode) against those of a large matrix product
 in the same number format, measured in the same run. *Exchanged*: bytes of gradients that each step of several processes
-has to sum.
+has to sum. All on the CPU.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -162,6 +163,7 @@ def copy_bandwidth() -> float:
 
 
 def main() -> None:
+    os.environ["ACCELERATE_USE_CPU"] = "true"  # all rows on the same device, beside a GPU too
     mixed = runs.mixed_precision() == "bf16"
     peak = matmul_peak(torch.bfloat16 if mixed else torch.float32)
     table = {name: measure(case, peak, mixed) for name, case in cases().items()}

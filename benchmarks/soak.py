@@ -178,6 +178,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=25, help="disturbances of each model")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    os.environ["ACCELERATE_USE_CPU"] = "true"  # where resuming is exact
     chance, table = random.Random(options.seed), {}
     for kind in MODELS:
         table[kind] = soak(kind, options.rounds, chance)

@@ -97,6 +97,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     try:
         train(**vars(parser.parse_args()))
+        accelerator = runs.accelerator()
+        accelerator.wait_for_everyone()  # a process that leaves early takes the connection from under the others
+        accelerator.end_training()
     except (OSError, ValueError, FloatingPointError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
 

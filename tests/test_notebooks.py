@@ -1,6 +1,10 @@
 """The committed notebooks are executed and render; every notebook runs end to end in the smoke profile."""
 
+import ast
+import importlib
+import inspect
 import json
+import operator
 import os
 import re
 import subprocess
@@ -60,6 +64,24 @@ def test_sections_stand_in_the_briefs_order(name):
     assert [title for _, title in headings] and [int(n) for n, _ in headings] == list(range(1, len(headings) + 1))
     for (_, title), wanted in zip(headings, SECTIONS[name], strict=True):
         assert title.startswith(wanted)
+
+
+@pytest.mark.parametrize("name", COMMITTED)
+def test_the_code_that_a_notebook_shows_is_the_packages(name):
+    for cell in nbformat.read(PROJECT / name, as_version=4).cells:
+        if cell.cell_type == "code" and "figures.show_source(" in cell.source:
+            calls = [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Call)]
+            asked = [
+                operator.attrgetter(ast.unparse(thing).partition(".")[2])(
+                    importlib.import_module(f"utils.{ast.unparse(thing).partition('.')[0]}")
+                )
+                for call in calls
+                if ast.unparse(call.func) == "figures.show_source"
+                for thing in call.args
+            ]
+            shown = "\n".join(output.get("data", {}).get("text/plain", "") for output in cell.outputs)
+            for thing in asked:
+                assert inspect.getsource(thing) in shown + "\n", f"{thing.__qualname__} has changed since {name} ran"
 
 
 def test_no_function_is_defined_in_two_notebooks():

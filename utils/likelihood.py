@@ -109,9 +109,8 @@ def _counted(predict: Callable[[Tensor], Tensor], images: Tensor, prior: Tensor)
     for batch in images.split(500):
         places = _bins(predict(batch).cpu(), rows) * LEVELS + _bins(batch, LEVELS)
         counts += torch.bincount(places.flatten(), minlength=len(counts))
-    counts = (
-        counts.view(rows, LEVELS) + TABLE_PRIOR * prior + 1 / LEVELS
-    )  # one pixel more, so that nothing is impossible
+    # one pixel more, spread evenly, so that nothing is impossible
+    counts = counts.view(rows, LEVELS) + TABLE_PRIOR * prior + 1 / LEVELS
     return (counts / counts.sum(1, keepdim=True)).log()
 
 

@@ -135,7 +135,7 @@ def test_the_portfolios_notebooks_run_from_what_is_handed_in(tmp_path):
     given = labels.read(out / "username_classified_hands.csv")
     course = sorted(path.name for path in (PROJECT / "test_hands").glob("test_hand_*"))
     assert list(given) == sorted(given) and len(given) > 200
-    assert not course or list(given)[:1000] == course[:1000]  # smoke reads only some
+    assert not course or list(given)[:800] == course[:800]  # smoke reads only some
 
 
 @pytest.mark.slow
@@ -146,7 +146,7 @@ def test_the_portfolios_tuning_runs_from_what_is_handed_in(tmp_path):
 
 @pytest.mark.slow
 def test_the_final_assignment_runs_from_what_is_handed_in(tmp_path):
-    _, out = run_hand_in(tmp_path, "final", TASKS["final"])
+    _, out = run_hand_in(tmp_path, "final", ["fashion_mnist/generative_models.ipynb"])  # test_colab.py runs the other
     grids = {path.name for path in (out / "fashion_mnist" / "samples").iterdir()}
     assert grids == {f"{family.lower()}_{kind}.png" for family in families.MODELS for kind in ("first_100", "chosen")}
 

@@ -16,7 +16,7 @@ PROFILES = ("smoke", "quick", "full")
 # read of a folder, of a class; None: all.
 BUDGETS = {
     "smoke": {
-        "hands": 800, "labelled": 100,
+        "hands": 1_300, "labelled": 100,
         "vae": 256, "prior": 1_000, "dcgan": 96, "detector_steps": 3, "trials": 1, "gan_trials": 1,
         "trial_vae": 256, "trial_prior": 1_000, "trial_dcgan": 64, "alone_steps": 3, "two_sample_steps": 3, "seeds": 1,
         "classifier": 128, "mixture": 128, "presumed": 128, "trial_classifier": 128,

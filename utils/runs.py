@@ -13,7 +13,7 @@ from accelerate import Accelerator
 
 PROFILES = ("smoke", "quick", "full")
 # How much each profile does, in images seen where nothing else is said. `hands`, `labelled`: at most so many are
-# read of a folder, of a class; None: all.
+# read of a folder, of a class; None: all. A quarter of the hands is held out, and tables set 300 of these apart.
 BUDGETS = {
     "smoke": {
         "hands": 1_300, "labelled": 100,

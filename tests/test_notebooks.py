@@ -135,7 +135,7 @@ def test_the_portfolios_notebooks_run_from_what_is_handed_in(tmp_path):
     given = labels.read(out / "username_classified_hands.csv")
     course = sorted(path.name for path in (PROJECT / "test_hands").glob("test_hand_*"))
     assert list(given) == sorted(given) and len(given) > 200
-    assert not course or list(given)[:800] == course[:800]  # smoke reads only some
+    assert not course or list(given)[:400] == course[:400]  # smoke reads only some
 
 
 @pytest.mark.slow

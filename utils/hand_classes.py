@@ -61,7 +61,7 @@ def _own_folder(root: Path, kind: str) -> folders.ImageFolder:
 
 def _reals(root: Path) -> folders.ImageFolder:
     found = folders.drop_duplicates(folders.read(root / "real_hands", pattern="*.jp*g"))
-    return folders.first(found, runs.budget("hands"))
+    return folders.first(found, runs.budget("cw2_hands"))
 
 
 def load_labelled(root: Path = runs.PROJECT) -> Labelled:
@@ -114,7 +114,7 @@ def load_test(root: Path = runs.PROJECT, seed: int = 0) -> Unlabelled:
     foreign = [name for name in names if not name.startswith("test_hand_")]
     if len(foreign) < len(names):
         found = folders.read(folder, pattern="test_hand_*", resize=True)
-        found = folders.first(found, runs.budget("hands"))
+        found = folders.first(found, runs.budget("cw2_hands"))
         return Unlabelled(found.images, found.names, found.skipped, foreign, None, f"{folder.name}/")
     if _course_folder(root, "VAE") is not None:
         raise ValueError(

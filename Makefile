@@ -3,7 +3,7 @@ PYTHON ?= python3
 TASK ?= hands
 PROFILE ?= quick
 
-.PHONY: run test notebooks benchmark benchmark-models benchmark-growth soak fuzz report
+.PHONY: run test notebooks benchmark benchmark-models benchmark-growth benchmark-start-up soak fuzz report
 run:
 	@$(PYTHON) -m utils run --task $(TASK) --profile $(PROFILE) $(if $(FROM),--from "$(FROM)")
 test:
@@ -16,6 +16,8 @@ benchmark-models:  # every model's speed, against a plain loop and what the mach
 	@.venv/bin/python -m benchmarks.models
 benchmark-growth:  # cost against image size and data size
 	@.venv/bin/python -m benchmarks.growth
+benchmark-start-up:  # seconds that the notebooks import for, beyond torch
+	@.venv/bin/python -m benchmarks.start_up
 soak:  # trainings that are killed, starved of disk and given damaged checkpoints
 	@.venv/bin/python -m benchmarks.soak
 fuzz:  # a million damaged files, for every reader

@@ -20,8 +20,8 @@ BUDGETS = {
         "hands": 1_300, "cw2_hands": 500, "labelled": 100,
         "vae": 256, "prior": 1_000, "dcgan": 96, "detector_steps": 3, "trials": 1, "gan_trials": 1,
         "trial_vae": 256, "trial_prior": 1_000, "trial_dcgan": 64, "alone_steps": 3, "two_sample_steps": 3, "seeds": 1,
-        "classifier": 128, "mixture": 128, "presumed": 128, "trial_classifier": 128,
-        "trial_mixture": 128, "folds": 2, "classifier_seeds": 1, "classifier_trials": 1, "views": 1,
+        "classifier": 128, "mixture": 128, "presumed": 128, "trial_classifier": 128, "trial_mixture": 128,
+        "folds": 2, "labelled_folds": 2, "classifier_seeds": 1, "classifier_trials": 1, "views": 1,
         "head_generator": 32, "generated_heads": 8, "imputer": 64, "trial_imputer": 32,
         "imputer_trials": 1,
         "garments": 400, "garment_judge": 256, "garment_VAE": 128, "garment_GAN": 64,
@@ -35,7 +35,8 @@ BUDGETS = {
         "vae": 20_000, "prior": 60_000, "dcgan": 5_000, "detector_steps": 100, "trials": 2, "gan_trials": 2,
         "trial_vae": 3_000, "trial_prior": 12_000, "trial_dcgan": 960, "alone_steps": 40, "two_sample_steps": 20,
         "seeds": 1, "classifier": 5_000, "mixture": 8_000, "presumed": 6_000,
-        "trial_classifier": 1_000, "trial_mixture": 2_000, "folds": 2, "classifier_seeds": 1, "classifier_trials": 1,
+        "trial_classifier": 1_000, "trial_mixture": 2_000,
+        "folds": 2, "labelled_folds": 2, "classifier_seeds": 1, "classifier_trials": 1,
         "views": 1,
         "head_generator": 800, "generated_heads": 40, "imputer": 2_000, "trial_imputer": 400, "imputer_trials": 2,
         "garments": 12_000, "garment_judge": 15_000, "garment_VAE": 15_000,
@@ -51,7 +52,7 @@ BUDGETS = {
         "trial_vae": 32_000, "trial_prior": 100_000, "trial_dcgan": 12_000, "alone_steps": 300,
         "two_sample_steps": 200, "seeds": 2,
         "classifier": 30_000, "mixture": 80_000, "presumed": 200_000, "trial_classifier": 10_000,
-        "trial_mixture": 20_000, "folds": 5, "classifier_seeds": 3, "classifier_trials": 6,
+        "trial_mixture": 20_000, "folds": 5, "labelled_folds": 10, "classifier_seeds": 3, "classifier_trials": 6,
         "views": 5,
         "head_generator": 32_000, "generated_heads": 250, "imputer": 50_000, "trial_imputer": 4_000,
         "imputer_trials": 6,
@@ -132,13 +133,18 @@ def seed_everything(seed: int) -> None:
 
 
 def mixed_precision() -> str:
-    """'bf16' where the processor or GPU computes bfloat16 in hardware, else 'no' (float32)."""
+    """'bf16' where the processor or GPU computes bfloat16 faster than float32, else 'no' (float32).
+
+    Intel's processors since Sapphire Rapids (those with avx512_fp16) are fast at it in their matrix units (AMX) alone;
+    where a virtual machine hides these, bfloat16 took twice as long as float32 (`python -m benchmarks.training_step`).
+    """
     if torch.cuda.is_available():
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
     if torch.backends.mps.is_available():
         return "no"
     flags = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return "bf16" if flags.get("avx512_bf16") or flags.get("amx_bf16") or flags.get("bf16") else "no"
+    vectors = flags.get("avx512_bf16") and not flags.get("avx512_fp16")
+    return "bf16" if flags.get("amx_bf16") or vectors or flags.get("bf16") else "no"
 
 
 def accelerator() -> Accelerator:

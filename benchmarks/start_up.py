@@ -1,0 +1,58 @@
+"""How long the notebooks' imports take beyond torch's own.
+
+    make benchmark-start-up        or        python -m benchmarks.start_up
+
+What each notebook's first cell imports is imported in a new process that has torch already, and IPython, as a kernel
+has. Files come from the system's cache, as in every start but a machine's first.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+
+from utils import runs
+
+TRIES = 5
+
+
+def imports(notebook: Path) -> str:
+    """The import statements of the notebook's first cell that imports from `utils`, as code.
+
+    Raises:
+        ValueError: no cell does.
+    """
+    for cell in nbformat.read(notebook, as_version=4).cells:
+        if cell.cell_type == "code" and "from utils" in cell.source:
+            found = [node for node in ast.parse(cell.source).body if isinstance(node, ast.Import | ast.ImportFrom)]
+            return "\n".join(map(ast.unparse, found))
+    raise ValueError(f"'{notebook}' imports nothing from utils")
+
+
+def seconds(code: str) -> float:
+    """How long the code takes in a new process, after torch and IPython are there."""
+    before = "import time, torch, IPython.display\nstart = time.perf_counter()"
+    timed = f"{before}\n{code}\nprint(time.perf_counter() - start)"
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", timed], cwd=runs.PROJECT, capture_output=True, text=True, check=True
+    )
+    return float(done.stdout)
+
+
+def main() -> None:
+    rows = {}
+    for notebook in sorted([*runs.PROJECT.glob("*.ipynb"), *runs.PROJECT.glob("*/*.ipynb")]):
+        code = imports(notebook)
+        seconds(code)  # the first fills the system's cache
+        rows[notebook.relative_to(runs.PROJECT).as_posix()] = [seconds(code) for _ in range(TRIES)]
+    found = pd.DataFrame(rows).T
+    print(pd.DataFrame({"median (s)": found.median(axis=1), "slowest (s)": found.max(axis=1)}).round(2).to_string())
+
+
+if __name__ == "__main__":
+    main()

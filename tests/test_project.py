@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from utils import runs
 
@@ -75,3 +76,17 @@ def test_importing_the_package_does_not_wait_for_what_takes_seconds():
     done = subprocess.run([sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, check=True)
     assert {"torch", "utils.diffusion"} <= set(done.stdout.split())
     assert not {"diffusers", "torchmetrics", "torchvision"} & set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("flags", "format_"),
+    [
+        ({}, "no"),
+        ({"avx512_bf16": True, "avx512_fp16": False}, "bf16"),
+        ({"avx512_bf16": True, "avx512_fp16": True}, "no"),  # the vector units alone are slower at it
+        ({"avx512_bf16": True, "avx512_fp16": True, "amx_bf16": True}, "bf16"),
+    ],
+)
+def test_bfloat16_is_for_processors_that_are_fast_at_it(monkeypatch, flags, format_):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: flags, raising=False)
+    assert runs.mixed_precision() == format_

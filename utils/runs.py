@@ -53,7 +53,7 @@ BUDGETS = {
         "trial_vae": 32_000, "trial_prior": 100_000, "trial_dcgan": 12_000, "alone_steps": 300,
         "two_sample_steps": 200, "seeds": 2,
         "classifier": 30_000, "mixture": 80_000, "presumed": 200_000, "trial_classifier": 10_000,
-        "trial_mixture": 20_000, "folds": 5, "labelled_folds": 10, "classifier_seeds": 3, "classifier_trials": 6,
+        "trial_mixture": 20_000, "folds": 5, "labelled_folds": 10, "classifier_seeds": 2, "classifier_trials": 6,
         "views": 5, "network_kinds": 2,
         "head_generator": 32_000, "generated_heads": 250, "imputer": 50_000, "trial_imputer": 4_000,
         "imputer_trials": 6,

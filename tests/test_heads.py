@@ -64,7 +64,7 @@ def test_samples_depend_on_the_seed_alone_not_on_the_batch_size(scheduler):
 def test_temperature_scales_variety_and_ddpm_adds_noise_on_the_way():
     model = tiny_diffusion()
     cold = torch.cat(model.sample(3, steps=4, temperature=0.0))
-    assert torch.allclose(cold[0], cold[2])  # no noise, nothing to differ by
+    assert torch.allclose(cold[0], cold[2], atol=1e-4)  # no noise, nothing but rounding to differ by
     ddim, ddpm = (torch.cat(model.sample(3, steps=4, scheduler=name)) for name in ("ddim", "ddpm"))
     assert not torch.allclose(ddim, ddpm, atol=1e-2)
 
@@ -230,8 +230,8 @@ def test_the_loss_by_hand(pictures64):
 def test_imputer_overfits_a_few_images_and_beats_the_interpolation(pictures64, tmp_path):
     model = small(base=16, own_mask=1.0, mirror=False, tone=0.0, lr=5e-3)
     data = (pictures64[:4], torch.ones(4, 1, 64, 64, dtype=torch.bool))
-    history = training.fit(model, data, 200, 4, tmp_path, model.config, plot=False, evaluations=4)
-    assert history[-1]["psnr"] > history[0]["psnr"] + 3
+    history = training.fit(model, data, 300, 4, tmp_path, model.config, plot=False, evaluations=6)
+    assert history[-1]["psnr"] > history[0]["psnr"] + 2  # averaged weights begin as the interpolation
 
 
 def test_filling_keeps_known_pixels_and_knows_no_doubt_of_them(pictures64):

@@ -2,12 +2,9 @@
 
     make benchmark-models        or        python -m benchmarks.models
 
-Each model has its committed settings and batch. *Plain*: the same model in a plain PyTorch loop (a `DataLoader` over a
-`TensorDataset`, the default memory format, no weight average, no mixed precision). *Ours*: `training.fit`, all it does
-included. *Step*: our step alone, so that what is missing between the two is the share outside the model. *Of the peak*:
-its multiplications and additions a second (counted by torch's FlopCounterMode) against those of a large matrix product
-in the same number format, measured in the same run. *Exchanged*: bytes of gradients that each step of several processes
-has to sum. All on the CPU.
+writes the tables of `docs/speed.md`, where their columns are explained. Each model has its committed settings and
+batch. *Plain* is the same model in a plain PyTorch loop: a `DataLoader` over a `TensorDataset`, the default memory
+format, no weight average, no mixed precision. *Ours* is `training.fit`, all that it does included. All on the CPU.
 """
 
 from __future__ import annotations
@@ -18,16 +15,15 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
-import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
-from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.training_step import matmul_peak
-from utils import runs, training
+from benchmarks.limit import Roofline, bandwidths, call_seconds, matmul_peak
+from utils import checkpoints, folders, runs, training, unet
 from utils.classifier import Classifier
 from utils.dcgan import DCGAN
 from utils.diffusion import Diffusion
@@ -36,16 +32,27 @@ from utils.pixelcnn import PixelCNN
 from utils.unet import Imputer
 from utils.vae import VAE
 
+PAGE = runs.PROJECT / "docs" / "speed.md"
+BEGIN, END = "<!-- tables, by make benchmark-models -->", "<!-- end of the tables -->"
+SHARES = ("outside the step", "of the matrix peak", "of the limit", "their calls")
 SECONDS = 5  # for each measurement, after a warm-up
-SAMPLES = 32
+USED = 32  # images that are sampled, labelled or filled at a time
+
+
+def sample(model: nn.Module, seed: int) -> None:
+    """USED new images; a model that yields them in parts is asked for all of them."""
+    found = model.sample(USED, seed=seed)
+    for _ in found if not isinstance(found, Tensor) else ():
+        pass
 
 
 class Case(NamedTuple):
-    """A model, an example of its training data, and its batch."""
+    """A model, an example of its training data, its batch, and what it is for: done to USED images, by a seed."""
 
     build: Callable[[], nn.Module]
     data: tuple[Tensor, ...]
     batch_size: int
+    use: Callable[[nn.Module, int], object] = sample
 
 
 def images(count: int, size: tuple[int, int]) -> Tensor:
@@ -69,9 +76,17 @@ def cases() -> dict[str, Case]:
         ("classifier, hands", "classifier", Classifier),
     ):
         given, batch = settings(name)
-        data = (images(512, (32, 32)),) + ((torch.arange(512) % 3,) if build is Classifier else ())
+        hands = images(512, (32, 32))
+        data = (hands, torch.arange(512) % 3) if build is Classifier else (hands,)
         made[label] = Case(lambda build=build, given=given: build(**given), data, batch)
-    made["imputer, heads"] = Case(lambda: Imputer(torch.rand(64, 64) < 0.3), (heads, torch.rand(heads.shape) < 0.7), 16)
+    pixels = folders.to_uint8(hands[:USED])
+    made["classifier, hands"] = made["classifier, hands"]._replace(use=lambda model, _: model.logits(pixels))
+    made["imputer, heads"] = Case(
+        build=lambda: Imputer(torch.rand(64, 64) < 0.3),
+        data=(heads, torch.rand(heads.shape) < 0.7),
+        batch_size=16,
+        use=lambda model, _: unet.fill([model], heads[:USED], torch.rand(heads[:USED].shape) < 0.7),
+    )
     for label, name, build in (
         ("PixelCNN, garments", "final_pixelcnn", PixelCNN),
         ("flow, garments", "final_flow", Flow),
@@ -112,7 +127,8 @@ def rate(step: Callable[[], None], count: int) -> float:
     return done / (time.perf_counter() - start)
 
 
-def measure(case: Case, peak: float, mixed: bool) -> dict[str, float]:
+def training_row(case: Case, roofline: Callable[[], Roofline]) -> dict[str, float]:
+    """Training: the plain loop, ours, and our step alone against its limit."""
     torch.manual_seed(0)
     plain = case.build().train()
     loader = DataLoader(TensorDataset(*case.data), case.batch_size, shuffle=True, drop_last=True)
@@ -120,11 +136,10 @@ def measure(case: Case, peak: float, mixed: bool) -> dict[str, float]:
     plain_rate = rate(lambda: plain_step(tuple(next(stream))), case.batch_size)
 
     model = case.build().to(memory_format=torch.channels_last).train()
-    step, batch = stepper(model, mixed), tuple(x[: case.batch_size] for x in case.data)
+    step, batch = stepper(model, runs.mixed_precision() == "bf16"), tuple(x[: case.batch_size] for x in case.data)
     step_rate = rate(lambda: step(batch), case.batch_size)
-    with FlopCounterMode(display=False) as counter:
+    with roofline() as limit:
         step(batch)
-    flops = counter.get_total_flops() / case.batch_size
 
     model = case.build()
     steps = max(10, round(SECONDS * step_rate / case.batch_size))
@@ -132,46 +147,77 @@ def measure(case: Case, peak: float, mixed: bool) -> dict[str, float]:
         data = case.data if len(case.data) > 1 else case.data[0]
         fitted = training.fit(model, data, steps, case.batch_size, folder, {}, evaluations=1, plot=False)
     ours = steps * case.batch_size / fitted[-1]["seconds"]
-
     trained = [p for o in model.optimizers().values() for group in o.param_groups for p in group["params"]]
-    row = {
-        "plain, images/s": plain_rate, "ours, images/s": ours, "ratio": ours / plain_rate,
-        "outside the model": max(0.0, 1 - ours / step_rate), "GFLOP an image": flops / 1e9,
-        "of the peak": step_rate * flops / 1e9 / peak,
-        "MB exchanged a step": 4 * sum(p.numel() for p in trained) / 1e6,
+    return {
+        "plain, images/s": plain_rate,
+        "ours, images/s": ours,
+        "ratio": ours / plain_rate,
+        "outside the step": max(0.0, 1 - ours / step_rate),
+        "GFLOP an image": limit.flops / case.batch_size / 1e9,
+        "of the matrix peak": limit.flops / case.batch_size * step_rate / 1e9 / limit.gflops,
+        "of the limit": limit.seconds * step_rate / case.batch_size,
+        "operators a step": limit.operators,
+        "their calls": limit.operators * call_seconds() * step_rate / case.batch_size,
         "ms a step": 1000 * case.batch_size / ours,
-    }  # fmt: skip
-    if hasattr(model, "sample"):
-        model.eval()
-        start = time.perf_counter()
-        found = model.sample(SAMPLES)
-        for _ in found if not isinstance(found, Tensor) else ():
-            pass
-        row["samples/s"] = SAMPLES / (time.perf_counter() - start)
-    return row
+        "MB of gradients": 4 * sum(p.numel() for p in trained) / 1e6,
+    }
 
 
-def copy_bandwidth() -> float:
-    """GB/s read and written by a copy of 256 MB."""
-    source = torch.zeros(64_000_000)
-    target, best = torch.empty_like(source), float("inf")
-    for _ in range(5):
-        start = time.perf_counter()
-        target.copy_(source)
-        best = min(best, time.perf_counter() - start)
-    return 2 * source.nbytes / best / 1e9
+def using_row(case: Case, roofline: Callable[[], Roofline]) -> dict[str, float]:
+    """Sampling, labelling or filling, in a model's own memory format and in the one that training leaves it in."""
+    model, seeds = case.build().eval(), itertools.count()  # a new seed each time: latents of an old one are kept
+    with torch.no_grad():
+        plain = rate(lambda: case.use(model, next(seeds)), USED)
+        model.to(memory_format=torch.channels_last)
+        ours = rate(lambda: case.use(model, next(seeds)), USED)
+        with roofline() as limit:
+            case.use(model, next(seeds))
+    return {
+        "plain, images/s": plain,
+        "ours, images/s": ours,
+        "ratio": ours / plain,
+        "GFLOP an image": limit.flops / USED / 1e9,
+        "of the matrix peak": limit.flops / USED * ours / 1e9 / limit.gflops,
+        "of the limit": limit.seconds / USED * ours,
+        "operators": limit.operators,
+        "their calls": limit.operators * call_seconds() / USED * ours,
+    }
+
+
+def markdown(table: dict[str, dict[str, float]]) -> str:
+    """A table with a row for each key; shares in per cent, other numbers to three digits."""
+    columns = list(next(iter(table.values())))
+    lines = [["model", *columns], ["---", *["---:"] * len(columns)]]
+    for name, row in table.items():
+        cells = [f"{x:.0%}" if key in SHARES else f"{x:,.0f}" if x >= 100 else f"{x:.3g}" for key, x in row.items()]
+        lines.append([name, *cells])
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def main() -> None:
     os.environ["ACCELERATE_USE_CPU"] = "true"  # all rows on the same device, beside a GPU too
-    mixed = runs.mixed_precision() == "bf16"
-    peak = matmul_peak(torch.bfloat16 if mixed else torch.float32)
-    table = {name: measure(case, peak, mixed) for name, case in cases().items()}
-    pd.set_option("display.width", 250)
-    threads, precision = torch.get_num_threads(), runs.mixed_precision()
-    print(f"{threads} threads, mixed precision: {precision}; matrix product {peak:.0f} GFLOP/s, copy", end=" ")
-    print(f"{copy_bandwidth():.0f} GB/s\n")
-    print(pd.DataFrame(table).T.to_string(float_format="{:.3g}".format))
+    number_format = torch.bfloat16 if runs.mixed_precision() == "bf16" else torch.float32
+    peak, rates = matmul_peak(number_format), bandwidths()
+    roofline = partial(Roofline, peak, rates)
+    machine = [
+        f"{torch.get_num_threads()} threads, {str(number_format)[6:]}.",
+        f"Matrix product: {peak:.0f} GFLOP/s.",
+        f"Copies: {rates[max(rates)]:.0f} GB/s, at most {max(rates.values()):.0f} GB/s of what fits into the caches.",
+        f"A call: {call_seconds() * 1e6:.1f} µs.",
+    ]
+    text = f"""{" ".join(machine)}
+
+### Training
+
+{markdown({name: training_row(case, roofline) for name, case in cases().items()})}
+
+### Sampling, labelling, filling
+
+{markdown({name: using_row(case, roofline) for name, case in cases().items()})}
+"""
+    before, rest = PAGE.read_text().split(BEGIN)
+    checkpoints.write_atomically(PAGE, f"{before}{BEGIN}\n\n{text}\n{END}{rest.split(END)[1]}".encode())
+    print(text)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
+from benchmarks.limit import matmul_peak
 from utils import folders, runs, training
 from utils.dcgan import DCGAN
 
@@ -84,17 +85,6 @@ def rate(batches: Iterator[torch.Tensor], step) -> float:
         step(next(batches))
         count += BATCH
     return count / (time.perf_counter() - start)
-
-
-def matmul_peak(dtype: torch.dtype) -> float:
-    """Measured peak of matrix multiplication on this machine, in GFLOP/s."""
-    a = torch.randn(2048, 2048).to(dtype)
-    best = float("inf")
-    for _ in range(8):
-        start = time.perf_counter()
-        a @ a
-        best = min(best, time.perf_counter() - start)
-    return 2 * 2048**3 / best / 1e9
 
 
 def main() -> None:

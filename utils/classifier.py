@@ -98,7 +98,7 @@ class Classifier(nn.Module):
         return {"cross_entropy": loss, "accuracy": (logits.argmax(1) == truth).float().mean()}
 
     @torch.no_grad()
-    def logits(self, images: np.ndarray, views: tuple[tuple[int, int], ...] = VIEWS, batch_size: int = 500) -> Tensor:
+    def logits(self, images: np.ndarray, views: tuple[tuple[int, int], ...] = VIEWS, batch_size: int = 100) -> Tensor:
         """Logits (N, classes) of uint8 (N, 1, H, W): the mean over shifted views and their mirror images."""
         self.eval()
         device = next(self.network.parameters()).device

@@ -34,9 +34,9 @@ BUDGETS = {
     "quick": {
         "hands": None, "cw2_hands": None, "labelled": None,
         "vae": 20_000, "prior": 60_000, "dcgan": 5_000, "detector_steps": 100, "trials": 2, "gan_trials": 2,
-        "trial_vae": 3_000, "trial_prior": 12_000, "trial_dcgan": 960, "alone_steps": 40, "two_sample_steps": 20,
+        "trial_vae": 2_400, "trial_prior": 8_000, "trial_dcgan": 640, "alone_steps": 40, "two_sample_steps": 20,
         "seeds": 1, "classifier": 5_000, "mixture": 8_000, "presumed": 6_000,
-        "trial_classifier": 1_000, "trial_mixture": 2_000,
+        "trial_classifier": 800, "trial_mixture": 1_000,
         "folds": 2, "labelled_folds": 2, "classifier_seeds": 1, "classifier_trials": 1, "views": 1,
         "network_kinds": 1,
         "head_generator": 800, "generated_heads": 40, "imputer": 2_000, "trial_imputer": 400, "imputer_trials": 2,

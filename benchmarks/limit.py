@@ -1,0 +1,77 @@
+"""The least time that this machine could take for what PyTorch is asked to compute."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+COPIED = [4**k for k in range(6, 15)]  # bytes, 4 kB to 268 MB: small tensors stay in the processor's caches
+REPEATS = 8  # the fastest of so many counts
+
+
+def fastest(call, repeats: int = REPEATS) -> float:
+    """Seconds of the fastest of some calls."""
+    best = float("inf")
+    for _ in range(repeats):
+        start = time.perf_counter()
+        call()
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def matmul_peak(dtype: torch.dtype) -> float:
+    """Measured peak of matrix multiplication on this machine, in GFLOP/s."""
+    a = torch.randn(2048, 2048).to(dtype)
+    return 2 * 2048**3 / fastest(lambda: a @ a) / 1e9
+
+
+def bandwidths() -> dict[int, float]:
+    """GB/s by bytes read and written, measured with copies; many small ones make one measurement."""
+    found = {}
+    for count in COPIED:
+        source = torch.zeros(count // 4)
+        target, times = torch.empty_like(source), max(1, 4_000_000 // count)
+        seconds = fastest(lambda t=target, s=source, n=times: [t.copy_(s) for _ in range(n)]) / times
+        found[2 * count] = 2 * count / seconds / 1e9
+    return found
+
+
+def call_seconds() -> float:
+    """Seconds that an operator takes which has next to nothing to compute: an addition to one number."""
+    number = torch.zeros(1)
+    return fastest(lambda: [number.add_(1) for _ in range(1000)]) / 1000
+
+
+class Roofline(TorchDispatchMode):
+    """Counts the operators that are called within it, and the least seconds that they take.
+
+    An operator takes at least as long as its multiplications and additions do at the peak of `gflops`, and as long as
+    reading its inputs and writing its outputs does at the `rates` (GB/s, by bytes) of copies; the larger counts
+    (Williams et al. 2009, there for a whole program). Views cost nothing. Operators that a compiler would merge are
+    counted one by one, so this is the limit of PyTorch without one.
+    """
+
+    def __init__(self, gflops: float, rates: dict[int, float]):
+        super().__init__()
+        self.gflops, self.rates = gflops, rates
+        self.operators, self.flops, self.seconds = 0, 0, 0.0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        returned = [r.alias_info for r in func._schema.returns]
+        if any(alias is not None and not alias.is_write for alias in returned) or "empty" in func.__name__:
+            return out
+        tensors = [x for x in tree_leaves((args, kwargs, out)) if isinstance(x, Tensor)]
+        moved = sum(min(x.nbytes, x.untyped_storage().nbytes()) for x in tensors)  # an expanded one is read once
+        count = flop_registry.get(func._overloadpacket)
+        flops = count(*args, **(kwargs or {}), out_val=out) if count else 0
+        rate = self.rates[min(self.rates, key=lambda size: abs(size - moved))]
+        self.operators += 1
+        self.flops += flops
+        self.seconds += max(flops / self.gflops, moved / rate) / 1e9
+        return out

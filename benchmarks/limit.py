@@ -48,21 +48,25 @@ def call_seconds() -> float:
 
 
 class Roofline(TorchDispatchMode):
-    """Counts the operators that are called within it, and the least seconds that they take.
+    """Counts the operators that are called within it, the least seconds that they take, and those that they took.
 
     An operator takes at least as long as its multiplications and additions do at the peak of `gflops`, and as long as
     reading its inputs and writing its outputs does at the `rates` (GB/s, by bytes) of copies; the larger counts
     (Williams et al. 2009, there for a whole program). Views cost nothing. Operators that a compiler would merge are
-    counted one by one, so this is the limit of PyTorch without one.
+    counted one by one, so this is the limit of PyTorch without one. `products` are the operators that multiply
+    matrices or convolve.
     """
 
     def __init__(self, gflops: float, rates: dict[int, float]):
         super().__init__()
         self.gflops, self.rates = gflops, rates
-        self.operators, self.flops, self.seconds = 0, 0, 0.0
+        self.operators, self.flops, self.seconds, self.taken = 0, 0, 0.0, 0.0
+        self.products_seconds, self.products_taken = 0.0, 0.0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        start = time.perf_counter()
         out = func(*args, **(kwargs or {}))
+        taken = time.perf_counter() - start
         returned = [r.alias_info for r in func._schema.returns]
         if any(alias is not None and not alias.is_write for alias in returned) or "empty" in func.__name__:
             return out
@@ -71,7 +75,12 @@ class Roofline(TorchDispatchMode):
         count = flop_registry.get(func._overloadpacket)
         flops = count(*args, **(kwargs or {}), out_val=out) if count else 0
         rate = self.rates[min(self.rates, key=lambda size: abs(size - moved))]
+        seconds = max(flops / self.gflops, moved / rate) / 1e9
         self.operators += 1
         self.flops += flops
-        self.seconds += max(flops / self.gflops, moved / rate) / 1e9
+        self.seconds += seconds
+        self.taken += taken
+        if flops:
+            self.products_seconds += seconds
+            self.products_taken += taken
         return out

@@ -5,6 +5,7 @@
 writes the tables of `docs/speed.md`, where their columns are explained. Each model has its committed settings and
 batch. *Plain* is the same model in a plain PyTorch loop: a `DataLoader` over a `TensorDataset`, the default memory
 format, no weight average, no mixed precision. *Ours* is `training.fit`, all that it does included. All on the CPU.
+What is compared takes turns, and the median of the ratios of several rounds counts: a machine's speed drifts.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
+from statistics import median
 from typing import NamedTuple
 
 import torch
@@ -34,8 +36,12 @@ from utils.vae import VAE
 
 PAGE = runs.PROJECT / "docs" / "speed.md"
 BEGIN, END = "<!-- tables, by make benchmark-models -->", "<!-- end of the tables -->"
-SHARES = ("outside the step", "of the matrix peak", "of the limit", "their calls")
-SECONDS = 5  # for each measurement, after a warm-up
+SHARES = (
+    "outside the step", "of the matrix peak", "of the limit", "time in products", "products, of their limit",
+    "their calls",
+)  # fmt: skip
+ROUNDS = 5
+SECONDS = 1.5  # for each measurement of a round, after a warm-up
 USED = 32  # images that are sampled, labelled or filled at a time
 
 
@@ -97,9 +103,11 @@ def cases() -> dict[str, Case]:
     return made
 
 
-def stepper(model: nn.Module, autocast: bool) -> Callable[[tuple[Tensor, ...]], None]:
+def stepper(model: nn.Module, autocast: bool, fused: bool = False) -> Callable[[tuple[Tensor, ...]], None]:
     """What trains a model on one batch, as `training.fit` does but for averages and checks."""
     optimizers = model.optimizers()
+    for group in (group for o in optimizers.values() for group in o.param_groups):
+        group["fused"] = fused
     context = torch.autocast("cpu", torch.bfloat16) if autocast else contextlib.nullcontext()
 
     def update(name: str, loss: Tensor, clip: float | None = None) -> None:
@@ -127,61 +135,105 @@ def rate(step: Callable[[], None], count: int) -> float:
     return done / (time.perf_counter() - start)
 
 
-def training_row(case: Case, roofline: Callable[[], Roofline]) -> dict[str, float]:
-    """Training: the plain loop, ours, and our step alone against its limit."""
+def by_turns(ways: dict[str, Callable[[], float]]) -> dict[str, float]:
+    """The first way's median rate, and each other's median ratio to the first in the same round."""
+    rounds = [[measure() for measure in ways.values()] for _ in range(ROUNDS)]
+    first, *others = ways
+    ratios = {name: median(row[i] / row[0] for row in rounds) for i, name in enumerate(others, 1)}
+    return {first: median(row[0] for row in rounds)} | ratios
+
+
+def training_row(case: Case) -> dict[str, float]:
+    """Training: the plain loop, our step alone, and our loop."""
     torch.manual_seed(0)
     plain = case.build().train()
     loader = DataLoader(TensorDataset(*case.data), case.batch_size, shuffle=True, drop_last=True)
     stream, plain_step = itertools.chain.from_iterable(itertools.repeat(loader)), stepper(plain, False)
-    plain_rate = rate(lambda: plain_step(tuple(next(stream))), case.batch_size)
-
     model = case.build().to(memory_format=torch.channels_last).train()
     step, batch = stepper(model, runs.mixed_precision() == "bf16"), tuple(x[: case.batch_size] for x in case.data)
-    step_rate = rate(lambda: step(batch), case.batch_size)
-    with roofline() as limit:
-        step(batch)
 
-    model = case.build()
-    steps = max(10, round(SECONDS * step_rate / case.batch_size))
-    with tempfile.TemporaryDirectory() as folder:
-        data = case.data if len(case.data) > 1 else case.data[0]
-        fitted = training.fit(model, data, steps, case.batch_size, folder, {}, evaluations=1, plot=False)
-    ours = steps * case.batch_size / fitted[-1]["seconds"]
+    def plain_rate() -> float:
+        return rate(lambda: plain_step(tuple(next(stream))), case.batch_size)
+
+    def step_rate() -> float:
+        return rate(lambda: step(batch), case.batch_size)
+
+    steps = max(10, round(SECONDS * plain_rate() / case.batch_size))
+
+    def our_rate() -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            data = case.data if len(case.data) > 1 else case.data[0]
+            fitted = training.fit(case.build(), data, steps, case.batch_size, folder, {}, evaluations=1, plot=False)
+        return steps * case.batch_size / fitted[-1]["seconds"]
+
+    found = by_turns({"plain": plain_rate, "step": step_rate, "ours": our_rate})
     trained = [p for o in model.optimizers().values() for group in o.param_groups for p in group["params"]]
     return {
-        "plain, images/s": plain_rate,
-        "ours, images/s": ours,
-        "ratio": ours / plain_rate,
-        "outside the step": max(0.0, 1 - ours / step_rate),
-        "GFLOP an image": limit.flops / case.batch_size / 1e9,
-        "of the matrix peak": limit.flops / case.batch_size * step_rate / 1e9 / limit.gflops,
-        "of the limit": limit.seconds * step_rate / case.batch_size,
-        "operators a step": limit.operators,
-        "their calls": limit.operators * call_seconds() * step_rate / case.batch_size,
-        "ms a step": 1000 * case.batch_size / ours,
+        "plain, images/s": found["plain"],
+        "ours, images/s": found["plain"] * found["ours"],
+        "ratio": found["ours"],
+        "outside the step": max(0.0, 1 - found["ours"] / found["step"]),
+        "ms a step": 1000 * case.batch_size / found["plain"] / found["ours"],
         "MB of gradients": 4 * sum(p.numel() for p in trained) / 1e6,
     }
 
 
-def using_row(case: Case, roofline: Callable[[], Roofline]) -> dict[str, float]:
-    """Sampling, labelling or filling, in a model's own memory format and in the one that training leaves it in."""
-    model, seeds = case.build().eval(), itertools.count()  # a new seed each time: latents of an old one are kept
-    with torch.no_grad():
-        plain = rate(lambda: case.use(model, next(seeds)), USED)
-        model.to(memory_format=torch.channels_last)
-        ours = rate(lambda: case.use(model, next(seeds)), USED)
-        with roofline() as limit:
-            case.use(model, next(seeds))
+def limits_row(work: Callable[[], object], count: int, roofline: Callable[[], Roofline]) -> dict[str, float]:
+    """How near to the limit some work on so many images comes, and which operators are far from it."""
+    images_a_second = max(rate(work, count) for _ in range(ROUNDS))  # the limits are of the fastest of several, too
+    with roofline() as limit:
+        work()
+    seconds = count / images_a_second
     return {
-        "plain, images/s": plain,
-        "ours, images/s": ours,
-        "ratio": ours / plain,
-        "GFLOP an image": limit.flops / USED / 1e9,
-        "of the matrix peak": limit.flops / USED * ours / 1e9 / limit.gflops,
-        "of the limit": limit.seconds / USED * ours,
+        "images/s": images_a_second,
+        "GFLOP an image": limit.flops / count / 1e9,
+        "of the matrix peak": limit.flops / 1e9 / limit.gflops / seconds,
+        "of the limit": limit.seconds / seconds,
+        "time in products": limit.products_taken / limit.taken,
+        "products, of their limit": limit.products_seconds / limit.products_taken,
         "operators": limit.operators,
-        "their calls": limit.operators * call_seconds() / USED * ours,
+        "their calls": limit.operators * call_seconds() / seconds,
     }
+
+
+def training_limits(case: Case, roofline: Callable[[], Roofline]) -> dict[str, float]:
+    """`limits_row` of a training step."""
+    model = case.build().to(memory_format=torch.channels_last).train()
+    step, batch = stepper(model, runs.mixed_precision() == "bf16"), tuple(x[: case.batch_size] for x in case.data)
+    return limits_row(lambda: step(batch), case.batch_size, roofline)
+
+
+def use_limits(case: Case, roofline: Callable[[], Roofline]) -> dict[str, float]:
+    """`limits_row` of sampling, labelling or filling, and the ratio to the same in the default memory format."""
+    models, seeds = [case.build().eval() for _ in range(2)], itertools.count()  # a new seed each: latents are kept
+    models[1].to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        ways = [partial(lambda model: case.use(model, next(seeds)), model) for model in models]
+        found = by_turns({str(i): partial(rate, way, USED) for i, way in enumerate(ways)})
+        return limits_row(ways[1], USED, roofline) | {"ratio to plain": found["1"]}
+
+
+def compile_parts(module: nn.Module) -> None:
+    """Let torch.compile have every network of a model, each by itself."""
+    for child in module.children():
+        if isinstance(child, (nn.ModuleDict, nn.ModuleList)):
+            compile_parts(child)
+        else:
+            child.compile()
+
+
+def levers_row(case: Case) -> dict[str, float]:
+    """A training step's speed in four ways, against float32 in the default memory format."""
+    batch, ways = tuple(x[: case.batch_size] for x in case.data), {}
+    for lever in ("default format, images/s", "channels last", "fused optimiser", "compiled", "bfloat16"):
+        model = case.build().train()
+        if not lever.startswith("default"):
+            model.to(memory_format=torch.channels_last)
+        if lever == "compiled":
+            compile_parts(model)
+        step = stepper(model, autocast=lever == "bfloat16", fused=lever == "fused optimiser")
+        ways[lever] = partial(rate, partial(step, batch), case.batch_size)
+    return by_turns(ways)
 
 
 def markdown(table: dict[str, dict[str, float]]) -> str:
@@ -198,7 +250,7 @@ def main() -> None:
     os.environ["ACCELERATE_USE_CPU"] = "true"  # all rows on the same device, beside a GPU too
     number_format = torch.bfloat16 if runs.mixed_precision() == "bf16" else torch.float32
     peak, rates = matmul_peak(number_format), bandwidths()
-    roofline = partial(Roofline, peak, rates)
+    roofline, models = partial(Roofline, peak, rates), cases()
     machine = [
         f"{torch.get_num_threads()} threads, {str(number_format)[6:]}.",
         f"Matrix product: {peak:.0f} GFLOP/s.",
@@ -209,11 +261,19 @@ def main() -> None:
 
 ### Training
 
-{markdown({name: training_row(case, roofline) for name, case in cases().items()})}
+{markdown({name: training_row(case) for name, case in models.items()})}
 
-### Sampling, labelling, filling
+### Training, against the limit
 
-{markdown({name: using_row(case, roofline) for name, case in cases().items()})}
+{markdown({name: training_limits(case, roofline) for name, case in models.items()})}
+
+### Sampling, labelling, filling, against the limit
+
+{markdown({name: use_limits(case, roofline) for name, case in models.items()})}
+
+### Levers on the training step
+
+{markdown({name: levers_row(case) for name, case in models.items()})}
 """
     before, rest = PAGE.read_text().split(BEGIN)
     checkpoints.write_atomically(PAGE, f"{before}{BEGIN}\n\n{text}\n{END}{rest.split(END)[1]}".encode())

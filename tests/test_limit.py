@@ -1,9 +1,12 @@
 """The limit that `docs/speed.md` compares with, against counts by hand."""
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
 
+from benchmarks import models
 from benchmarks.limit import Roofline, bandwidths, matmul_peak
 
 SLOW_ARITHMETIC, SLOW_MEMORY = (1e-6, {1: 1e6}), (1e6, {1: 1e-6})  # GFLOP/s, GB/s by bytes
@@ -41,3 +44,17 @@ def test_the_backward_pass_is_counted():
 def test_measured_limits_are_of_this_world():
     assert 1 < matmul_peak(torch.float32) < 1e6
     assert all(0.01 < rate < 1e5 for rate in bandwidths().values())
+
+
+def test_a_row_of_every_kind_for_one_model(monkeypatch):
+    monkeypatch.setattr(models, "ROUNDS", 1)
+    monkeypatch.setattr(models, "SECONDS", 0.1)
+    case, roofline = models.cases()["classifier, hands"], partial(Roofline, matmul_peak(torch.float32), bandwidths())
+    trained = models.training_row(case)
+    step, used = models.training_limits(case, roofline), models.use_limits(case, roofline)
+    assert trained["ours, images/s"] == pytest.approx(case.batch_size / trained["ms a step"] * 1000)
+    assert step["GFLOP an image"] > used["GFLOP an image"] / 10 > 0  # ten views, forward only
+    for row in (step, used):
+        assert 0 < row["of the matrix peak"] <= row["of the limit"]
+    table = models.markdown({"a model": {"of the limit": 0.256, "images/s": 1234.5, "ratio": 1.0321}})
+    assert table.splitlines()[-1] == "| a model | 26% | 1,234 | 1.03 |"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -12,6 +13,8 @@ from torch.utils.flop_counter import flop_registry
 
 COPIED = [4**k for k in range(6, 15)]  # bytes, 4 kB to 268 MB: small tensors stay in the processor's caches
 REPEATS = 8  # the fastest of so many counts
+ONLY_WRITTEN = ("copy_", "fill_", "zero_")  # what their first argument held is not read
+ONLY_IN_PART = ("index", "gather", "index_select", "embedding")  # they read as much as they write
 
 
 def fastest(call, repeats: int = REPEATS) -> float:
@@ -41,20 +44,30 @@ def bandwidths() -> dict[int, float]:
     return found
 
 
+@cache
 def call_seconds() -> float:
     """Seconds that an operator takes which has next to nothing to compute: an addition to one number."""
     number = torch.zeros(1)
-    return fastest(lambda: [number.add_(1) for _ in range(1000)]) / 1000
+    return fastest(lambda: [number.add_(1) for _ in range(1000)], 10 * REPEATS) / 1000
+
+
+def bytes_moved(name: str, inputs: list[Tensor], outputs: list[Tensor]) -> int:
+    """Bytes that an operator reads and writes at least; an expanded tensor is read once."""
+    if name in ONLY_WRITTEN:
+        inputs = inputs[1:]
+    if name in ONLY_IN_PART:
+        inputs = outputs
+    return sum(min(x.nbytes, x.untyped_storage().nbytes()) for x in inputs + outputs)
 
 
 class Roofline(TorchDispatchMode):
     """Counts the operators that are called within it, the least seconds that they take, and those that they took.
 
     An operator takes at least as long as its multiplications and additions do at the peak of `gflops`, and as long as
-    reading its inputs and writing its outputs does at the `rates` (GB/s, by bytes) of copies; the larger counts
-    (Williams et al. 2009, there for a whole program). Views cost nothing. Operators that a compiler would merge are
-    counted one by one, so this is the limit of PyTorch without one. `products` are the operators that multiply
-    matrices or convolve.
+    reading its inputs and writing its outputs does at the `rates` (GB/s, by bytes) of the fastest copy of as much or
+    more; the larger counts (Williams et al. 2009, there for a whole program). Views cost nothing. Operators that a
+    compiler would merge are counted one by one, so this is the limit of PyTorch without one. `products` are the
+    operators that multiply matrices or convolve.
     """
 
     def __init__(self, gflops: float, rates: dict[int, float]):
@@ -70,11 +83,11 @@ class Roofline(TorchDispatchMode):
         returned = [r.alias_info for r in func._schema.returns]
         if any(alias is not None and not alias.is_write for alias in returned) or "empty" in func.__name__:
             return out
-        tensors = [x for x in tree_leaves((args, kwargs, out)) if isinstance(x, Tensor)]
-        moved = sum(min(x.nbytes, x.untyped_storage().nbytes()) for x in tensors)  # an expanded one is read once
+        inputs, outputs = ([x for x in tree_leaves(y) if isinstance(x, Tensor)] for y in ((args, kwargs), out))
+        moved = bytes_moved(func._schema.name.split("::")[-1], inputs, outputs)
         count = flop_registry.get(func._overloadpacket)
         flops = count(*args, **(kwargs or {}), out_val=out) if count else 0
-        rate = self.rates[min(self.rates, key=lambda size: abs(size - moved))]
+        rate = max((self.rates[size] for size in self.rates if size >= moved), default=self.rates[max(self.rates)])
         seconds = max(flops / self.gflops, moved / rate) / 1e9
         self.operators += 1
         self.flops += flops

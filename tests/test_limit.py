@@ -33,6 +33,16 @@ def test_views_are_free_and_an_expanded_tensor_is_read_once():
     assert limit.seconds == pytest.approx(4 * (100 + 1) / 1e-6 / 1e9)
 
 
+def test_what_is_only_written_or_read_in_part_counts_so():
+    x, chosen = torch.ones(1000), torch.arange(10)
+    with Roofline(*SLOW_MEMORY) as limit:
+        x.copy_(torch.zeros(1))  # reads one number, writes 1000
+    assert limit.seconds == pytest.approx(4 * (1000 + 1) / 1e-6 / 1e9, rel=0.01)
+    with Roofline(*SLOW_MEMORY) as limit:
+        x[chosen]
+    assert limit.seconds == pytest.approx(4 * 2 * 10 / 1e-6 / 1e9)
+
+
 def test_the_backward_pass_is_counted():
     x, weight = torch.randn(4, 3, 8, 8), torch.randn(5, 3, 3, 3, requires_grad=True)
     with Roofline(*SLOW_ARITHMETIC) as limit:
@@ -53,8 +63,7 @@ def test_a_row_of_every_kind_for_one_model(monkeypatch):
     trained = models.training_row(case)
     step, used = models.training_limits(case, roofline), models.use_limits(case, roofline)
     assert trained["ours, images/s"] == pytest.approx(case.batch_size / trained["ms a step"] * 1000)
-    assert step["GFLOP an image"] > used["GFLOP an image"] / 10 > 0  # ten views, forward only
-    for row in (step, used):
-        assert 0 < row["of the matrix peak"] <= row["of the limit"]
+    forward = used["GFLOP an image"] / 10  # ten views
+    assert 2 * forward < step["GFLOP an image"] < 3 * forward  # the images themselves need no gradient
     table = models.markdown({"a model": {"of the limit": 0.256, "images/s": 1234.5, "ratio": 1.0321}})
     assert table.splitlines()[-1] == "| a model | 26% | 1,234 | 1.03 |"

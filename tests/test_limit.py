@@ -61,7 +61,8 @@ def test_a_row_of_every_kind_for_one_model(monkeypatch):
     monkeypatch.setattr(models, "SECONDS", 0.1)
     case, roofline = models.cases()["classifier, hands"], partial(Roofline, matmul_peak(torch.float32), bandwidths())
     trained = models.training_row(case)
-    step, used = models.training_limits(case, roofline), models.use_limits(case, roofline)
+    step = models.limits_row(models.our_step(case), case.batch_size, roofline)
+    used = models.use_limits(case, roofline)
     assert trained["ours, images/s"] == pytest.approx(case.batch_size / trained["ms a step"] * 1000)
     forward = used["GFLOP an image"] / 10  # ten views
     assert 2 * forward < step["GFLOP an image"] < 3 * forward  # the images themselves need no gradient

@@ -1,6 +1,7 @@
-"""Several processes train the model that one trains: the same batches, the same weights, one writer, any number of
+"""Several processes train the model that one trains: the same batches, losses and weights, one writer, any number of
 them after an interruption. Two real processes over gloo, started as the documentation says."""
 
+import json
 import os
 import subprocess
 import sys
@@ -47,6 +48,10 @@ def weights(out: Path) -> dict[str, torch.Tensor]:
     return checkpoints.read_weights(out / "weights.safetensors")[1]
 
 
+def losses(out: Path) -> list[float]:
+    return [row["nats"] for row in json.loads((out / "checkpoints" / "history.json").read_text())]
+
+
 def largest_difference(a: Path, b: Path) -> float:
     one, other = weights(a), weights(b)
     return max(float((one[name] - other[name]).abs().max()) for name in one)
@@ -62,6 +67,7 @@ def alone(pictures, tmp_path_factory) -> Path:
 def test_two_processes_train_what_one_does(pictures, alone, tmp_path):
     printed = train(pictures, tmp_path / "run", 2)
     assert printed.count("s of training") == 1  # one of them writes and speaks
+    assert losses(tmp_path / "run") == pytest.approx(losses(alone), rel=1e-5)
     assert largest_difference(alone, tmp_path / "run") < 2e-3  # sums in another order, stored in 16 bits
     with Image.open(tmp_path / "run" / "samples.png") as picture:
         assert picture.size == (10 * 17 - 1, 16)
@@ -77,4 +83,5 @@ def test_a_run_of_one_process_goes_on_in_two(pictures, alone, tmp_path):
         families.train("PixelCNN", images, SEEN, folder, settings, evaluate=stop, evaluations=2, checkpoint_seconds=0)
     assert checkpoints.read(sorted(folder.glob("step_*.ckpt"))[-1])[0] == 5  # of 12
     train(pictures, tmp_path / "run", 2)
+    assert losses(tmp_path / "run")[1:] == pytest.approx(losses(alone)[5:], rel=1e-5)
     assert largest_difference(alone, tmp_path / "run") < 2e-3

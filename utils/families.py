@@ -17,7 +17,22 @@ from utils.flow import Flow
 from utils.pixelcnn import PixelCNN
 from utils.vae import VAE
 
-MODELS = {"VAE": VAE, "GAN": DCGAN, "PixelCNN": PixelCNN, "flow": Flow, "diffusion": Diffusion}
+
+def of_whole_batches(model: type[nn.Module]) -> type[nn.Module]:
+    """The same class, but with several processes `step` returns the losses of the whole batch, not of one's share."""
+
+    def step(self: nn.Module, images: Tensor, update: Callable) -> dict[str, Tensor]:
+        return runs.over_processes(model.step(self, images, update))
+
+    return type(model.__name__, (model,), {"step": step})
+
+
+MODELS = {
+    family: of_whole_batches(model)
+    for family, model in {
+        "VAE": VAE, "GAN": DCGAN, "PixelCNN": PixelCNN, "flow": Flow, "diffusion": Diffusion
+    }.items()
+}  # fmt: skip
 PRIOR_SHARE = 4  # latents that a VAE's prior sees for each image that the VAE sees; they cost next to nothing
 BATCH = 250  # images that are judged at a time
 

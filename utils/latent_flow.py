@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from utils import checkpoints
+from utils import checkpoints, runs
 
 DRAWN: dict[tuple, Tensor] = {}  # latents by the network's weights, their number, the seed and the steps
 KEPT = 16
@@ -86,7 +86,7 @@ class LatentFlow(nn.Module):
         from each. `flow` is the mean squared error of the velocity, in standardised units."""
         loss = self.loss(posteriors)
         update("flow", loss)
-        return {"flow": loss}
+        return runs.over_processes({"flow": loss})
 
     def loss(self, posteriors: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """The flow-matching loss; with a seeded generator it can be compared between models."""

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import reduce
+from torch import Tensor
 
 PROFILES = ("smoke", "quick", "full")
 # How much each profile does, in images seen where nothing else is said. `hands`, `cw2_hands`, `labelled`: at most so
@@ -151,3 +153,11 @@ def mixed_precision() -> str:
 def accelerator() -> Accelerator:
     """The process's Accelerator: device, number format and the other processes, if any."""
     return Accelerator(mixed_precision=mixed_precision())
+
+
+def over_processes(losses: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Each loss, a mean over this process's share of a batch, as the mean over the whole batch; in one process, itself.
+
+    What `step` of a model returns with it, `training.fit` notes in the history, whatever the number of processes.
+    """
+    return reduce({name: loss.detach().float() for name, loss in losses.items()}, "mean")

@@ -3,10 +3,11 @@
     make soak        or        python -m benchmarks.soak --rounds 25
 
 For each model: one undisturbed training, and one that is disturbed `--rounds` times, then left alone. A round starts
-the training in a process of its own and kills it (SIGKILL) at a random moment of the time that all of it would take.
-Before the next one, by chance, the newest checkpoint is cut short, has one bit flipped, or is replaced by something
-else; or the next process may write only half a checkpoint (a limit on the size of files stands in for a full disk).
-Checked each time: the training goes on from the newest whole checkpoint and from no other. Checked at the end: the
+the training in a process of its own and kills it (SIGKILL) at a random moment of the time that all of it would take; a
+training that has come to its end all the same begins anew. Before the next round, by chance, the newest checkpoint is
+cut short, has one bit flipped, or is replaced by something else; or the next process may write only half a checkpoint
+(a limit on the size of files stands in for a full disk).
+Checked each time: the training goes on from the newest whole checkpoint and from no other. Checked at each end: the
 weights are those of the undisturbed training, bit for bit. A last row goes on in one and in two processes by turns,
 where sums are taken in another order; there the largest difference of a weight is reported.
 """
@@ -135,6 +136,12 @@ def damage(folder: Path, chance: random.Random) -> str:
     return kind
 
 
+def difference(one: Path, other: Path) -> float:
+    """The largest difference between two trainings' final weights."""
+    a, b = (torch.load(folder / "final.pt", weights_only=True) for folder in (one, other))
+    return max(float((a[name].double() - b[name].double()).abs().max()) for name in a)
+
+
 def soak(kind: str, rounds: int, chance: random.Random, worlds: tuple[int, ...] = (1,)) -> dict[str, int | float]:
     """Disturb a training so often, and let it end; returns what was done to it.
 
@@ -143,31 +150,38 @@ def soak(kind: str, rounds: int, chance: random.Random, worlds: tuple[int, ...] 
     """
     with tempfile.TemporaryDirectory() as place:
         calm, rough = Path(place, "calm"), Path(place, "rough")
-        start = time.monotonic()
-        if one_round(kind, calm, None) != 0:
-            raise Failure(f"{kind} does not train at all")
-        whole_training = time.monotonic() - start
+        whole_training = {}
+        for world in worlds:
+            start = time.monotonic()
+            if one_round(kind, calm if world == 1 else Path(place, "timed"), None, world=world) != 0:
+                raise Failure(f"{kind} does not train at all")
+            whole_training[world] = time.monotonic() - start
         length = sum(path.stat().st_size for path in calm.glob("step_*.ckpt")) // 2
-        done, start = Counter(), time.monotonic()
+        done, away, start = Counter(), 0.0, time.monotonic()
         for number in range(rounds):
             limit = length // 2 if chance.random() < 0.2 else None
             world = worlds[number % len(worlds)]
-            code = one_round(kind, rough, chance.uniform(0, whole_training), limit, world)
+            before = whole(rough)
+            code = one_round(kind, rough, chance.uniform(0, whole_training[world]), limit, world)
+            done[f"got on in {world}"] += whole(rough) > before
             if code not in (0, -signal.SIGKILL) and limit is None:
                 raise Failure(f"{kind} ended with exit code {code}, and nothing had been done to it")
             done["killed" if code == -signal.SIGKILL else "disk full" if code else "ended"] += 1
-            if list(rough.glob("step_*.ckpt")) and chance.random() < 0.5:
-                done[damage(rough, chance)] += 1
-            if code == 0:  # it had come to its end: begin anew
+            if code == 0:  # it has come to its end: begin anew
+                away = max(away, difference(calm, rough))
                 for path in rough.iterdir():
                     path.unlink()
+            elif list(rough.glob("step_*.ckpt")) and chance.random() < 0.5:
+                done[damage(rough, chance)] += 1
+        if len(worlds) > 1 and not all(done[f"got on in {world}"] for world in worlds):
+            raise Failure(f"{kind} never got on in one of {worlds} processes: try more rounds")
         if one_round(kind, rough, None) != 0:
             raise Failure(f"{kind} could not be ended after all this")
-        one, other = (torch.load(folder / "final.pt", weights_only=True) for folder in (calm, rough))
-        away = max(float((one[name].double() - other[name].double()).abs().max()) for name in one)
+        away = max(away, difference(calm, rough))
         if away and len(worlds) == 1:
             raise Failure(f"{kind} ended with other weights, by up to {away:.2g}")
-        names = ("killed", "disk full", "cut short", "bit flipped", "replaced")
+        done["ended"] += 1
+        names = ("ended", "killed", "disk full", "cut short", "bit flipped", "replaced")
         return {name: done[name] for name in names} | {"difference": away, "seconds": time.monotonic() - start}
 
 
@@ -183,12 +197,11 @@ def main() -> None:
     for kind in MODELS:
         table[kind] = soak(kind, options.rounds, chance)
         print(kind, table[kind], flush=True)
-    table["PixelCNN, 1 and 2 processes"] = soak("PixelCNN", options.rounds // 4, chance, worlds=(1, 2))
+    table["PixelCNN, 1 and 2 processes"] = soak("PixelCNN", options.rounds, chance, worlds=(1, 2))
     frame = pd.DataFrame(table).T
     print(frame.astype({name: int for name in frame.columns if name not in ("difference", "seconds")}).to_string())
-    print(
-        f"in all: {int(frame.killed.sum())} kills, {int(frame[['cut short', 'bit flipped', 'replaced']].sum().sum())}"
-    )
+    damaged = int(frame[["cut short", "bit flipped", "replaced"]].sum().sum())
+    print(f"{int(frame.killed.sum())} kills, {int(frame['disk full'].sum())} full disks, {damaged} damaged checkpoints")
 
 
 if __name__ == "__main__":

@@ -182,8 +182,8 @@ def write_jpegs(
 
 
 def to_uint8(images) -> np.ndarray:
-    """Floats in [-1, 1], tensor or array of any shape, to uint8 in [0, 255] by one fixed map."""
-    array = np.asarray(images, dtype=np.float32)
+    """Floats in [-1, 1], tensor (of any device) or array of any shape, to uint8 in [0, 255] by one fixed map."""
+    array = np.asarray(images.cpu() if hasattr(images, "cpu") else images, dtype=np.float32)
     return np.rint((array.clip(-1, 1) + 1) * 127.5).astype(np.uint8)
 
 

@@ -1,0 +1,126 @@
+"""A second device that is none: tensors "on" it live in main memory, but mix with others as little as a GPU's do.
+
+`with pretend.device():` makes `pretend.DEVICE` known to PyTorch and to Accelerate. What a GPU would refuse is refused:
+an operator on tensors of both devices, a generator of the CPU for numbers drawn on the device, `.numpy()`. Values are
+exact, so whole trainings can be rehearsed. It knows nothing of CUDA's own: streams, number formats, memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from functools import cache
+
+import torch
+from accelerate import PartialState
+from torch import Tensor
+from torch.utils import backend_registration
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+NAME = "pretended"
+COPIES = ("aten::copy_", "aten::_to_copy", "aten::_copy_from")  # take tensors of both devices
+INDEXED = ("aten::index", "aten::index_put", "aten::index_put_", "aten::_unsafe_index")  # indices may be the CPU's
+
+
+class Pretended(Tensor):
+    """A tensor that says it is on the device, around one that is in main memory."""
+
+    @staticmethod
+    def __new__(cls, held: Tensor) -> Pretended:
+        return Tensor._make_wrapper_subclass(
+            cls, held.size(), strides=held.stride(), storage_offset=held.storage_offset(), dtype=held.dtype,
+            device=torch.device(NAME, 0), requires_grad=False,
+        )  # fmt: skip
+
+    def __init__(self, held: Tensor):
+        self.held = held
+
+    def __repr__(self, **_) -> str:
+        return f"Pretended({self.held!r})"
+
+    def __reduce_ex__(self, protocol):
+        return self.held.__reduce_ex__(protocol)  # a file of it is read to the CPU
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        return dispatch(func, args, kwargs or {})
+
+
+class Factories(TorchDispatchMode):
+    """Sees to tensors that are made on the device, where no tensor of the device is an argument."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        return dispatch(func, args, kwargs or {})
+
+
+def dispatch(func, args: tuple, kwargs: dict):
+    """Compute in main memory; refuse what a GPU would refuse."""
+    given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+    ours = [x for x in given if isinstance(x, Pretended)]
+    asked, name = kwargs.get("device"), func._schema.name
+    there = bool(ours) if asked is None else torch.device(asked).type == NAME
+    if name not in COPIES:
+        strangers = [x for x in given if not isinstance(x, Pretended) and x.dim()]
+        if name in INDEXED:
+            strangers = strangers if not isinstance(args[0], Pretended) else []
+        if ours and strangers:
+            raise RuntimeError(f"{name}: tensors on '{NAME}' and on the CPU, {[tuple(x.shape) for x in given]}")
+        if there and isinstance(kwargs.get("generator"), torch.Generator):
+            raise RuntimeError(f"{name}: a generator of the CPU for numbers drawn on '{NAME}'")
+    elif name == "aten::copy_":
+        there = isinstance(args[0], Pretended)
+    if asked is not None and there:
+        kwargs = kwargs | {"device": torch.device("cpu")}
+    held_args, held_kwargs = tree_map_only(Pretended, lambda x: x.held, (args, kwargs))
+    out = func(*held_args, **held_kwargs)
+    known = {id(x.held): x for x in ours}
+
+    def wrap(x: Tensor) -> Tensor:
+        return known[id(x)] if id(x) in known else Pretended(x)
+
+    return tree_map_only(Tensor, wrap, out) if there else out
+
+
+class Module(backend_registration._DummyBackendModule):
+    """`torch.pretended`: what `torch.autocast` and `torch.random.fork_rng` ask for."""
+
+    def get_amp_supported_dtype(self) -> list[torch.dtype]:
+        return [torch.bfloat16]
+
+    def get_rng_state(self, device: int) -> Tensor:
+        return torch.get_rng_state()
+
+    def set_rng_state(self, state: Tensor, device: int) -> None:
+        pass  # numbers are drawn by the CPU's own generator
+
+
+@cache
+def register() -> torch.library.Library:
+    """Tell PyTorch of the device, and how a list of indices gets there, which no mode sees."""
+    backend_registration._setup_privateuseone_for_python_backend(NAME, Module())
+    library = torch.library.Library("aten", "IMPL")
+
+    def empty_strided(size, stride, dtype=None, **_) -> Tensor:
+        return Pretended(torch.empty_strided(size, stride, dtype=dtype, device="cpu"))
+
+    def copy_from(source: Tensor, target: Tensor, non_blocking: bool = False) -> Tensor:
+        target.held.copy_(source)
+        return target
+
+    library.impl("empty_strided", empty_strided, "PrivateUse1")
+    library.impl("_copy_from", copy_from, "PrivateUse1")
+    return library
+
+
+@contextlib.contextmanager
+def device() -> Iterator[torch.device]:
+    """Make the device known, for this block; yields it."""
+    register()
+    state, here = PartialState(), torch.device(NAME, 0)
+    before, state.device = state.device, here
+    try:
+        with Factories():
+            yield here
+    finally:
+        state.device = before

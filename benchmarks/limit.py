@@ -11,33 +11,43 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+CPU = torch.device("cpu")
 COPIED = [4**k for k in range(6, 15)]  # bytes, 4 kB to 268 MB: small tensors stay in the processor's caches
 REPEATS = 8  # the fastest of so many counts
 ONLY_WRITTEN = ("copy_", "fill_", "zero_")  # what their first argument held is not read
 ONLY_IN_PART = ("index", "gather", "index_select", "embedding")  # they read as much as they write
 
 
+def wait() -> None:
+    """Until a GPU has done all that it was given; on the CPU it always has."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
 def fastest(call, repeats: int = REPEATS) -> float:
     """Seconds of the fastest of some calls."""
     best = float("inf")
     for _ in range(repeats):
+        wait()
         start = time.perf_counter()
         call()
+        wait()
         best = min(best, time.perf_counter() - start)
     return best
 
 
-def matmul_peak(dtype: torch.dtype) -> float:
+def matmul_peak(dtype: torch.dtype, device: torch.device = CPU) -> float:
     """Measured peak of matrix multiplication on this machine, in GFLOP/s."""
-    a = torch.randn(2048, 2048).to(dtype)
-    return 2 * 2048**3 / fastest(lambda: a @ a) / 1e9
+    side = 2048 if device.type == "cpu" else 8192  # a GPU is not filled by less
+    a = torch.randn(side, side, device=device).to(dtype)
+    return 2 * side**3 / fastest(lambda: a @ a) / 1e9
 
 
-def bandwidths() -> dict[int, float]:
+def bandwidths(device: torch.device = CPU) -> dict[int, float]:
     """GB/s by bytes read and written, measured with copies; many small ones make one measurement."""
     found = {}
     for count in COPIED:
-        source = torch.zeros(count // 4)
+        source = torch.zeros(count // 4, device=device)
         target, times = torch.empty_like(source), max(1, 4_000_000 // count)
         seconds = fastest(lambda t=target, s=source, n=times: [t.copy_(s) for _ in range(n)]) / times
         found[2 * count] = 2 * count / seconds / 1e9
@@ -45,9 +55,9 @@ def bandwidths() -> dict[int, float]:
 
 
 @cache
-def call_seconds() -> float:
+def call_seconds(device: torch.device = CPU) -> float:
     """Seconds that an operator takes which has next to nothing to compute: an addition to one number."""
-    number = torch.zeros(1)
+    number = torch.zeros(1, device=device)
     return fastest(lambda: [number.add_(1) for _ in range(1000)], 10 * REPEATS) / 1000
 
 
@@ -77,8 +87,10 @@ class Roofline(TorchDispatchMode):
         self.products_seconds, self.products_taken = 0.0, 0.0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        wait()
         start = time.perf_counter()
         out = func(*args, **(kwargs or {}))
+        wait()
         taken = time.perf_counter() - start
         returned = [r.alias_info for r in func._schema.returns]
         if any(alias is not None and not alias.is_write for alias in returned) or "empty" in func.__name__:

@@ -2,10 +2,11 @@
 
     make benchmark-models        or        python -m benchmarks.models
 
-writes the tables of `docs/speed.md`, where their columns are explained. Each model has its committed settings and
-batch. *Plain* is the same model in a plain PyTorch loop: a `DataLoader` over a `TensorDataset`, the default memory
-format, no weight average, no mixed precision. *Ours* is `training.fit` but for its checkpoints. All on the CPU.
-What is compared takes turns, and the median of the ratios of several rounds counts: a machine's speed drifts.
+writes the tables of `docs/speed.md`, where their columns are explained: those of a GPU where CUDA finds one, else those
+of the CPU. Each model has its committed settings and batch. *Plain* is the same model in a plain PyTorch loop: a
+`DataLoader` over a `TensorDataset`, the default memory format, no weight average, no mixed precision. *Ours* is
+`training.fit` but for its checkpoints. What is compared takes turns, and the median of the ratios of several rounds
+counts: a machine's speed drifts.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from benchmarks.limit import Roofline, bandwidths, call_seconds, matmul_peak
+from benchmarks.limit import Roofline, bandwidths, call_seconds, matmul_peak, wait
 from utils import checkpoints, classifier, folders, runs, training, unet
 from utils.classifier import Classifier
 from utils.dcgan import DCGAN
@@ -36,15 +37,16 @@ from utils.unet import Imputer
 from utils.vae import VAE
 
 PAGE = runs.PROJECT / "docs" / "speed.md"
-BEGIN, END = "<!-- tables, by make benchmark-models -->", "<!-- end of the tables -->"
+BEGIN, END = "<!-- tables of the {}, by make benchmark-models -->", "<!-- end of the tables of the {} -->"
 SHARES = (
     "outside the step", "of the matrix peak", "of the limit", "time in products", "products, of their limit",
-    "their calls",
+    "their calls", "GPU busy",
 )  # fmt: skip
 ROUNDS = 5
 SECONDS = 1.5  # for each measurement of a round, after a warm-up
 IMPUTER_BATCH = 4  # as its notebook chose
 USED = 32  # images that are sampled, labelled or filled at a time
+PROFILED = 20  # steps in which a GPU's busy time is counted
 
 
 def sample(model: nn.Module, seed: int) -> None:
@@ -111,7 +113,8 @@ def stepper(model: nn.Module, autocast: bool, fused: bool = False) -> Callable[[
     optimizers = model.optimizers()
     for group in (group for o in optimizers.values() for group in o.param_groups):
         group["fused"] = fused
-    context = torch.autocast("cpu", torch.bfloat16) if autocast else contextlib.nullcontext()
+    device = next(model.parameters()).device
+    context = torch.autocast(device.type, torch.bfloat16) if autocast else contextlib.nullcontext()
 
     def update(name: str, loss: Tensor, clip: float | None = None) -> None:
         optimizers[name].zero_grad()
@@ -131,11 +134,26 @@ def stepper(model: nn.Module, autocast: bool, fused: bool = False) -> Callable[[
 def rate(step: Callable[[], None], count: int) -> float:
     """Images a second of a call that handles so many."""
     step()
+    wait()
     done, start = 0, time.perf_counter()
     while time.perf_counter() - start < SECONDS:
         step()
         done += count
+    wait()
     return done / (time.perf_counter() - start)
+
+
+def gpu_busy(step: Callable[[], None]) -> float:
+    """Share of the time of some steps in which the GPU computes or copies, by PyTorch's profiler."""
+    step()
+    wait()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        start = time.perf_counter()
+        for _ in range(PROFILED):
+            step()
+        wait()
+        seconds = time.perf_counter() - start
+    return sum(event.self_device_time_total for event in profile.key_averages()) / 1e6 / seconds
 
 
 def by_turns(ways: dict[str, Callable[[], float]]) -> dict[str, float]:
@@ -146,23 +164,28 @@ def by_turns(ways: dict[str, Callable[[], float]]) -> dict[str, float]:
     return {first: median(row[0] for row in rounds)} | ratios
 
 
+def first_batch(case: Case) -> tuple[Tensor, ...]:
+    """The first images that a case trains on, on the device."""
+    return tuple(x[: case.batch_size].to(runs.accelerator().device) for x in case.data)
+
+
 def our_step(case: Case) -> Callable[[], None]:
     """One training step on the first batch, in the memory and number format that `training.fit` chooses."""
-    model = case.build().to(memory_format=torch.channels_last).train()
-    step = stepper(model, runs.mixed_precision() == "bf16")
-    return partial(step, tuple(x[: case.batch_size] for x in case.data))
+    model = case.build().to(runs.accelerator().device, memory_format=torch.channels_last).train()
+    return partial(stepper(model, runs.mixed_precision() == "bf16"), first_batch(case))
 
 
 def training_row(case: Case) -> dict[str, float]:
     """Training: the plain loop, our step alone, and our loop."""
     torch.manual_seed(0)
-    plain = case.build().train()
+    device = runs.accelerator().device
+    plain = case.build().to(device).train()
     loader = DataLoader(TensorDataset(*case.data), case.batch_size, shuffle=True, drop_last=True)
     stream, plain_step = itertools.chain.from_iterable(itertools.repeat(loader)), stepper(plain, False)
     step = our_step(case)
 
     def plain_rate() -> float:
-        return rate(lambda: plain_step(tuple(next(stream))), case.batch_size)
+        return rate(lambda: plain_step(tuple(x.to(device) for x in next(stream))), case.batch_size)
 
     def step_rate() -> float:
         return rate(step, case.batch_size)
@@ -184,7 +207,7 @@ def training_row(case: Case) -> dict[str, float]:
         "outside the step": 1 - found["ours"] / found["step"],
         "ms a step": 1000 * case.batch_size / found["plain"] / found["ours"],
         "MB of gradients": 4 * sum(p.numel() for p in trained) / 1e6,
-    }
+    } | ({"GPU busy": gpu_busy(step)} if device.type == "cuda" else {})
 
 
 def limits_row(work: Callable[[], object], count: int, roofline: Callable[[], Roofline]) -> dict[str, float]:
@@ -204,13 +227,14 @@ def limits_row(work: Callable[[], object], count: int, roofline: Callable[[], Ro
         "time in products": limit.products_taken / limit.taken,
         "products, of their limit": limit.products_seconds / limit.products_taken,
         "operators": limit.operators,
-        "their calls": limit.operators * call_seconds() / seconds,
+        "their calls": limit.operators * call_seconds(runs.accelerator().device) / seconds,
     }
 
 
 def use_limits(case: Case, roofline: Callable[[], Roofline]) -> dict[str, float]:
     """`limits_row` of sampling, labelling or filling, and the ratio to the same in the default memory format."""
-    models, seeds = [case.build().eval() for _ in range(2)], itertools.count()  # a new seed each: latents are kept
+    models = [case.build().to(runs.accelerator().device).eval() for _ in range(2)]
+    seeds = itertools.count()  # a new one each: latents are kept
     models[1].to(memory_format=torch.channels_last)
     with torch.no_grad():
         ways = [partial(lambda model: case.use(model, next(seeds)), model) for model in models]
@@ -229,9 +253,9 @@ def compile_parts(module: nn.Module) -> None:
 
 def levers_row(case: Case) -> dict[str, float]:
     """A training step's speed in four ways, against float32 in the default memory format."""
-    batch, ways = tuple(x[: case.batch_size] for x in case.data), {}
+    batch, ways = first_batch(case), {}
     for lever in ("default format, images/s", "channels last", "fused optimiser", "compiled", "bfloat16"):
-        model = case.build().train()
+        model = case.build().to(runs.accelerator().device).train()
         if not lever.startswith("default"):
             model.to(memory_format=torch.channels_last)
         if lever == "compiled":
@@ -252,15 +276,19 @@ def markdown(table: dict[str, dict[str, float]]) -> str:
 
 
 def main() -> None:
-    os.environ["ACCELERATE_USE_CPU"] = "true"  # all rows on the same device, beside a GPU too
-    number_format = torch.bfloat16 if runs.mixed_precision() == "bf16" else torch.float32
-    peak, rates = matmul_peak(number_format), bandwidths()
+    if not torch.cuda.is_available():
+        os.environ["ACCELERATE_USE_CPU"] = "true"  # `wait` waits for nothing else
+    device, number_format = runs.accelerator().device, torch.float32
+    if runs.mixed_precision() == "bf16":
+        number_format = torch.bfloat16
+    peak, rates = matmul_peak(number_format, device), bandwidths(device)
     roofline, models = partial(Roofline, peak, rates), cases()
+    what = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} threads"
     machine = [
-        f"{torch.get_num_threads()} threads, {str(number_format)[6:]}.",
+        f"{what}, {str(number_format)[6:]}.",
         f"Matrix product: {peak:.0f} GFLOP/s.",
         f"Copies: {rates[max(rates)]:.0f} GB/s, at most {max(rates.values()):.0f} GB/s of what fits into the caches.",
-        f"A call: {call_seconds() * 1e6:.1f} µs.",
+        f"A call: {call_seconds(device) * 1e6:.1f} µs.",
     ]
     text = f"""{" ".join(machine)}
 
@@ -280,8 +308,9 @@ def main() -> None:
 
 {markdown({name: levers_row(case) for name, case in models.items()})}
 """
-    before, rest = PAGE.read_text().split(BEGIN)
-    checkpoints.write_atomically(PAGE, f"{before}{BEGIN}\n\n{text}\n{END}{rest.split(END)[1]}".encode())
+    begin, end = (mark.format("CPU" if device.type == "cpu" else "GPU") for mark in (BEGIN, END))
+    before, rest = PAGE.read_text().split(begin)
+    checkpoints.write_atomically(PAGE, f"{before}{begin}\n\n{text}\n{end}{rest.split(end)[1]}".encode())
     print(text)
 
 

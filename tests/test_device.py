@@ -1,11 +1,13 @@
 """What trains on a CPU trains on another device: no tensor stays behind on the CPU, or is mixed with one that does."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils import backend_registration
 
-from benchmarks import soak
+from benchmarks import limit, models, soak
 from tests import pretend
 from tests.test_families import SETTINGS, few_latents, pictures, samples  # noqa: F401 - a fixture
 from utils import checkpoints, families, folders, likelihood, runs, training, unet
@@ -78,6 +80,17 @@ def test_a_model_trains_resumes_and_is_used_as_on_the_cpu(kind, few_latents, tmp
     torch.testing.assert_close(weights, dict(here.state_dict()), rtol=1e-4, atol=1e-4)
     assert type(made) is Tensor
     torch.testing.assert_close(made, used(kind, here), rtol=0, atol=1.1 * GREY_LEVEL)
+
+
+def test_speed_is_measured_there(monkeypatch):
+    monkeypatch.setattr(models, "ROUNDS", 1)
+    monkeypatch.setattr(models, "SECONDS", 0.01)
+    with pretend.device():
+        case = models.Case(MODELS["classifier"], data("classifier"), 4, lambda model, _: used("classifier", model))
+        roofline = partial(limit.Roofline, 100.0, {10**9: 10.0})  # GFLOP/s, GB/s
+        assert models.training_row(case)["ratio"] > 0
+        assert models.limits_row(models.our_step(case), case.batch_size, roofline)["GFLOP an image"] > 0
+        assert models.use_limits(case, roofline)["images/s"] > 0
 
 
 @pytest.mark.parametrize("family", [family for family in SETTINGS if family != "GAN"])

@@ -3,6 +3,7 @@ them after an interruption. Two real processes over gloo, started as the documen
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -27,21 +28,28 @@ def pictures(tmp_path_factory) -> Path:
     return folder
 
 
-def train(pictures: Path, out: Path, processes: int) -> str:
-    """`python -m utils.train PixelCNN` in so many processes on the CPU; returns what it has printed."""
-    command = ["PixelCNN", "--images", pictures, "--size", 16, "--seen", SEEN, "--out", out, "--samples", 10]
-    start = [sys.executable, "-m"]
-    if processes > 1:
-        launch = ["--multi_gpu", "--num_processes", processes, "--num_machines", 1, "--main_process_port", 0]
-        start += ["accelerate.commands.launch", *launch, "--mixed_precision", "no", "--dynamo_backend", "no", "-m"]
-    variables = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [str(word) for word in (*start, "utils.train", *command)],
-        cwd=runs.PROJECT, env=os.environ | variables, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+def run(*words: object, **variables: str) -> str:
+    """A command on the CPU; returns what it has printed.
+
+    Raises:
+        RuntimeError: with what it has complained of.
+    """
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"} | variables
+    command = [sys.executable, *(str(word) for word in words)]
+    done = subprocess.run(command, cwd=runs.PROJECT, env=environment, capture_output=True, text=True, timeout=300)
     if done.returncode:
         raise RuntimeError(done.stderr)
     return done.stdout
+
+
+def train(pictures: Path, out: Path, processes: int, **variables: str) -> str:
+    """`python -m utils.train PixelCNN` in so many processes."""
+    command = ["PixelCNN", "--images", pictures, "--size", 16, "--seen", SEEN, "--out", out, "--samples", 10]
+    start = ["-m"]
+    if processes > 1:
+        launch = ["--multi_gpu", "--num_processes", processes, "--num_machines", 1, "--main_process_port", 0]
+        start += ["accelerate.commands.launch", *launch, "--mixed_precision", "no", "--dynamo_backend", "no", "-m"]
+    return run(*start, "utils.train", *command, **variables)
 
 
 def weights(out: Path) -> dict[str, torch.Tensor]:
@@ -85,3 +93,26 @@ def test_a_run_of_one_process_goes_on_in_two(pictures, alone, tmp_path):
     train(pictures, tmp_path / "run", 2)
     assert losses(tmp_path / "run")[1:] == pytest.approx(losses(alone)[5:], rel=1e-5)
     assert largest_difference(alone, tmp_path / "run") < 2e-3
+
+
+def test_a_notebooks_launcher_does_the_same(pictures, alone, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    program = f"""
+from pathlib import Path
+from accelerate import notebook_launcher
+from utils.train import train
+
+arguments = ("PixelCNN", {str(pictures)!r}, 16, None, {SEEN}, Path({str(tmp_path)!r}), 10, 0)
+notebook_launcher(train, arguments, num_processes=2, use_port="{port}")
+"""
+    assert run("-c", program).count("s of training") == 1
+    assert losses(tmp_path) == pytest.approx(losses(alone), rel=1e-5)
+    assert largest_difference(alone, tmp_path) < 2e-3
+
+
+def test_processes_that_do_not_know_of_each_other_do_not_begin(pictures, tmp_path):
+    with pytest.raises(RuntimeError, match="2 processes were started, but each would train alone"):
+        train(pictures, tmp_path / "run", 2, ACCELERATE_USE_CPU="false")
+    assert not (tmp_path / "run").exists()

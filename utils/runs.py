@@ -151,8 +151,19 @@ def mixed_precision() -> str:
 
 
 def accelerator() -> Accelerator:
-    """The process's Accelerator: device, number format and the other processes, if any."""
-    return Accelerator(mixed_precision=mixed_precision())
+    """The process's Accelerator: device, number format and the other processes, if any.
+
+    Raises:
+        ValueError: this is one of several processes, but knows nothing of the others, as on a CPU that Accelerate was
+            not told of: each would train for itself, and all would write to the same files.
+    """
+    found, started = Accelerator(mixed_precision=mixed_precision()), int(os.environ.get("WORLD_SIZE", 1))
+    if found.num_processes == 1 < started:
+        raise ValueError(
+            f"{started} processes were started, but each would train alone, into the same folder. With no GPU, set "
+            "ACCELERATE_USE_CPU=true; else start one process"
+        )
+    return found
 
 
 def over_processes(losses: dict[str, Tensor]) -> dict[str, Tensor]:

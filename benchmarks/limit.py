@@ -73,17 +73,17 @@ def bytes_moved(name: str, inputs: list[Tensor], outputs: list[Tensor]) -> int:
 class Roofline(TorchDispatchMode):
     """Counts the operators that are called within it, the least seconds that they take, and those that they took.
 
-    An operator takes at least as long as its multiplications and additions do at the peak of `gflops`, and as long as
-    reading its inputs and writing its outputs does at the `rates` (GB/s, by bytes) of the fastest copy of as much or
-    more; the larger counts (Williams et al. 2009, there for a whole program). Views cost nothing. Operators that a
-    compiler would merge are counted one by one, so this is the limit of PyTorch without one. `products` are the
-    operators that multiply matrices or convolve.
+    An operator takes at least as long as its multiplications and additions do at the peak of its number format (in
+    `peaks`, GFLOP/s; where it is not there, that of float32), and as long as reading its inputs and writing its outputs
+    does at the `rates` (GB/s, by bytes) of the fastest copy of as much or more; the larger counts (Williams et al.
+    2009, there for a whole program). Views cost nothing. Operators that a compiler would merge are counted one by one,
+    so this is the limit of PyTorch without one. `products` are the operators that multiply matrices or convolve.
     """
 
-    def __init__(self, gflops: float, rates: dict[int, float]):
+    def __init__(self, peaks: dict[torch.dtype, float], rates: dict[int, float]):
         super().__init__()
-        self.gflops, self.rates = gflops, rates
-        self.operators, self.flops, self.seconds, self.taken = 0, 0, 0.0, 0.0
+        self.peaks, self.rates = peaks, rates
+        self.operators, self.flops, self.arithmetic_seconds, self.seconds, self.taken = 0, 0, 0.0, 0.0, 0.0
         self.products_seconds, self.products_taken = 0.0, 0.0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
@@ -100,9 +100,11 @@ class Roofline(TorchDispatchMode):
         count = flop_registry.get(func._overloadpacket)
         flops = count(*args, **(kwargs or {}), out_val=out) if count else 0
         rate = max((self.rates[size] for size in self.rates if size >= moved), default=self.rates[max(self.rates)])
-        seconds = max(flops / self.gflops, moved / rate) / 1e9
+        peak = self.peaks.get(inputs[0].dtype if inputs else None, self.peaks[torch.float32])
+        seconds = max(flops / peak, moved / rate) / 1e9
         self.operators += 1
         self.flops += flops
+        self.arithmetic_seconds += flops / peak / 1e9
         self.seconds += seconds
         self.taken += taken
         if flops:

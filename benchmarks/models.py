@@ -111,8 +111,8 @@ def cases() -> dict[str, Case]:
 def stepper(model: nn.Module, autocast: bool, fused: bool = False) -> Callable[[tuple[Tensor, ...]], None]:
     """What trains a model on one batch, as `training.fit` does but for averages and checks."""
     optimizers = model.optimizers()
-    for group in (group for o in optimizers.values() for group in o.param_groups):
-        group["fused"] = fused
+    for group in (group for o in optimizers.values() for group in o.param_groups if fused):
+        group["fused"] = True  # unless asked for, PyTorch chooses
     device = next(model.parameters()).device
     context = torch.autocast(device.type, torch.bfloat16) if autocast else contextlib.nullcontext()
 
@@ -219,15 +219,19 @@ def limits_row(work: Callable[[], object], count: int, roofline: Callable[[], Ro
             work()
         counted.append(limit)
     limit, seconds = min(counted, key=lambda one: one.taken), count / images_a_second
-    return {
+    device = runs.accelerator().device
+    row = {
         "images/s": images_a_second,
         "GFLOP an image": limit.flops / count / 1e9,
-        "of the matrix peak": limit.flops / 1e9 / limit.gflops / seconds,
+        "of the matrix peak": limit.arithmetic_seconds / seconds,
         "of the limit": limit.seconds / seconds,
-        "time in products": limit.products_taken / limit.taken,
-        "products, of their limit": limit.products_seconds / limit.products_taken,
+    }
+    if device.type != "cuda":  # one at a time, a GPU's operators take as long as they take to begin
+        row["time in products"] = limit.products_taken / limit.taken
+        row["products, of their limit"] = limit.products_seconds / limit.products_taken
+    return row | {
         "operators": limit.operators,
-        "their calls": limit.operators * call_seconds(runs.accelerator().device) / seconds,
+        "their calls": limit.operators * call_seconds(device) / seconds,
     }
 
 
@@ -278,15 +282,15 @@ def markdown(table: dict[str, dict[str, float]]) -> str:
 def main() -> None:
     if not torch.cuda.is_available():
         os.environ["ACCELERATE_USE_CPU"] = "true"  # `wait` waits for nothing else
-    device, number_format = runs.accelerator().device, torch.float32
+    device, formats = runs.accelerator().device, [torch.float32]
     if runs.mixed_precision() == "bf16":
-        number_format = torch.bfloat16
-    peak, rates = matmul_peak(number_format, device), bandwidths(device)
-    roofline, models = partial(Roofline, peak, rates), cases()
+        formats.append(torch.bfloat16)
+    peaks, rates = {dtype: matmul_peak(dtype, device) for dtype in formats}, bandwidths(device)
+    roofline, models = partial(Roofline, peaks, rates), cases()
     what = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} threads"
     machine = [
-        f"{what}, {str(number_format)[6:]}.",
-        f"Matrix product: {peak:.0f} GFLOP/s.",
+        f"{what}, {str(formats[-1])[6:]}.",
+        f"Matrix product: {', '.join(f'{peak:.0f} GFLOP/s in {str(dtype)[6:]}' for dtype, peak in peaks.items())}.",
         f"Copies: {rates[max(rates)]:.0f} GB/s, at most {max(rates.values()):.0f} GB/s of what fits into the caches.",
         f"A call: {call_seconds(device) * 1e6:.1f} µs.",
     ]

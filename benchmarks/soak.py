@@ -15,9 +15,11 @@ where sums are taken in another order; there the largest difference of a weight 
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import random
 import resource
+import shutil
 import signal
 import socket
 import sys
@@ -41,6 +43,7 @@ from utils.vae import VAE
 
 SIZE, COUNT, STEPS, BATCH = (16, 16), 64, 150, 8
 CHECKPOINT_SECONDS = 0.05
+DISK_FULL = 28  # exit code of a training that could not write
 MODELS: dict[str, Callable] = {
     "VAE": lambda: VAE(SIZE, latent_dim=4, base=4),
     "GAN": lambda: DCGAN(SIZE, latent_dim=4, base=4, discriminator_base=4),
@@ -79,9 +82,16 @@ def work(kind: str, folder: Path, told, file_limit: int | None, rank: int, world
     runs.seed_everything(0)
     model = MODELS[kind]()
     options = {"plot": False, "evaluations": 3, "checkpoint_seconds": CHECKPOINT_SECONDS}
-    training.fit(model, data, STEPS, BATCH, folder, model.config, **options)
+    try:
+        training.fit(model, data, STEPS, BATCH, folder, model.config, **options)
+    except OSError as error:
+        sys.exit(DISK_FULL if error.errno == errno.EFBIG else 1)
     if rank == 0:
         torch.save(model.state_dict(), folder / "final.pt")
+
+
+def newest(folder: Path) -> Path | None:
+    return max(folder.glob("step_*.ckpt"), default=None)
 
 
 def whole(folder: Path) -> int:
@@ -98,7 +108,7 @@ def one_round(kind: str, folder: Path, seconds: float | None, file_limit: int | 
     """Let the training run for so long, or to its end; returns the exit code of its first process, -9 if killed.
 
     Raises:
-        Failure: it went on from another step than that of the newest whole checkpoint.
+        Failure: it went on from another step than that of the newest whole checkpoint, or left less than there was.
     """
     expected, told = whole(folder), forked.SimpleQueue()
     with socket.socket() as free:
@@ -117,12 +127,14 @@ def one_round(kind: str, folder: Path, seconds: float | None, file_limit: int | 
         _, step = told.get()
         if step != expected:
             raise Failure(f"{kind} went on from step {step}, but the newest whole checkpoint is of step {expected}")
+    if whole(folder) < expected:
+        raise Failure(f"{kind} had a checkpoint of step {expected}, and has only one of step {whole(folder)} now")
     return group[0].exitcode
 
 
 def damage(folder: Path, chance: random.Random) -> str:
-    """Do harm to the newest checkpoint; returns what."""
-    path = sorted(folder.glob("step_*.ckpt"))[-1]
+    """Do harm to the newest checkpoint, which is whole; returns what."""
+    path = newest(folder)
     content = path.read_bytes()
     kind = chance.choice(["cut short", "bit flipped", "replaced"])
     if kind == "cut short":
@@ -157,32 +169,36 @@ def soak(kind: str, rounds: int, chance: random.Random, worlds: tuple[int, ...] 
                 raise Failure(f"{kind} does not train at all")
             whole_training[world] = time.monotonic() - start
         length = sum(path.stat().st_size for path in calm.glob("step_*.ckpt")) // 2
-        done, away, start = Counter(), 0.0, time.monotonic()
+        done, differences, start = Counter(), [], time.monotonic()
+
+        def check_the_end() -> None:
+            differences.append(difference(calm, rough))
+            if differences[-1] and len(worlds) == 1:
+                raise Failure(f"{kind} ended with other weights, by up to {differences[-1]:.2g}")
+
         for number in range(rounds):
             limit = length // 2 if chance.random() < 0.2 else None
             world = worlds[number % len(worlds)]
             before = whole(rough)
             code = one_round(kind, rough, chance.uniform(0, whole_training[world]), limit, world)
             done[f"got on in {world}"] += whole(rough) > before
-            if code not in (0, -signal.SIGKILL) and limit is None:
+            if code not in (0, -signal.SIGKILL, DISK_FULL if limit else 0):
                 raise Failure(f"{kind} ended with exit code {code}, and nothing had been done to it")
-            done["killed" if code == -signal.SIGKILL else "disk full" if code else "ended"] += 1
-            if code == 0:  # it has come to its end: begin anew
-                away = max(away, difference(calm, rough))
-                for path in rough.iterdir():
-                    path.unlink()
-            elif list(rough.glob("step_*.ckpt")) and chance.random() < 0.5:
+            if code == 0:  # begin anew
+                check_the_end()
+                shutil.rmtree(rough)
+                continue
+            done["killed" if code == -signal.SIGKILL else "disk full"] += 1
+            if whole(rough) and newest(rough).stem == f"step_{whole(rough):08d}" and chance.random() < 0.5:
                 done[damage(rough, chance)] += 1
         if len(worlds) > 1 and not all(done[f"got on in {world}"] for world in worlds):
             raise Failure(f"{kind} never got on in one of {worlds} processes: try more rounds")
         if one_round(kind, rough, None) != 0:
             raise Failure(f"{kind} could not be ended after all this")
-        away = max(away, difference(calm, rough))
-        if away and len(worlds) == 1:
-            raise Failure(f"{kind} ended with other weights, by up to {away:.2g}")
-        done["ended"] += 1
-        names = ("ended", "killed", "disk full", "cut short", "bit flipped", "replaced")
-        return {name: done[name] for name in names} | {"difference": away, "seconds": time.monotonic() - start}
+        check_the_end()
+        names = ("killed", "disk full", "cut short", "bit flipped", "replaced")
+        found = {"ended": len(differences)} | {name: done[name] for name in names}
+        return found | {"difference": max(differences), "seconds": time.monotonic() - start}
 
 
 def main() -> None:
@@ -200,8 +216,11 @@ def main() -> None:
     table["PixelCNN, 1 and 2 processes"] = soak("PixelCNN", options.rounds, chance, worlds=(1, 2))
     frame = pd.DataFrame(table).T
     print(frame.astype({name: int for name in frame.columns if name not in ("difference", "seconds")}).to_string())
-    damaged = int(frame[["cut short", "bit flipped", "replaced"]].sum().sum())
-    print(f"{int(frame.killed.sum())} kills, {int(frame['disk full'].sum())} full disks, {damaged} damaged checkpoints")
+    total = frame.sum().astype(int)
+    damaged, exactly = total["cut short"] + total["bit flipped"] + total["replaced"], int(frame.ended[:-1].sum())
+    print(f"{total['killed']} kills, {total['disk full']} full disks, {damaged} damaged checkpoints")
+    print(f"{exactly} trainings ended bit for bit as undisturbed,", end=" ")
+    print(f"{total['ended'] - exactly} in 1 and 2 processes within {frame.difference.iloc[-1]:.2g}")
 
 
 if __name__ == "__main__":

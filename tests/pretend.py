@@ -1,18 +1,27 @@
 """A second device that is none: tensors "on" it live in main memory, but mix with others as little as a GPU's do.
 
-`with pretend.device():` makes `pretend.DEVICE` known to PyTorch and to Accelerate. What a GPU would refuse is refused:
-an operator on tensors of both devices, a generator of the CPU for numbers drawn on the device, `.numpy()`. Values are
-exact, so whole trainings can be rehearsed. It knows nothing of CUDA's own: streams, number formats, memory.
+`with pretend.device() as there:` makes it known to PyTorch and to Accelerate. What a GPU would refuse is refused: an
+operator on tensors of both devices, a generator of the CPU for numbers drawn on the device, `.numpy()`. Values are
+exact, so whole trainings can be rehearsed. It knows nothing of CUDA's own: streams, bfloat16, memory.
+
+    PROFILE=smoke RUNS_FOLDER=/tmp/rehearsal python -m tests.pretend username_DLcw1_clean.ipynb
+
+executes a notebook's code there; its outputs are not kept.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
+import sys
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 
+import nbformat
 import torch
 from accelerate import PartialState
+from IPython.core.interactiveshell import InteractiveShell
 from torch import Tensor
 from torch.utils import backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -54,6 +63,18 @@ class Factories(TorchDispatchMode):
         return dispatch(func, args, kwargs or {})
 
 
+def plain(values) -> list[Tensor]:
+    """The tensors among some values that are not on the device."""
+    return [x for x in tree_leaves(values) if isinstance(x, Tensor) and not isinstance(x, Pretended)]
+
+
+def written(func, args: tuple, kwargs: dict) -> list:
+    """The arguments that an operator writes to."""
+    given = kwargs | {declared.name: value for declared, value in zip(func._schema.arguments, args)}
+    changed = [x.name for x in func._schema.arguments if x.alias_info is not None and x.alias_info.is_write]
+    return [given[name] for name in changed if name in given]
+
+
 def dispatch(func, args: tuple, kwargs: dict):
     """Compute in main memory; refuse what a GPU would refuse."""
     given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
@@ -61,10 +82,9 @@ def dispatch(func, args: tuple, kwargs: dict):
     asked, name = kwargs.get("device"), func._schema.name
     there = bool(ours) if asked is None else torch.device(asked).type == NAME
     if name not in COPIES:
-        strangers = [x for x in given if not isinstance(x, Pretended) and x.dim()]
-        if name in INDEXED:
-            strangers = strangers if not isinstance(args[0], Pretended) else []
-        if ours and strangers:
+        checked = [args[0], *args[2:]] if name in INDEXED and isinstance(args[0], Pretended) else (args, kwargs)
+        numbers = [x for x in plain(checked) if not x.dim()]  # they may come from the CPU, but not be written there
+        if ours and (len(plain(checked)) > len(numbers) or plain(written(func, args, kwargs))):
             raise RuntimeError(f"{name}: tensors on '{NAME}' and on the CPU, {[tuple(x.shape) for x in given]}")
         if there and isinstance(kwargs.get("generator"), torch.Generator):
             raise RuntimeError(f"{name}: a generator of the CPU for numbers drawn on '{NAME}'")
@@ -124,3 +144,18 @@ def device() -> Iterator[torch.device]:
             yield here
     finally:
         state.device = before
+
+
+def main() -> None:
+    path = Path(sys.argv[1]).resolve()
+    os.chdir(path.parent)
+    os.environ["MPLBACKEND"] = "Agg"  # figures are drawn, and not shown
+    shell = InteractiveShell.instance()
+    with device():
+        for number, cell in enumerate(nbformat.read(path, as_version=4).cells, 1):
+            if cell.cell_type == "code" and not shell.run_cell(cell.source).success:
+                sys.exit(f"{path.name}: cell {number} failed on the device")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,108 +1,19 @@
-"""What trains on a CPU trains on another device: no tensor stays behind on the CPU, or is mixed with one that does."""
+"""The rehearsal on a second device, tests/device_rehearsal.py, passes."""
 
-from functools import partial
+import subprocess
+import sys
 
 import pytest
-import torch
-from torch import Tensor, nn
 from torch.utils import backend_registration
 
-from benchmarks import limit, models, soak
-from tests import pretend
-from tests.test_families import SETTINGS, few_latents, pictures, samples  # noqa: F401 - a fixture
-from utils import checkpoints, families, folders, likelihood, runs, training, unet
+from utils import runs
 
-pytestmark = pytest.mark.skipif(
+
+@pytest.mark.skipif(
     not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"),
     reason="this PyTorch knows no devices that are written in Python",
 )
-FLOAT = torch.rand(16, 1, *soak.SIZE, generator=torch.Generator().manual_seed(0))
-KNOWN = FLOAT < 0.7
-MODELS = soak.MODELS | {"imputer": lambda: unet.Imputer(torch.eye(16) > 0, base=4)}
-GREY_LEVEL = 2 / 255
-
-
-def data(kind: str) -> Tensor | tuple[Tensor, ...]:
-    more = {"classifier": (FLOAT * 2 - 1, torch.arange(16) % 3), "imputer": (FLOAT, KNOWN)}
-    return more.get(kind, FLOAT * 2 - 1)
-
-
-def fitted(kind: str, folder) -> nn.Module:
-    """A small model after four steps, of which the last two go on from a checkpoint."""
-
-    def stop(model):
-        raise InterruptedError
-
-    runs.seed_everything(0)
-    model, options = MODELS[kind](), {"plot": False, "evaluations": 2, "checkpoint_seconds": 0}
-    with pytest.raises(InterruptedError):
-        training.fit(model, data(kind), 4, 4, folder, {}, evaluate=stop, **options)
-    model = MODELS[kind]()
-    training.fit(model, data(kind), 4, 4, folder, {}, **options)
-    return model
-
-
-def used(kind: str, model: nn.Module) -> Tensor:
-    """What the model is for: logits, filled images or samples."""
-    if kind == "classifier":
-        return model.logits(folders.to_uint8(FLOAT * 2 - 1))
-    if kind == "imputer":
-        return unet.fill([model], FLOAT, KNOWN)[0]
-    return folders.to_float(folders.to_uint8(samples(model, 2, seed=1)))
-
-
-def test_the_pretended_device_refuses_what_a_gpu_refuses():
-    with pretend.device() as device:
-        there, here = torch.ones(2, 2).to(device), torch.ones(2, 2)
-        assert there.device.type == runs.accelerator().device.type == pretend.NAME
-        assert torch.equal((there + 1).cpu(), here + 1) and torch.equal((there * here[0, 0]).cpu(), here)
-        with pytest.raises(RuntimeError, match="on the CPU"):
-            there + here
-        with pytest.raises(RuntimeError, match="on the CPU"):
-            here[there.long()]
-        with pytest.raises(RuntimeError, match="generator"):
-            torch.rand(2, device=device, generator=torch.Generator())
-        with pytest.raises(RuntimeError):
-            there.numpy()
-    assert runs.accelerator().device.type == "cpu"
-
-
-@pytest.mark.parametrize("kind", MODELS)
-def test_a_model_trains_resumes_and_is_used_as_on_the_cpu(kind, few_latents, tmp_path):  # noqa: F811
-    here = fitted(kind, tmp_path / "cpu")
-    with pretend.device():
-        there = fitted(kind, tmp_path / "other")
-        assert {x.device.type for x in there.state_dict().values()} == {pretend.NAME}
-        made = used(kind, there)
-        weights = {name: x.cpu() for name, x in there.state_dict().items()}
-        checkpoints.export_weights(tmp_path / "weights.safetensors", there, {})
-    # an optimiser handles many tensors at once there, and rounds otherwise
-    torch.testing.assert_close(weights, dict(here.state_dict()), rtol=1e-4, atol=1e-4)
-    assert type(made) is Tensor
-    torch.testing.assert_close(made, used(kind, here), rtol=0, atol=1.1 * GREY_LEVEL)
-
-
-def test_speed_is_measured_there(monkeypatch):
-    monkeypatch.setattr(models, "ROUNDS", 1)
-    monkeypatch.setattr(models, "SECONDS", 0.01)
-    with pretend.device():
-        case = models.Case(MODELS["classifier"], data("classifier"), 4, lambda model, _: used("classifier", model))
-        roofline = partial(limit.Roofline, 100.0, {10**9: 10.0})  # GFLOP/s, GB/s
-        assert models.training_row(case)["ratio"] > 0
-        assert models.limits_row(models.our_step(case), case.batch_size, roofline)["GFLOP an image"] > 0
-        assert models.use_limits(case, roofline)["images/s"] > 0
-
-
-@pytest.mark.parametrize("family", [family for family in SETTINGS if family != "GAN"])
-def test_likelihoods_are_counted_on_the_device_too(family, tmp_path):
-    images = pictures(1, (16, 16))
-    with pretend.device():
-        settings, judged = SETTINGS[family] | {"batch_size": 16}, families.bits_on(images[:4], images[4:8], effort=2)
-        model = families.train(family, images, 32, tmp_path, settings, evaluate=judged, evaluations=1).model
-        table = None
-        if family == "VAE":
-            table = likelihood.decoder_table(model, images)
-        if family == "diffusion":
-            table = likelihood.guess_table(model, images, spread=0.1)
-        there = families.nats(model, images[:4], 2, 0.1, table)
-    assert type(there) is Tensor and there.isfinite().all()
+def test_every_model_works_on_a_second_device():
+    command = [sys.executable, "-m", "pytest", "-n", "0", "-q", "-p", "no:cacheprovider", "tests/device_rehearsal.py"]
+    done = subprocess.run(command, cwd=runs.PROJECT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr

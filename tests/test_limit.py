@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from benchmarks import models
 from benchmarks.limit import Roofline, bandwidths, matmul_peak
 
-SLOW_ARITHMETIC, SLOW_MEMORY = (1e-6, {1: 1e6}), (1e6, {1: 1e-6})  # GFLOP/s, GB/s by bytes
+SLOW_ARITHMETIC = {torch.float32: 1e-6}, {1: 1e6}  # GFLOP/s by number format, GB/s by bytes
+SLOW_MEMORY = {torch.float32: 1e6}, {1: 1e-6}
 
 
 def test_a_product_costs_its_multiplications_or_its_bytes():
@@ -21,6 +22,14 @@ def test_a_product_costs_its_multiplications_or_its_bytes():
     with Roofline(*SLOW_MEMORY) as limit:
         a @ b
     assert limit.seconds == pytest.approx(4 * (64 * 128 + 128 * 32 + 64 * 32) / 1e-6 / 1e9)
+
+
+def test_each_number_format_has_its_peak():
+    a = torch.ones(64, 64)
+    with Roofline({torch.float32: 1e-6, torch.bfloat16: 4e-6}, {1: 1e6}) as limit:
+        a @ a
+        a.bfloat16() @ a.bfloat16()
+    assert limit.arithmetic_seconds == pytest.approx(1.25 * 2 * 64**3 / 1e-6 / 1e9)
 
 
 def test_views_are_free_and_an_expanded_tensor_is_read_once():
@@ -59,7 +68,8 @@ def test_measured_limits_are_of_this_world():
 def test_a_row_of_every_kind_for_one_model(monkeypatch):
     monkeypatch.setattr(models, "ROUNDS", 1)
     monkeypatch.setattr(models, "SECONDS", 0.1)
-    case, roofline = models.cases()["classifier, hands"], partial(Roofline, matmul_peak(torch.float32), bandwidths())
+    case = models.cases()["classifier, hands"]
+    roofline = partial(Roofline, {torch.float32: matmul_peak(torch.float32)}, bandwidths())
     trained = models.training_row(case)
     step = models.limits_row(models.our_step(case), case.batch_size, roofline)
     used = models.use_limits(case, roofline)

@@ -13,8 +13,7 @@ import torch
 from PIL import Image
 
 from tests.conftest import draw_pictures
-from utils import checkpoints, families, folders, runs
-from utils.train import load
+from utils import checkpoints, folders, runs
 
 pytestmark = pytest.mark.xdist_group("processes")  # one process: they share what was expensive to make
 
@@ -29,12 +28,13 @@ def pictures(tmp_path_factory) -> Path:
 
 
 def run(*words: object, **variables: str) -> str:
-    """A command on the CPU; returns what it has printed.
+    """A command on the CPU, in float32; returns what it has printed.
 
     Raises:
         RuntimeError: with what it has complained of.
     """
-    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"} | variables
+    told = {"ACCELERATE_USE_CPU": "true", "ACCELERATE_MIXED_PRECISION": "no", "OMP_NUM_THREADS": "1"}
+    environment = os.environ | told | variables
     command = [sys.executable, *(str(word) for word in words)]
     done = subprocess.run(command, cwd=runs.PROJECT, env=environment, capture_output=True, text=True, timeout=300)
     if done.returncode:
@@ -56,6 +56,11 @@ def weights(out: Path) -> dict[str, torch.Tensor]:
     return checkpoints.read_weights(out / "weights.safetensors")[1]
 
 
+def close(wanted: list[float]):
+    """As near as sums in another order come, in float32."""
+    return pytest.approx(wanted, rel=1e-5)
+
+
 def losses(out: Path) -> list[float]:
     return [row["nats"] for row in json.loads((out / "checkpoints" / "history.json").read_text())]
 
@@ -75,23 +80,30 @@ def alone(pictures, tmp_path_factory) -> Path:
 def test_two_processes_train_what_one_does(pictures, alone, tmp_path):
     printed = train(pictures, tmp_path / "run", 2)
     assert printed.count("s of training") == 1  # one of them writes and speaks
-    assert losses(tmp_path / "run") == pytest.approx(losses(alone), rel=1e-5)
+    assert losses(tmp_path / "run") == close(losses(alone))
     assert largest_difference(alone, tmp_path / "run") < 2e-3  # sums in another order, stored in 16 bits
     with Image.open(tmp_path / "run" / "samples.png") as picture:
         assert picture.size == (10 * 17 - 1, 16)
 
 
 def test_a_run_of_one_process_goes_on_in_two(pictures, alone, tmp_path):
-    def stop(model):
-        raise InterruptedError
+    folder = tmp_path / "run" / "checkpoints"
+    program = f"""
+from pathlib import Path
+from utils import families, runs
+from utils.train import load
 
-    images = load(str(pictures), 16)
-    settings, folder = runs.hyperparameters("final_pixelcnn"), tmp_path / "run" / "checkpoints"
-    with pytest.raises(InterruptedError):
-        families.train("PixelCNN", images, SEEN, folder, settings, evaluate=stop, evaluations=2, checkpoint_seconds=0)
+def stop(model):
+    raise SystemExit
+
+settings, options = runs.hyperparameters("final_pixelcnn"), {{"evaluations": 2, "checkpoint_seconds": 0}}
+images = load({str(pictures)!r}, 16)
+families.train("PixelCNN", images, {SEEN}, Path({str(folder)!r}), settings, evaluate=stop, **options)
+"""
+    run("-c", program)
     assert checkpoints.read(sorted(folder.glob("step_*.ckpt"))[-1])[0] == 5  # of 12
     train(pictures, tmp_path / "run", 2)
-    assert losses(tmp_path / "run")[1:] == pytest.approx(losses(alone)[5:], rel=1e-5)
+    assert losses(tmp_path / "run")[1:] == close(losses(alone)[5:])
     assert largest_difference(alone, tmp_path / "run") < 2e-3
 
 
@@ -108,8 +120,14 @@ arguments = ("PixelCNN", {str(pictures)!r}, 16, None, {SEEN}, Path({str(tmp_path
 notebook_launcher(train, arguments, num_processes=2, use_port="{port}")
 """
     assert run("-c", program).count("s of training") == 1
-    assert losses(tmp_path) == pytest.approx(losses(alone), rel=1e-5)
+    assert losses(tmp_path) == close(losses(alone))
     assert largest_difference(alone, tmp_path) < 2e-3
+
+
+def test_accelerate_chooses_the_number_format(pictures, alone, tmp_path):
+    train(pictures, tmp_path / "run", 1, ACCELERATE_MIXED_PRECISION="bf16")
+    assert losses(tmp_path / "run") != close(losses(alone))
+    assert losses(tmp_path / "run") == pytest.approx(losses(alone), rel=1e-2)
 
 
 def test_processes_that_do_not_know_of_each_other_do_not_begin(pictures, tmp_path):

@@ -88,5 +88,15 @@ def test_importing_the_package_does_not_wait_for_what_takes_seconds():
     ],
 )
 def test_bfloat16_is_for_processors_that_are_fast_at_it(monkeypatch, flags, format_):
+    monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: flags, raising=False)
     assert runs.mixed_precision() == format_
+
+
+def test_the_number_format_is_what_accelerate_was_told(monkeypatch):
+    for told in ("no", "bf16"):
+        monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", told)
+        assert runs.mixed_precision() == told
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
+    with pytest.raises(ValueError, match="is 'fp16', but must be 'no' or 'bf16'"):
+        runs.mixed_precision()

@@ -19,7 +19,11 @@ from utils.vae import VAE
 
 
 def of_whole_batches(model: type[nn.Module]) -> type[nn.Module]:
-    """The same class, but with several processes `step` returns the losses of the whole batch, not of one's share."""
+    """The same class, but with several processes `step` returns the losses of the whole batch, not of one's share.
+
+    One line of `training.fit` would do for every model. Executed notebooks show its source, though, so the line waits
+    here for their next execution.
+    """
 
     def step(self: nn.Module, images: Tensor, update: Callable) -> dict[str, Tensor]:
         return runs.over_processes(model.step(self, images, update))

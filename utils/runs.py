@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import reduce
+from accelerate.utils import parse_flag_from_env, reduce
 from torch import Tensor
 
 PROFILES = ("smoke", "quick", "full")
@@ -138,12 +138,21 @@ def seed_everything(seed: int) -> None:
 def mixed_precision() -> str:
     """'bf16' where the processor or GPU computes bfloat16 faster than float32, else 'no' (float32).
 
+    A process that Accelerate has started takes what Accelerate was told (`--mixed_precision`, or its config file).
     Intel's processors since Sapphire Rapids (those with avx512_fp16) are fast at it in their matrix units (AMX) alone;
     where a virtual machine hides these, bfloat16 took twice as long as float32 (`python -m benchmarks.training_step`).
+
+    Raises:
+        ValueError: Accelerate was told something else than 'no' and 'bf16'.
     """
-    if torch.cuda.is_available():
+    told, cpu = os.environ.get("ACCELERATE_MIXED_PRECISION"), parse_flag_from_env("ACCELERATE_USE_CPU")
+    if told in ("no", "bf16"):
+        return told
+    if told:
+        raise ValueError(f"mixed precision is '{told}', but must be 'no' or 'bf16': gradients are not scaled here")
+    if torch.cuda.is_available() and not cpu:
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
-    if torch.backends.mps.is_available():
+    if torch.backends.mps.is_available() and not cpu:
         return "no"
     flags = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     vectors = flags.get("avx512_bf16") and not flags.get("avx512_fp16")
@@ -154,8 +163,8 @@ def accelerator() -> Accelerator:
     """The process's Accelerator: device, number format and the other processes, if any.
 
     Raises:
-        ValueError: this is one of several processes, but knows nothing of the others, as on a CPU that Accelerate was
-            not told of: each would train for itself, and all would write to the same files.
+        ValueError: this is one of several that were started together, but knows nothing of the others, as on a CPU
+            that Accelerate was not told of: each would train for itself, and all would write to the same files.
     """
     found, started = Accelerator(mixed_precision=mixed_precision()), int(os.environ.get("WORLD_SIZE", 1))
     if found.num_processes == 1 < started:
@@ -167,8 +176,9 @@ def accelerator() -> Accelerator:
 
 
 def over_processes(losses: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Each loss, a mean over this process's share of a batch, as the mean over the whole batch; in one process, itself.
+    """The losses (numbers) of a batch that several processes share, from those of this one's share; alone, the same.
 
-    What `step` of a model returns with it, `training.fit` notes in the history, whatever the number of processes.
+    A `step` that returns its losses through this gets those of the whole batch into the history.
     """
-    return reduce({name: loss.detach().float() for name, loss in losses.items()}, "mean")
+    means = reduce(torch.stack([loss.detach().float() for loss in losses.values()]), "mean")
+    return dict(zip(losses, means))

@@ -1,10 +1,10 @@
 """Train one family of models on a folder of images, or on Fashion-MNIST, from the command line; resumes.
 
     python -m utils.train VAE --images real_hands --seen 100000 --out runs/vae
-    accelerate launch --multi_gpu --num_processes 8 -m utils.train VAE --images real_hands --seen 100000 --out runs/vae
+    accelerate launch --multi_gpu --num_processes 8 --mixed_precision bf16 -m utils.train VAE ...
 
-The same command on one process or on many: the batch is that of all processes together, so the result is the same
-model, and a run that was stopped goes on with any number of them. See docs/scaling.md.
+The same command on one process or on many: the batch is that of all processes together, and a run that was stopped goes
+on with any number of them. See docs/scaling.md, also for what differs.
 """
 
 from __future__ import annotations

@@ -1,0 +1,133 @@
+"""What trains on a CPU trains on another device: no tensor stays behind on the CPU, or is mixed with one that does.
+
+tests/test_device.py runs this file in a process of its own, because PyTorch must know of a device before it computes
+its first gradient, and a process that knows of one can no longer be forked.
+"""
+
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from benchmarks import limit, models, soak
+from tests import pretend
+from tests.test_families import SETTINGS, few_latents, pictures, samples  # noqa: F401 - a fixture
+from utils import checkpoints, families, folders, likelihood, runs, training, unet
+
+pretend.register()
+FLOAT = torch.rand(16, 1, *soak.SIZE, generator=torch.Generator().manual_seed(0))
+KNOWN = FLOAT < 0.7
+MODELS = soak.MODELS | {"imputer": lambda: unet.Imputer(torch.eye(16) > 0, base=4)}
+GREY_LEVEL = 2 / 255
+
+
+@pytest.fixture(autouse=True)
+def float32(monkeypatch):
+    """The device knows no bfloat16."""
+    monkeypatch.setattr(runs, "mixed_precision", lambda: "no")
+
+
+def data(kind: str) -> Tensor | tuple[Tensor, ...]:
+    more = {"classifier": (FLOAT * 2 - 1, torch.arange(16) % 3), "imputer": (FLOAT, KNOWN)}
+    return more.get(kind, FLOAT * 2 - 1)
+
+
+def fitted(kind: str, folder) -> nn.Module:
+    """A small model after four steps, of which the last two go on from a checkpoint."""
+
+    def stop(model):
+        raise InterruptedError
+
+    runs.seed_everything(0)
+    model, options = MODELS[kind](), {"plot": False, "evaluations": 2, "checkpoint_seconds": 0}
+    with pytest.raises(InterruptedError):
+        training.fit(model, data(kind), 4, 4, folder, {}, evaluate=stop, **options)
+    model = MODELS[kind]()
+    training.fit(model, data(kind), 4, 4, folder, {}, **options)
+    return model
+
+
+def used(kind: str, model: nn.Module) -> Tensor:
+    """What the model is for: logits, filled images or samples."""
+    if kind == "classifier":
+        return model.logits(folders.to_uint8(FLOAT * 2 - 1))
+    if kind == "imputer":
+        return unet.fill([model], FLOAT, KNOWN)[0]
+    return folders.to_float(folders.to_uint8(samples(model, 2, seed=1)))
+
+
+def test_the_pretended_device_refuses_what_a_gpu_refuses():
+    with pretend.device() as device:
+        there, here = torch.ones(2, 2).to(device), torch.ones(2, 2)
+        assert there.device.type == runs.accelerator().device.type == pretend.NAME
+        assert torch.equal((there + 1).cpu(), here + 1) and torch.equal((there * here[0, 0]).cpu(), here)
+        with pytest.raises(RuntimeError, match="on the CPU"):
+            there + here
+        with pytest.raises(RuntimeError, match="on the CPU"):
+            here[there.long()]
+        with pytest.raises(RuntimeError, match="on the CPU"):
+            there[torch.tensor([0])] = here[:1]
+        total = torch.zeros(())
+        with pytest.raises(RuntimeError, match="on the CPU"):
+            total += there.sum()
+        assert torch.equal(there[torch.tensor([0])].cpu(), here[:1])  # indices may be the CPU's
+        with pytest.raises(RuntimeError, match="generator"):
+            torch.rand(2, device=device, generator=torch.Generator())
+        with pytest.raises(RuntimeError):
+            there.numpy()
+    assert runs.accelerator().device.type == "cpu"
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_a_model_trains_resumes_and_is_used_as_on_the_cpu(kind, tmp_path):
+    here = fitted(kind, tmp_path / "cpu")
+    with pretend.device():
+        there = fitted(kind, tmp_path / "other")
+        assert {x.device.type for x in there.state_dict().values()} == {pretend.NAME}
+        made = used(kind, there)
+        weights = {name: x.cpu() for name, x in there.state_dict().items()}
+        checkpoints.export_weights(tmp_path / "weights.safetensors", there, {})
+    # an optimiser handles many tensors at once there, and rounds otherwise
+    torch.testing.assert_close(weights, dict(here.state_dict()), rtol=1e-4, atol=1e-4)
+    assert type(made) is Tensor
+    torch.testing.assert_close(made, used(kind, here), rtol=0, atol=1.1 * GREY_LEVEL)
+
+
+def test_a_gan_begins_from_a_vae_there(few_latents, tmp_path):  # noqa: F811
+    images = pictures(1, (16, 16))
+    with pretend.device():
+        settings = {family: SETTINGS[family] | {"batch_size": 16} for family in ("VAE", "GAN")}
+        start = families.train("VAE", images, 32, tmp_path / "start", settings["VAE"])
+        settings["GAN"]["jpeg_quality"] = folders.JPEG_QUALITY
+        gan = families.train("GAN", images, 32, tmp_path / "gan", settings["GAN"], start=start).model
+        assert gan.table is not None  # its images are seen as JPEGs
+        made = samples(gan, 3, seed=1)
+    assert type(made) is Tensor and made.shape == (3, 1, 16, 16) and made.isfinite().all()
+
+
+def test_speed_is_measured_there(monkeypatch):
+    monkeypatch.setattr(models, "ROUNDS", 1)
+    monkeypatch.setattr(models, "SECONDS", 0.01)
+    monkeypatch.setattr(models, "call_seconds", lambda device: 1e-5)  # of 80,000 calls, which take their time here
+    with pretend.device():
+        case = models.Case(MODELS["classifier"], data("classifier"), 4, lambda model, _: used("classifier", model))
+        roofline = partial(limit.Roofline, {torch.float32: 100.0}, {10**9: 10.0})  # GFLOP/s, GB/s
+        assert models.training_row(case)["ratio"] > 0
+        assert models.limits_row(models.our_step(case), case.batch_size, roofline)["GFLOP an image"] > 0
+        assert models.use_limits(case, roofline)["images/s"] > 0
+
+
+@pytest.mark.parametrize("family", [family for family in SETTINGS if family != "GAN"])
+def test_likelihoods_are_counted_on_the_device_too(family, tmp_path):
+    images = pictures(1, (16, 16))
+    with pretend.device():
+        settings, judged = SETTINGS[family] | {"batch_size": 16}, families.bits_on(images[:4], images[4:8], effort=2)
+        model = families.train(family, images, 32, tmp_path, settings, evaluate=judged, evaluations=1).model
+        table = None
+        if family == "VAE":
+            table = likelihood.decoder_table(model, images)
+        if family == "diffusion":
+            table = likelihood.guess_table(model, images, spread=0.1)
+        there = families.nats(model, images[:4], 2, 0.1, table)
+    assert type(there) is Tensor and there.isfinite().all()

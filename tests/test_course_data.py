@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import draw_pictures
-from utils import archives, course_data, folders
+from utils import archives, course_data, folders, train
 
 
 def jpeg(seed: int, size: int = 32) -> bytes:
@@ -122,6 +122,34 @@ def test_mednist_is_rebuilt_as_the_course_did(root, mednist):
         buffer = io.BytesIO()
         original.resize((32, 32), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=75)
     assert (root / "real_hands" / "007999.jpeg").read_bytes() == buffer.getvalue()
+
+
+def test_hands_of_their_own_size_are_trained_on_by_one_number(root, mednist, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(course_data, "of_size", functools.partial(course_data.of_size, root=root))
+    monkeypatch.setattr("sys.argv", ["course_data", "--size", "64", "--from", str(mednist)])
+    course_data.main()
+    assert "5 hands in hands_64/" in capsys.readouterr().out
+    with tarfile.open(mednist) as archive:
+        original = archive.extractfile("MedNIST/Hand/007999.jpeg").read()
+    assert (root / "hands_64" / "007999.jpeg").read_bytes() == original
+    course_data.of_size(64, archive=tmp_path / "not needed again")
+    with Image.open(course_data.of_size(48, archive=mednist) / "000000.jpeg") as image:
+        assert image.size == (48, 48)
+
+    arguments = ["VAE", "--images", str(root / "hands_64"), "--size", "64", "--seen", "64", "--samples", "3"]
+    monkeypatch.setattr("sys.argv", ["train", *arguments, "--out", str(tmp_path / "run")])
+    train.main()
+    with Image.open(tmp_path / "run" / "samples.png") as picture:
+        assert picture.height == 64 and np.ptp(np.asarray(picture)) > 0
+
+
+def test_hands_of_another_size_come_whole_or_not_at_all(root, mednist, tmp_path):
+    (root / ".hands_64.part").mkdir()
+    (root / ".hands_64.part" / "123456.jpeg").write_bytes(b"left by a kill")
+    with pytest.raises(ValueError, match="holds no Hand"):
+        course_data.of_size(64, root, make_tar(tmp_path / "x.tar.gz", {"CXR/000000.jpeg": jpeg(0)}))
+    assert not (root / "hands_64").exists()
+    assert len(list(course_data.of_size(64, root, mednist).iterdir())) == 5
 
 
 class Server(http.server.SimpleHTTPRequestHandler):

@@ -3,6 +3,10 @@
 In this order, saying which it took: files already there; a folder or archives (`--from`, or found
 beside the project); the public MedNIST archive, from which the course's images were made; else a
 stand-in, hands sampled from the generator whose weights this repository ships.
+
+    python -m utils.course_data --size 64
+
+instead puts MedNIST's hands of another size (64 pixels a side are their own) into `hands_64/`.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ import argparse
 import io
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -27,6 +32,7 @@ PLACES = (".", "..", "../shared/data")
 MEDNIST = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/MedNIST.tar.gz"
 MEDNIST_MD5 = "0bc7306e7427e00ad1c5526a6677552d"
 COURSE_COUNT = 8000
+COURSE_SIDE = 32  # pixels; MedNIST has 64
 FEWEST = 20  # images that a split, a training and the measures make sense with
 STAND_IN_COUNT = 2000
 FILLING = ".filling"  # in real_hands while it is being filled: what a kill leaves behind is not complete
@@ -104,12 +110,31 @@ def from_path(source: Path, root: Path) -> dict[str, int]:
     return counts
 
 
-def course_jpeg(mednist: bytes) -> bytes:
-    """The course's 32x32 JPEG of a 64x64 MedNIST image: bicubic, quality 75; pixel for pixel."""
-    small = Image.open(io.BytesIO(mednist)).resize((32, 32), Image.Resampling.BICUBIC)
+def resized_jpeg(mednist: bytes, side: int = COURSE_SIDE) -> bytes:
+    """The JPEG of `side` pixels a side of a MedNIST image: bicubic, quality 75, so that the course's 32x32 come out
+    pixel for pixel; one that has that size is not touched."""
+    image = Image.open(io.BytesIO(mednist))
+    if image.size == (side, side):
+        return mednist
     out = io.BytesIO()
-    small.save(out, "JPEG", quality=folders.JPEG_QUALITY)
+    image.resize((side, side), Image.Resampling.BICUBIC).save(out, "JPEG", quality=folders.JPEG_QUALITY)
     return out.getvalue()
+
+
+def mednist_hands(archive: Path) -> Iterator[tuple[str, bytes]]:
+    """Names (000000.jpeg ...) and contents of MedNIST's Hand class.
+
+    Raises:
+        UnsafeArchive: see `members`.
+        ValueError: no archive, or no Hand images in it.
+    """
+    found = False
+    for path, content in members(archive):
+        if path.parent.name == "Hand" and re.fullmatch(r"\d{6}\.jpeg", path.name):
+            found = True
+            yield path.name, content
+    if not found:
+        raise ValueError(f"'{archive}' holds no Hand/*.jpeg; is it MedNIST?")
 
 
 def from_mednist(archive: Path, root: Path) -> int:
@@ -117,23 +142,37 @@ def from_mednist(archive: Path, root: Path) -> int:
     did not hand out go to `held_out_hands/`. Returns how many were made.
 
     Raises:
-        UnsafeArchive: see `members`.
-        ValueError: no archive, or no Hand images in it.
+        UnsafeArchive, ValueError: see `mednist_hands`.
     """
     (root / HELD_OUT).mkdir(exist_ok=True)
     filling = root / "real_hands" / FILLING
     filling.touch()
     made = 0
-    for path, content in members(archive):
-        if path.parent.name == "Hand" and re.fullmatch(r"\d{6}\.jpeg", path.name):
-            folder = "real_hands" if int(path.stem) < COURSE_COUNT else HELD_OUT
-            (root / folder / path.name).write_bytes(course_jpeg(content))
-            made += 1
+    for name, content in mednist_hands(archive):
+        folder = "real_hands" if int(Path(name).stem) < COURSE_COUNT else HELD_OUT
+        (root / folder / name).write_bytes(resized_jpeg(content))
+        made += 1
     filling.unlink()
-    if not made:
-        raise ValueError(f"'{archive}' holds no Hand/*.jpeg; is it MedNIST?")
     _clear_stand_in(root)
     return made
+
+
+def of_size(side: int, root: Path = runs.PROJECT, archive: Path | None = None) -> Path:
+    """All of MedNIST's hands, `side` pixels a side, in `hands_<side>/`: made where missing, all or none of them.
+
+    Raises:
+        DownloadFailed: no `archive` was given, and the network gave none.
+        UnsafeArchive, ValueError: see `mednist_hands`.
+    """
+    folder, part = root / f"hands_{side}", root / f".hands_{side}.part"
+    if folder.is_dir():
+        return folder
+    archive = archive or download(MEDNIST, root / "runs" / "MedNIST.tar.gz", MEDNIST_MD5)
+    shutil.rmtree(part, ignore_errors=True)  # what a kill has left
+    part.mkdir()
+    for name, content in mednist_hands(archive):
+        (part / name).write_bytes(resized_jpeg(content, side))
+    return part.rename(folder)
 
 
 def stand_in(root: Path, count: int = STAND_IN_COUNT) -> None:
@@ -234,8 +273,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m utils.course_data", description=__doc__)
     parser.add_argument("--from", dest="source", type=Path, help="a folder or an archive (.tar.gz, .zip) to copy from")
     parser.add_argument("--no-network", action="store_true", help="do not try to download MedNIST")
+    parser.add_argument("--size", type=int, help="MedNIST's hands with so many pixels a side, into hands_SIZE/")
     options = parser.parse_args()
     try:
+        if options.size:
+            print(
+                f"{len(list(of_size(options.size, archive=options.source).iterdir()))} hands in hands_{options.size}/"
+            )
+            return
         obtain(source=options.source, network=not options.no_network)
     except (OSError, ValueError) as error:
         raise SystemExit(f"error: {error}") from error

@@ -34,7 +34,7 @@ STEPS, SMALL_BATCH = 200, 64
 
 def side(family: str, pixels: int) -> dict[str, float]:
     """Seconds an image and peak MiB of a family's training step."""
-    settings = dict(runs.hyperparameters(f"final_{family.lower()}"))
+    settings = dict(runs.hyperparameters(f"final_{family.lower()}", committed=True))
     settings = {name: value for name, value in settings.items() if name not in ("batch_size", "average_share")}
     model = families.MODELS[family](size=(pixels, pixels), **settings).to(memory_format=torch.channels_last).train()
     images = (torch.rand(BATCH, 1, pixels, pixels) * 255).round() / 127.5 - 1

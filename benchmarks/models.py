@@ -13,21 +13,26 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import io
 import itertools
 import os
 import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
+import matplotlib.pyplot as plt
 import torch
+from livelossplot import PlotLosses
+from livelossplot.outputs import MatplotlibPlot
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from benchmarks.limit import Roofline, bandwidths, call_seconds, matmul_peak, wait
-from utils import checkpoints, classifier, folders, runs, training, unet
+from benchmarks.limit import Roofline, bandwidths, call_seconds, fastest, matmul_peak, wait
+from utils import checkpoints, classifier, families, fidelity, folders, runs, training, unet
 from utils.classifier import Classifier
 from utils.dcgan import DCGAN
 from utils.diffusion import Diffusion
@@ -40,12 +45,13 @@ PAGE = runs.PROJECT / "docs" / "speed.md"
 BEGIN, END = "<!-- tables of the {}, by make benchmark-models -->", "<!-- end of the tables of the {} -->"
 SHARES = (
     "outside the step", "of the matrix peak", "of the limit", "time in products", "products, of their limit",
-    "their calls", "GPU busy",
+    "their calls", "GPU busy", "beside training",
 )  # fmt: skip
 ROUNDS = 5
 SECONDS = 1.5  # for each measurement of a round, after a warm-up
 IMPUTER_BATCH = 4  # as its notebook chose
 USED = 32  # images that are sampled, labelled or filled at a time
+CHECKPOINT_SECONDS = inspect.signature(training.fit).parameters["checkpoint_seconds"].default
 PROFILED = 20  # steps in which a GPU's busy time is counted
 
 
@@ -56,6 +62,16 @@ def sample(model: nn.Module, seed: int) -> None:
         pass
 
 
+class Course(NamedTuple):
+    """A whole training in the profile full: images seen, evaluations on the way, whether each of them is plotted, and
+    what it does, with the numbers of images of the notebook."""
+
+    seen: int
+    evaluations: int
+    plotted: bool
+    evaluate: Callable[[nn.Module], object]
+
+
 class Case(NamedTuple):
     """A model, an example of its training data, its batch, and what it is for: done to USED images, by a seed."""
 
@@ -63,6 +79,7 @@ class Case(NamedTuple):
     data: tuple[Tensor, ...]
     batch_size: int
     use: Callable[[nn.Module, int], object] = sample
+    course: Course | None = None
 
 
 def images(count: int, size: tuple[int, int]) -> Tensor:
@@ -72,39 +89,76 @@ def images(count: int, size: tuple[int, int]) -> Tensor:
 
 def settings(name: str) -> tuple[dict, int]:
     """A model's committed hyper-parameters without what is not the model's own, and its batch."""
-    found = dict(runs.hyperparameters(name))
+    found = dict(runs.hyperparameters(name, committed=True))
     found.pop("average_share", None)
     return found, found.pop("batch_size")
 
 
+def bound_on(held_out: Tensor) -> Callable[[nn.Module], object]:
+    """Evaluation of coursework 1's VAE: its bound on held-out images."""
+    return lambda model: [model.losses(part.to(model.log_std.device)) for part in held_out.split(500)]
+
+
+def distances_to(held_out: Tensor) -> Callable[[nn.Module], object]:
+    """Evaluation of coursework 1's GAN: the distances of 300 samples from held-out images."""
+    reference = folders.to_uint8(held_out)
+    spaces = fidelity.PixelComponents(reference), fidelity.Texture()
+
+    def evaluate(model: nn.Module) -> list[float]:
+        made = folders.as_saved(model.sample(300, 0))
+        return [fidelity.frechet_distance(space, reference, made) for space in spaces]
+
+    return evaluate
+
+
 def cases() -> dict[str, Case]:
     """Each model as its notebook trains it; hands and heads by the settings of those, garments by theirs."""
-    hands, garments, heads = images(512, (32, 32)), images(512, (28, 28)), (images(128, (64, 64)) + 1) / 2
-    labels, pixels, known = torch.arange(512) % 3, folders.to_uint8(hands[:USED]), torch.rand(heads.shape) < 0.7
+    hands, garments, heads = images(2000, (32, 32)), images(512, (28, 28)), (images(128, (64, 64)) + 1) / 2
+    labels, pixels, known = torch.arange(2000) % 3, folders.to_uint8(hands), torch.rand(heads.shape) < 0.7
     (vae, vae_batch), (gan, gan_batch) = settings("vae"), settings("dcgan")
+    full = runs.BUDGETS["full"]
     made = {
-        "VAE, hands": Case(lambda: VAE(**vae), (hands,), vae_batch),
-        "GAN, hands": Case(lambda: DCGAN(**gan), (hands,), gan_batch),
+        "VAE, hands": Case(
+            lambda: VAE(**vae),
+            (hands,),
+            vae_batch,
+            course=Course(full["vae"], 10, True, bound_on(hands)),
+        ),
+        "GAN, hands": Case(
+            lambda: DCGAN(**gan),
+            (hands,),
+            gan_batch,
+            course=Course(full["dcgan"], 10, True, distances_to(hands[300:])),
+        ),
         "classifier, hands": Case(
-            lambda: Classifier(**runs.hyperparameters("classifier")),
+            lambda: Classifier(**runs.hyperparameters("classifier", committed=True)),
             (hands, labels),
             inspect.signature(classifier.train).parameters["batch_size"].default,
-            lambda model, _: model.logits(pixels),
+            lambda model, _: model.logits(pixels[:USED]),
+            Course(
+                full["classifier"],
+                5,
+                False,
+                lambda model: model.logits(pixels[: classifier.CURVE_IMAGES], classifier.VIEWS[:1]),
+            ),
         ),
         "imputer, heads": Case(
             lambda: Imputer(torch.rand(64, 64) < 0.3),
             (heads, known),
             IMPUTER_BATCH,
             lambda model, _: unet.fill([model], heads[:USED], known[:USED]),
+            Course(full["imputer"], 8, False, lambda model: unet.fill([model], heads[:80], known[:80], plain=True)),
         ),
     }
     for label, name, build in (
-        ("PixelCNN, garments", "final_pixelcnn", PixelCNN),
-        ("flow, garments", "final_flow", Flow),
-        ("diffusion, garments", "final_diffusion", Diffusion),
+        ("PixelCNN, garments", "PixelCNN", PixelCNN),
+        ("flow, garments", "flow", Flow),
+        ("diffusion, garments", "diffusion", Diffusion),
     ):
-        given, batch = settings(name)
-        made[label] = Case(partial(build, size=(28, 28), **given), (garments,), batch)
+        given, batch = settings(f"final_{name.lower()}")
+        few = garments[: full["garment_few"]]
+        course = Course(full[f"garment_{name}"], 10, False, families.bits_on(few, few, effort=4))
+        made[label] = Case(partial(build, size=(28, 28), **given), (garments,), batch, course=course)
     return made
 
 
@@ -210,6 +264,38 @@ def training_row(case: Case) -> dict[str, float]:
     } | ({"GPU busy": gpu_busy(step)} if device.type == "cuda" else {})
 
 
+def plot_seconds(rows: int = 10) -> float:
+    """Seconds that a loss plot takes to draw, with so many points on four curves."""
+    board = PlotLosses(outputs=[MatplotlibPlot(max_cols=3, cell_size=(5, 3), after_plots=lambda figure: None)])
+    for step in range(rows):
+        board.update({name: float(step) for name in ("loss", "generator", "discriminator", "distance")}, step)
+    start = time.perf_counter()
+    board.send()
+    plt.gcf().savefig(io.BytesIO(), format="png", bbox_inches="tight")
+    plt.close("all")
+    return time.perf_counter() - start
+
+
+def course_row(case: Case, ms_a_step: float) -> dict[str, float]:
+    """What a whole training in the profile full spends on what is not training."""
+    steps, evaluations, plotted = case.course.seen // case.batch_size, case.course.evaluations, case.course.plotted
+    training_seconds, model = steps * ms_a_step / 1000, case.build()
+    with tempfile.TemporaryDirectory() as folder:
+        data = case.data if len(case.data) > 1 else case.data[0]
+        training.fit(model, data, 1, case.batch_size, folder, {}, evaluations=1, plot=False)
+        _, state, config = checkpoints.read(Path(folder, "step_00000001.ckpt"))
+        saving = fastest(lambda: checkpoints.save(folder, 1, state, config), 3)
+    with torch.no_grad():
+        evaluating = fastest(lambda: case.course.evaluate(model), 2)
+    spent = {
+        "evaluations (s)": evaluations * evaluating,
+        "plots (s)": evaluations * plot_seconds() if plotted else 0.0,
+        "checkpoints (s)": (1 + training_seconds // CHECKPOINT_SECONDS) * saving,
+    }
+    outside = sum(spent.values()) / (training_seconds + sum(spent.values()))
+    return {"steps": steps, "training (s)": training_seconds} | spent | {"beside training": outside}
+
+
 def limits_row(work: Callable[[], object], count: int, roofline: Callable[[], Roofline]) -> dict[str, float]:
     """How near to the limit some work on so many images comes, and which operators are far from it."""
     images_a_second = max(rate(work, count) for _ in range(ROUNDS))  # the limits are of the fastest of several, too
@@ -294,11 +380,17 @@ def main() -> None:
         f"Copies: {rates[max(rates)]:.0f} GB/s, at most {max(rates.values()):.0f} GB/s of what fits into the caches.",
         f"A call: {call_seconds(device) * 1e6:.1f} µs.",
     ]
+    trained = {name: training_row(case) for name, case in models.items()}
+    courses = {name: course_row(case, trained[name]["ms a step"]) for name, case in models.items()}
     text = f"""{" ".join(machine)}
 
 ### Training
 
-{markdown({name: training_row(case) for name, case in models.items()})}
+{markdown(trained)}
+
+### A whole training in the profile full
+
+{markdown(courses)}
 
 ### Training, against the limit
 

@@ -18,7 +18,6 @@ from utils import checkpoints, families, folders, likelihood, runs, training, un
 pretend.register()
 FLOAT = torch.rand(16, 1, *soak.SIZE, generator=torch.Generator().manual_seed(0))
 KNOWN = FLOAT < 0.7
-MODELS = soak.MODELS | {"imputer": lambda: unet.Imputer(torch.eye(16) > 0, base=4)}
 GREY_LEVEL = 2 / 255
 
 
@@ -28,11 +27,6 @@ def float32(monkeypatch):
     monkeypatch.setattr(runs, "mixed_precision", lambda: "no")
 
 
-def data(kind: str) -> Tensor | tuple[Tensor, ...]:
-    more = {"classifier": (FLOAT * 2 - 1, torch.arange(16) % 3), "imputer": (FLOAT, KNOWN)}
-    return more.get(kind, FLOAT * 2 - 1)
-
-
 def fitted(kind: str, folder) -> nn.Module:
     """A small model after four steps, of which the last two go on from a checkpoint."""
 
@@ -40,20 +34,22 @@ def fitted(kind: str, folder) -> nn.Module:
         raise InterruptedError
 
     runs.seed_everything(0)
-    model, options = MODELS[kind](), {"plot": False, "evaluations": 2, "checkpoint_seconds": 0}
+    model, options = soak.MODELS[kind](), {"plot": False, "evaluations": 2, "checkpoint_seconds": 0}
     with pytest.raises(InterruptedError):
-        training.fit(model, data(kind), 4, 4, folder, {}, evaluate=stop, **options)
-    model = MODELS[kind]()
-    training.fit(model, data(kind), 4, 4, folder, {}, **options)
+        training.fit(model, soak.data(kind), 4, 4, folder, {}, evaluate=stop, **options)
+    model = soak.MODELS[kind]()
+    training.fit(model, soak.data(kind), 4, 4, folder, {}, **options)
     return model
 
 
 def used(kind: str, model: nn.Module) -> Tensor:
-    """What the model is for: logits, filled images or samples."""
+    """What the model is for: logits, filled images, latents or samples."""
     if kind == "classifier":
         return model.logits(folders.to_uint8(FLOAT * 2 - 1))
     if kind == "imputer":
         return unet.fill([model], FLOAT, KNOWN)[0]
+    if kind == "VAE's prior":
+        return model.sample(2, seed=1).cpu()
     return folders.to_float(folders.to_uint8(samples(model, 2, seed=1)))
 
 
@@ -79,7 +75,7 @@ def test_the_pretended_device_refuses_what_a_gpu_refuses():
     assert runs.accelerator().device.type == "cpu"
 
 
-@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("kind", soak.MODELS)
 def test_a_model_trains_resumes_and_is_used_as_on_the_cpu(kind, tmp_path):
     here = fitted(kind, tmp_path / "cpu")
     with pretend.device():
@@ -111,7 +107,9 @@ def test_speed_is_measured_there(monkeypatch):
     monkeypatch.setattr(models, "SECONDS", 0.01)
     monkeypatch.setattr(models, "call_seconds", lambda device: 1e-5)  # of 80,000 calls, which take their time here
     with pretend.device():
-        case = models.Case(MODELS["classifier"], data("classifier"), 4, lambda model, _: used("classifier", model))
+        case = models.Case(
+            soak.MODELS["classifier"], soak.data("classifier"), 4, lambda model, _: used("classifier", model)
+        )
         roofline = partial(limit.Roofline, {torch.float32: 100.0}, {10**9: 10.0})  # GFLOP/s, GB/s
         assert models.training_row(case)["ratio"] > 0
         assert models.limits_row(models.our_step(case), case.batch_size, roofline)["GFLOP an image"] > 0

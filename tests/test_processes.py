@@ -3,17 +3,23 @@ them after an interruption. Two real processes over gloo, started as the documen
 
 import json
 import os
+import re
+import shutil
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import nbformat
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from tests.conftest import draw_pictures
-from utils import checkpoints, folders, runs
+from utils import checkpoints, figures, folders, runs
+from utils.dcgan import DCGAN
 
 pytestmark = pytest.mark.xdist_group("processes")  # one process: they share what was expensive to make
 
@@ -42,14 +48,45 @@ def run(*words: object, **variables: str) -> str:
     return done.stdout
 
 
+LAUNCH = ("--mixed_precision", "no", "--dynamo_backend", "no")
+TWO = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", 2, *LAUNCH)
+
+
+def arguments(family: str, pictures: Path, out: Path) -> list:
+    return [family, "--images", pictures, "--size", 16, "--seen", SEEN, "--out", out, "--samples", 10]
+
+
 def train(pictures: Path, out: Path, processes: int, **variables: str) -> str:
     """`python -m utils.train PixelCNN` in so many processes."""
-    command = ["PixelCNN", "--images", pictures, "--size", 16, "--seen", SEEN, "--out", out, "--samples", 10]
-    start = ["-m"]
-    if processes > 1:
-        launch = ["--multi_gpu", "--num_processes", processes, "--num_machines", 1, "--main_process_port", 0]
-        start += ["accelerate.commands.launch", *launch, "--mixed_precision", "no", "--dynamo_backend", "no", "-m"]
-    return run(*start, "utils.train", *command, **variables)
+    start = (*TWO, "--num_machines", 1, "--main_process_port", 0) if processes == 2 else ()
+    return run(*start, "-m", "utils.train", *arguments("PixelCNN", pictures, out), **variables)
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def train_on_two_nodes(pictures: Path, outs: tuple[Path, Path]) -> list[str | RuntimeError]:
+    """The same on two machines of one process each, which both are this one; what each has printed, or its failure."""
+    where = (*TWO, "--num_machines", 2, "--main_process_ip", "127.0.0.1", "--main_process_port", free_port())
+
+    def node(rank: int) -> str | RuntimeError:
+        try:
+            command = arguments("PixelCNN", pictures, outs[rank])
+            return run(*where, "--machine_rank", rank, "-m", "utils.train", *command)
+        except RuntimeError as error:
+            return error
+
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(node, range(2)))
+
+
+def documented(word: str) -> str:
+    """The block of code in docs/scaling.md that this word stands in."""
+    blocks = re.findall(r"```python\n(.*?)```", (runs.PROJECT / "docs" / "scaling.md").read_text(), re.S)
+    return next(block for block in blocks if word in block)
 
 
 def weights(out: Path) -> dict[str, torch.Tensor]:
@@ -107,21 +144,56 @@ families.train("PixelCNN", images, {SEEN}, Path({str(folder)!r}), settings, eval
     assert largest_difference(alone, tmp_path / "run") < 2e-3
 
 
-def test_a_notebooks_launcher_does_the_same(pictures, alone, tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    program = f"""
-from pathlib import Path
-from accelerate import notebook_launcher
-from utils.train import train
-
-arguments = ("PixelCNN", {str(pictures)!r}, 16, None, {SEEN}, Path({str(tmp_path)!r}), 10, 0)
-notebook_launcher(train, arguments, num_processes=2, use_port="{port}")
-"""
-    assert run("-c", program).count("s of training") == 1
+def test_two_machines_do_the_same(pictures, alone, tmp_path):
+    first, second = train_on_two_nodes(pictures, (tmp_path, tmp_path))
+    assert "s of training" in first and second == ""
     assert losses(tmp_path) == close(losses(alone))
     assert largest_difference(alone, tmp_path) < 2e-3
+
+
+def test_two_machines_must_share_the_folder(pictures, alone, tmp_path):
+    shutil.copytree(alone, tmp_path / "begun")
+    for answer in train_on_two_nodes(pictures, (tmp_path / "begun", tmp_path / "another")):
+        assert "the processes see different images or checkpoints" in str(answer)
+
+
+def test_a_notebooks_launcher_does_the_same(pictures, alone, tmp_path):
+    cell = documented("notebook_launcher")
+    for before, after in (
+        ('("VAE", "real_hands", 32, None, 200_000, Path("runs/vae"), 100, 0)',
+         f'("PixelCNN", {str(pictures)!r}, 16, None, {SEEN}, Path({str(tmp_path / "run")!r}), 10, 0)'),
+        ('num_processes=8, mixed_precision="bf16"', f'num_processes=2, mixed_precision="no", use_port="{free_port()}"'),
+    ):  # fmt: skip
+        assert before in cell
+        cell = cell.replace(before, after)
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)])
+    nbformat.write(notebook, tmp_path / "fresh.ipynb")
+    program = """
+import sys, nbformat
+from nbclient import NotebookClient
+notebook = nbformat.read(sys.argv[1], as_version=4)
+NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
+print(*(output.get("text", "") for output in notebook.cells[0].outputs))
+"""
+    assert run("-c", program, tmp_path / "fresh.ipynb").count("s of training") == 1
+    assert losses(tmp_path / "run") == close(losses(alone))
+    assert largest_difference(alone, tmp_path / "run") < 2e-3
+
+
+def test_samples_of_two_processes_are_those_of_the_one_model_that_is_kept(pictures, tmp_path):
+    """A GAN and the VAE that it begins from have batch normalisation, whose statistics each process counts."""
+    program = tmp_path / "few_latents.py"
+    program.write_text("from utils import families, train\nfamilies.DCGAN.BANK = 50\ntrain.main()\n")
+    out = tmp_path / "run"
+    launch = (*TWO, "--num_machines", 1, "--main_process_port", 0, program)
+    run(*launch, *arguments("GAN", pictures, out), PYTHONPATH=str(runs.PROJECT))
+    history = json.loads((out / "checkpoints" / "history.json").read_text())
+    assert history[-1]["images"] == SEEN
+    model = DCGAN.from_weights(out / "weights.safetensors")
+    wanted = np.concatenate([folders.to_uint8(model.sample(5, seed)) for seed in (0, 1)])
+    with Image.open(out / "samples.png") as picture:
+        found = np.asarray(picture).astype(int)
+    assert np.abs(found - figures.tile(wanted, 10)).max() <= 3  # the weights are kept in 16 bits
 
 
 def test_accelerate_chooses_the_number_format(pictures, alone, tmp_path):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import random
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import parse_flag_from_env, reduce
-from torch import Tensor
+from accelerate.utils import InitProcessGroupKwargs, broadcast, parse_flag_from_env, reduce
+from torch import Tensor, nn
 
 PROFILES = ("smoke", "quick", "full")
 # How much each profile does, in images seen where nothing else is said. `hands`, `cw2_hands`, `labelled`: at most so
@@ -67,6 +68,7 @@ BUDGETS = {
         "garment_few": 500, "garment_tested": 10_000, "garment_samples": 1_000,
     },
 }  # fmt: skip
+PATIENCE = timedelta(hours=1)  # with which processes wait for the one that decodes a large folder
 PROJECT = Path(__file__).resolve().parent.parent
 
 
@@ -105,14 +107,14 @@ def hand_in() -> Path:
     return PROJECT if in_place() else folder()
 
 
-def hyperparameters(model: str) -> dict:
-    """The hyper-parameters of a model: those tuned in this profile, else the committed ones.
+def hyperparameters(model: str, committed: bool = False) -> dict:
+    """The hyper-parameters of a model: those tuned in this profile, else (or if so asked) the committed ones.
 
     `utils/hyperparameters.json` is the one place; the hypertune notebook writes it.
     """
     path, tuned = PROJECT / "utils" / "hyperparameters.json", folder() / "hyperparameters.json"
     values = json.loads(path.read_text())
-    if not in_place() and tuned.is_file():
+    if not committed and not in_place() and tuned.is_file():
         values |= json.loads(tuned.read_text())
     if model not in values:
         raise KeyError(f"'{path}' has no hyper-parameters for '{model}', only for {', '.join(values)}")
@@ -166,7 +168,9 @@ def accelerator() -> Accelerator:
         ValueError: this is one of several that were started together, but knows nothing of the others, as on a CPU
             that Accelerate was not told of: each would train for itself, and all would write to the same files.
     """
-    found, started = Accelerator(mixed_precision=mixed_precision()), int(os.environ.get("WORLD_SIZE", 1))
+    patience = InitProcessGroupKwargs(timeout=PATIENCE)
+    found = Accelerator(mixed_precision=mixed_precision(), kwargs_handlers=[patience])
+    started = int(os.environ.get("WORLD_SIZE", 1))
     if found.num_processes == 1 < started:
         raise ValueError(
             f"{started} processes were started, but each would train alone, into the same folder. With no GPU, set "
@@ -182,3 +186,9 @@ def over_processes(losses: dict[str, Tensor]) -> dict[str, Tensor]:
     """
     means = reduce(torch.stack([loss.detach().float() for loss in losses.values()]), "mean")
     return dict(zip(losses, means))
+
+
+def same_everywhere(model: nn.Module) -> None:
+    """Give all processes the first one's weights and statistics (batch normalisation counts them in each by itself)."""
+    for value in model.state_dict().values():
+        value.copy_(broadcast(value.contiguous()))

@@ -4,7 +4,7 @@
     accelerate launch --multi_gpu --num_processes 8 --mixed_precision bf16 -m utils.train VAE ...
 
 The same command on one process or on many: the batch is that of all processes together, and a run that was stopped goes
-on with any number of them. See docs/scaling.md, also for what differs.
+on with any number of them that divides the batch. See docs/scaling.md, also for what differs.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate.utils import gather_object
 from PIL import Image
 from torch import Tensor
 
@@ -30,18 +31,27 @@ def load(name: str, size: int, file: Path | None = None) -> Tensor:
     if name in public_images.NAMES:
         return folders.to_float(public_images.load(name).train.images)
     if file:
-        return cache.images(name, (size, size), file)[0]
-    return folders.to_float(folders.read(name, (size, size), resize=True).images)
+        images, skipped = cache.images(name, (size, size), file)
+    else:
+        found = folders.read(name, (size, size), resize=True)
+        images, skipped = folders.to_float(found.images), found.skipped
+    if skipped and runs.accelerator().is_main_process:
+        print(f"{len(skipped)} files of '{name}' were set aside; the first: {skipped[0].name}, {skipped[0].reason}")
+    return images
 
 
 def remember(data: Tensor, out: Path) -> None:
     """Note in `out` which images are trained on.
 
     Raises:
-        ValueError: they are others than those that an earlier run into `out` has seen.
+        ValueError: they are others than those that an earlier run into `out` has seen; or the processes do not see
+            the same images and checkpoints, so that some would go on and others begin.
     """
     some = data[:: max(1, len(data) // 64)].contiguous()
     mark, note = f"{len(data)} images, {hashlib.sha256(some.numpy().tobytes()).hexdigest()}\n", out / "images.txt"
+    checkpoints_here = sorted(str(path.relative_to(out)) for path in out.rglob("step_*.ckpt"))
+    if len(set(gather_object([(mark, *checkpoints_here)]))) > 1:
+        raise ValueError(f"the processes see different images or checkpoints; do all of them share '{out}'?")
     if note.is_file() and note.read_text() != mark:
         raise ValueError(f"'{out}' holds a run on other images; choose another folder, or delete it")
     if runs.accelerator().is_main_process:
@@ -59,19 +69,35 @@ def draw(model: torch.nn.Module, count: int, seed: int) -> np.ndarray | None:
     return folders.to_uint8(found) if accelerator.is_main_process else None
 
 
+def settings(family: str, batch: int | None, lr_scale: float) -> dict:
+    """A family's committed settings, with another batch and learning rates times `lr_scale`."""
+    found = runs.hyperparameters(f"final_{family.lower()}", committed=True)
+    found = {name: value * lr_scale if name.startswith("lr") else value for name, value in found.items()}
+    return found | ({"batch_size": batch} if batch else {})
+
+
 def train(
-    family: str, images: str, size: int, file: Path | None, seen: int, out: Path, samples: int, seed: int
+    family: str,
+    images: str,
+    size: int,
+    file: Path | None,
+    seen: int,
+    out: Path,
+    samples: int,
+    seed: int,
+    batch: int | None = None,
+    lr_scale: float = 1.0,
 ) -> None:
-    """Train a family of `families.MODELS` with its committed settings; writes checkpoints, weights, history and a
-    picture of samples to `out`."""
+    """Train a family of `families.MODELS` with its `settings`; writes checkpoints, weights, history and a picture of
+    samples to `out`. The arguments are those of the command."""
     with runs.accelerator().main_process_first():  # one process downloads or decodes, the others find the files
         data = load(images, size, file)
     remember(data, out)
-    settings = runs.hyperparameters(f"final_{family.lower()}")
     start = None
     if family == "GAN":
-        start = families.train("VAE", data, seen, out / "start", runs.hyperparameters("final_vae"), seed)
-    model, history, seconds = families.train(family, data, seen, out / "checkpoints", settings, seed, start)
+        start = families.train("VAE", data, seen, out / "start", settings("VAE", batch, lr_scale), seed)
+    chosen = settings(family, batch, lr_scale)
+    model, history, seconds = families.train(family, data, seen, out / "checkpoints", chosen, seed, start)
     made = draw(model, samples, seed)
     if made is not None:
         path = out / "weights.safetensors"
@@ -93,6 +119,8 @@ def main() -> None:
     parser.add_argument(
         "--cache", dest="file", type=Path, help="keep the decoded images in this file instead of in memory"
     )
+    parser.add_argument("--batch", type=int, help="images a step over all processes, instead of the committed number")
+    parser.add_argument("--lr-scale", type=float, default=1.0, help="factor on the committed learning rates")
     parser.add_argument("--samples", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     try:

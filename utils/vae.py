@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from utils import checkpoints, training
+from utils import checkpoints, runs, training
 from utils.latent_flow import LatentFlow
 from utils.networks import Upsampler, halvings
 
@@ -172,6 +172,7 @@ def train(
     """
     steps = vae_images // batch_size
     history = training.fit(vae, images, steps, batch_size, folder / "vae", vae.config, seed=seed, **options)
+    runs.same_everywhere(vae)
     posteriors = vae.posteriors(images)
     vae.prior.standardise(posteriors)
     prior_history = training.fit(

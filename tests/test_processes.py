@@ -48,6 +48,19 @@ def run(*words: object, **variables: str) -> str:
     return done.stdout
 
 
+TELLS_ITS_MODEL = """
+from utils import checkpoints, families, train
+
+families.DCGAN.BANK = 50  # latents, drawn in no time
+draw = train.draw
+
+def told(model, *rest):
+    print("model", checkpoints.fingerprint(model), flush=True)
+    return draw(model, *rest)
+
+train.draw = told
+train.main()
+"""
 LAUNCH = ("--mixed_precision", "no", "--dynamo_backend", "no")
 TWO = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", 2, *LAUNCH)
 
@@ -182,11 +195,13 @@ print(*(output.get("text", "") for output in notebook.cells[0].outputs))
 
 def test_samples_of_two_processes_are_those_of_the_one_model_that_is_kept(pictures, tmp_path):
     """A GAN and the VAE that it begins from have batch normalisation, whose statistics each process counts."""
-    program = tmp_path / "few_latents.py"
-    program.write_text("from utils import families, train\nfamilies.DCGAN.BANK = 50\ntrain.main()\n")
+    program = tmp_path / "told.py"
+    program.write_text(TELLS_ITS_MODEL)
     out = tmp_path / "run"
     launch = (*TWO, "--num_machines", 1, "--main_process_port", 0, program)
-    run(*launch, *arguments("GAN", pictures, out), PYTHONPATH=str(runs.PROJECT))
+    printed = run(*launch, *arguments("GAN", pictures, out), PYTHONPATH=str(runs.PROJECT))
+    first, second = re.findall(r"model (\w+)", printed)
+    assert first == second
     history = json.loads((out / "checkpoints" / "history.json").read_text())
     assert history[-1]["images"] == SEEN
     model = DCGAN.from_weights(out / "weights.safetensors")

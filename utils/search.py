@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +13,30 @@ import pandas as pd
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import TrialState
+from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 HEARTBEAT, GRACE = 60, 300  # seconds between signs of life of a trial in a database, and of silence that ends it
+RETRIES = 3  # of a trial whose process has died, which may be the trial's fault
+TRIES, PAUSE = 5, 0.5  # to make the tables of a database, and seconds between
+
+
+def open_database(url: str) -> optuna.storages.RDBStorage:
+    """Optuna's storage in the database at `url`; its tables are made if it has none, whoever else is making them.
+
+    Raises:
+        sqlalchemy.exc.DatabaseError: the database cannot be reached, or refuses the tables for another reason.
+    """
+    retry = optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=RETRIES)
+    for left in reversed(range(TRIES)):
+        try:
+            return optuna.storages.RDBStorage(
+                url, heartbeat_interval=HEARTBEAT, grace_period=GRACE, heartbeat_stale_trial_callback=retry
+            )
+        except (IntegrityError, ProgrammingError):  # "already exists": another process was quicker
+            if not left:
+                raise
+            time.sleep(PAUSE)
 
 
 def join_study(folder: Path, name: str, seed: int, url: str | None = None) -> optuna.Study:
@@ -24,14 +46,11 @@ def join_study(folder: Path, name: str, seed: int, url: str | None = None) -> op
         folder: where `name.journal` is kept: a local folder, or one that all machines share.
         seed: of the sampler, another one for each process, or they all begin with the same settings.
         url: a database to keep the study in instead, as "postgresql+psycopg://user@host/name". There, a trial whose
-            process has been silent for GRACE seconds is marked failed and queued again by the next process that begins
-            a trial. A journal cannot tell; for one, `open_study` does it, once all processes have ended.
+            process has been silent for GRACE seconds is marked failed and queued again, RETRIES times at most, by the next
+            process that begins a trial. A journal cannot tell; for one, `open_study` does it, once all processes have ended.
     """
     if url:
-        retry = optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=3)
-        storage = optuna.storages.RDBStorage(
-            url, heartbeat_interval=HEARTBEAT, grace_period=GRACE, heartbeat_stale_trial_callback=retry
-        )
+        storage = open_database(url)
     else:
         path = str(folder / f"{name}.journal")
         storage = JournalStorage(JournalFileBackend(path, lock_obj=JournalFileOpenLock(path)))
@@ -47,12 +66,14 @@ def join_study(folder: Path, name: str, seed: int, url: str | None = None) -> op
 def open_study(folder: Path, name: str, seed: int) -> optuna.Study:
     """A study for this process alone, kept in `folder/name.journal`; see `join_study`.
 
-    Trials that a kill left unfinished are marked failed and queued again.
+    Trials that a kill left unfinished are marked failed and queued again, RETRIES times at most.
     """
     study = join_study(folder, name, seed)
     for trial in study.get_trials(states=[TrialState.RUNNING]):
         study.tell(trial.number, state=TrialState.FAIL)
-        study.enqueue_trial(trial.params)
+        retries = trial.user_attrs.get("retries", 0)
+        if retries < RETRIES:
+            study.enqueue_trial(trial.params, user_attrs={"retries": retries + 1})
     return study
 
 

@@ -7,9 +7,10 @@ the training in a process of its own and kills it (SIGKILL) at a random moment o
 training that has come to its end all the same begins anew. Before the next round, by chance, the newest checkpoint is
 cut short, has one bit flipped, or is replaced by something else; or the next process may write only half a checkpoint
 (a limit on the size of files stands in for a full disk).
-Checked each time: the training goes on from the newest whole checkpoint and from no other. Checked at each end: the
-weights are those of the undisturbed training, bit for bit. A last row goes on in one and in two processes by turns,
-where sums are taken in another order; there, in float32, the largest difference of a weight is reported.
+Checked each time: the training goes on from the newest whole checkpoint and from no other, and a kill loses no more
+than the time between two checkpoints. Checked at each end: the weights are those of the undisturbed training, bit for
+bit. A last row goes on in one and in two processes by turns, where sums are taken in another order; there, in float32,
+the largest difference of a weight is reported, and must be small.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ from utils.vae import VAE
 
 SIZE, COUNT, STEPS, BATCH = (16, 16), 64, 150, 8
 CHECKPOINT_SECONDS = 0.05
+LATE = 2  # steps that may end after a checkpoint was due: the clock here starts a moment before that of `training.fit`
+LARGEST_DIFFERENCE = 1e-5  # of a weight, in float32, where sums are taken in another order
 DISK_FULL = 28  # exit code of a training that could not write
 MODELS: dict[str, Callable] = {
     "VAE": lambda: VAE(SIZE, latent_dim=4, base=4),
@@ -75,8 +78,9 @@ class Failure(AssertionError):
     """A promise was broken."""
 
 
-def work(kind: str, folder: Path, told, file_limit: int | None, rank: int, world: int, port: int) -> None:
-    """One process of a training; sends `told` the step that it goes on from."""
+def work(kind: str, folder: Path, told, late, file_limit: int | None, rank: int, world: int, port: int) -> None:
+    """One process of a training; sends `told` the step that it goes on from, and counts in `late` the steps that have
+    ended since a checkpoint was due."""
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
     if world > 1:
         os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
@@ -85,16 +89,29 @@ def work(kind: str, folder: Path, told, file_limit: int | None, rank: int, world
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that a write fails, as on a full disk, and kills nobody
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
     torch.set_num_threads(1)
-    find = checkpoints.latest
+    find, save, saved = checkpoints.latest, checkpoints.save, None
 
     def latest(*arguments, **options):
         found = find(*arguments, **options)
         told.put((rank, found[0] if found else 0))
         return found
 
-    training.checkpoints.latest = latest
+    def save_and_count(*arguments):
+        nonlocal saved
+        save(*arguments)
+        late.value, saved = 0, time.monotonic()
+
+    def step_and_count(batch, update):
+        nonlocal saved
+        saved = saved or time.monotonic()
+        losses = step(batch, update)
+        late.value += rank == 0 and time.monotonic() - saved > CHECKPOINT_SECONDS
+        return losses
+
+    training.checkpoints.latest, training.checkpoints.save = latest, save_and_count
     runs.seed_everything(0)
     model = MODELS[kind]()
+    step, model.step = model.step, step_and_count
     options = {"plot": False, "evaluations": 3, "checkpoint_seconds": CHECKPOINT_SECONDS}
     try:
         training.fit(model, data(kind), STEPS, BATCH, folder, model.config, **options)
@@ -122,13 +139,14 @@ def one_round(kind: str, folder: Path, seconds: float | None, file_limit: int | 
     """Let the training run for so long, or to its end; returns the exit code of its first process, -9 if killed.
 
     Raises:
-        Failure: it went on from another step than that of the newest whole checkpoint, or left less than there was.
+        Failure: it went on from another step than that of the newest whole checkpoint, or left less than there was, or
+            had trained on when a checkpoint was due.
     """
-    expected, told = whole(folder), forked.SimpleQueue()
+    expected, told, late = whole(folder), forked.SimpleQueue(), forked.Value("i", 0)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    arguments = (kind, folder, told, file_limit)
+    arguments = (kind, folder, told, late, file_limit)
     group = [forked.Process(target=work, args=(*arguments, rank, world, port)) for rank in range(world)]
     for process in group:
         process.start()
@@ -143,6 +161,8 @@ def one_round(kind: str, folder: Path, seconds: float | None, file_limit: int | 
             raise Failure(f"{kind} went on from step {step}, but the newest whole checkpoint is of step {expected}")
     if whole(folder) < expected:
         raise Failure(f"{kind} had a checkpoint of step {expected}, and has only one of step {whole(folder)} now")
+    if late.value > LATE:
+        raise Failure(f"{kind} had trained {late.value} steps since a checkpoint was due")
     return group[0].exitcode
 
 
@@ -187,7 +207,7 @@ def soak(kind: str, rounds: int, chance: random.Random, worlds: tuple[int, ...] 
 
         def check_the_end() -> None:
             differences.append(difference(calm, rough))
-            if differences[-1] and len(worlds) == 1:
+            if differences[-1] > (0 if len(worlds) == 1 else LARGEST_DIFFERENCE):
                 raise Failure(f"{kind} ended with other weights, by up to {differences[-1]:.2g}")
 
         for number in range(rounds):
@@ -205,8 +225,8 @@ def soak(kind: str, rounds: int, chance: random.Random, worlds: tuple[int, ...] 
             done["killed" if code == -signal.SIGKILL else "disk full"] += 1
             if whole(rough) and newest(rough).stem == f"step_{whole(rough):08d}" and chance.random() < 0.5:
                 done[damage(rough, chance)] += 1
-        if len(worlds) > 1 and not all(done[f"got on in {world}"] for world in worlds):
-            raise Failure(f"{kind} never got on in one of {worlds} processes: try more rounds")
+        if not all(done[f"got on in {world}"] for world in worlds):
+            raise Failure(f"{kind} never got on in {' or '.join(map(str, worlds))} processes: try more rounds")
         if one_round(kind, rough, None) != 0:
             raise Failure(f"{kind} could not be ended after all this")
         check_the_end()

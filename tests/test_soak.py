@@ -5,12 +5,20 @@ import random
 import pytest
 
 from benchmarks import soak
-from utils import checkpoints
+from utils import checkpoints, training
 
 
 def test_a_training_that_is_killed_and_damaged_ends_with_the_same_weights():
-    done = soak.soak("PixelCNN", rounds=4, chance=random.Random(1))
+    done = soak.soak("PixelCNN", rounds=6, chance=random.Random(1))
     assert done["killed"] and done["difference"] == 0
+    assert done["cut short"] + done["bit flipped"] + done["replaced"]
+
+
+def test_it_notices_a_training_that_saves_too_late(tmp_path, monkeypatch):
+    fit = training.fit
+    monkeypatch.setattr(training, "fit", lambda *x, **options: fit(*x, **options | {"checkpoint_seconds": 60}))
+    with pytest.raises(soak.Failure, match=r"had trained \d+ steps since a checkpoint was due"):
+        soak.one_round("VAE", tmp_path, None, file_limit=100)  # the one at its end cannot be written
 
 
 @pytest.mark.parametrize("kind", soak.MODELS)

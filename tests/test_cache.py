@@ -5,6 +5,7 @@ import resource
 import signal
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ def folder(tmp_path):
 
 
 def test_it_holds_what_the_folder_holds(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(cache, "CHUNK", 7)
+    monkeypatch.setattr(cache, "CHUNK", 7 * 16 * 16)
     found, skipped = cache.images(folder, (16, 16), tmp_path / "cache" / "images")
     wanted = folders.read(folder, (16, 16), resize=True)
     assert torch.equal(found, folders.to_float(wanted.images)) and skipped == wanted.skipped
@@ -44,6 +45,39 @@ def test_it_is_made_again_when_the_folder_the_size_or_the_file_has_changed(folde
     folders.write_jpegs(draw_pictures(30, 16, seed=1), folder.with_name("others"), "picture", 30)
     others, _ = cache.images(folder.with_name("others"), (16, 16), file)  # the same names, other pictures
     assert not torch.equal(first, others)
+
+
+def test_it_is_a_npy_file_that_only_the_cache_writes(folder, tmp_path):
+    found, _ = cache.images(folder, (8, 16), tmp_path / "images")
+    array = np.load(tmp_path / "images", mmap_mode="r")
+    assert array.dtype == np.float32 and array.shape == (30, 1, 16, 8) and np.array_equal(array, found)
+    found += 1  # stays in memory
+    assert not np.array_equal(array, found) and np.array_equal(array, np.load(tmp_path / "images"))
+
+
+def test_another_header_or_length_or_no_description_is_made_again(folder, tmp_path):
+    file = tmp_path / "images"
+    wanted = cache.images(folder, (16, 16), file)[0].clone()
+    whole, described = file.read_bytes(), (tmp_path / "images.json").read_text()
+    assert b"(30, 1, 16, 16)" in whole
+    damaged = (whole.replace(b"(30, 1, 16, 16)", b"(15, 2, 16, 16)"), b"", whole[:-1], whole + b"0", whole[128:])
+    for content in damaged:
+        file.write_bytes(content)
+        assert torch.equal(cache.images(folder, (16, 16), file)[0], wanted) and file.read_bytes() == whole
+    counted = [described.replace('"count": 30', f'"count": {count}') for count in ("29", '"30"', "[]")]
+    for text in ("", "[]", *counted):
+        file.with_name("images.json").write_text(text)
+        assert torch.equal(cache.images(folder, (16, 16), file)[0], wanted)
+        assert file.with_name("images.json").read_text() == described
+
+
+def test_a_file_that_is_larger_than_memory_can_be_mapped(tmp_path):
+    count = 4 * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2**20
+    with open(tmp_path / "images", "wb") as file:
+        room = file.write(cache._header(count, (512, 512)))
+        file.truncate(room + count * 2**20)  # takes no room on the disk
+    found = cache._mapped(tmp_path / "images")
+    assert found.shape == (count, 1, 512, 512) and float(found[-1].sum()) == 0
 
 
 def test_what_is_wrong_is_said_and_nothing_stays_behind(folder, tmp_path):
@@ -77,39 +111,106 @@ def test_training_on_it_is_training_on_the_images(folder, tmp_path):
 MEMORY = """
 import sys, torch
 from pathlib import Path
-from utils import cache, runs, training
+from utils import cache, training
 from utils.vae import VAE
 
 def anonymous():
     return int(next(l for l in Path("/proc/self/status").read_text().splitlines() if "RssAnon" in l).split()[1]) / 1024
 
-model = VAE((64, 64), latent_dim=3, base=4)
-small = torch.rand(64, 1, 64, 64)
-training.fit(model, small, 30, 16, sys.argv[1] + "/warm", {}, plot=False)
+def use(name):
+    data, _ = cache.images(place / name, (64, 64), place / f"{name}_cache")
+    training.fit(model, data, 30, 16, place / f"{name}_run", {}, plot=False)
+    sum(float(some.mean()) for some in data.split(1000))  # every page is read
+    return data
+
+place, model = Path(sys.argv[1]), VAE((64, 64), latent_dim=3, base=4)
+use("few")  # what the libraries keep for themselves
 before = anonymous()
-count = 16_000
-data = torch.from_file(sys.argv[2], size=count * 64 * 64, dtype=torch.float32).view(count, 1, 64, 64)
-training.fit(model, data, 300, 16, sys.argv[1] + "/run", {}, plot=False)
-print(anonymous() - before)
+data = use("many")
+print(len(data), anonymous() - before)
 """
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="reads /proc")  # noqa: PTH110
 def test_memory_does_not_grow_with_the_images(tmp_path):
-    np.zeros((16_000, 64, 64), np.float32).tofile(tmp_path / "images")  # 262 MB
+    few, many = tmp_path / "few", tmp_path / "many"
+    folders.write_jpegs(draw_pictures(1000, 64), few, "picture", 1000)
+    many.mkdir()
+    for path in few.iterdir():
+        for copy in range(16):  # 262 MB of images without a file for each
+            (many / f"{path.stem}_{copy}.jpeg").hardlink_to(path)
     done = subprocess.run(
-        [sys.executable, "-c", MEMORY, str(tmp_path), str(tmp_path / "images")],
-        cwd=runs.PROJECT, capture_output=True, text=True, check=True,
+        [sys.executable, "-c", MEMORY, str(tmp_path)], cwd=runs.PROJECT, capture_output=True, text=True, check=True,
+        env=os.environ | {"MALLOC_MMAP_THRESHOLD_": "100000"},  # else glibc keeps some 40 MiB of what was freed
     )  # fmt: skip
-    assert float(done.stdout.splitlines()[-1]) < 60
+    count, grown = done.stdout.splitlines()[-1].split()
+    assert int(count) == 16_000 and float(grown) < 60
+
+
+TOGETHER = """
+import sys, zlib
+from utils import cache, folders
+
+def wait(images):
+    print("decoded", flush=True)
+    input()
+    return to_float(images)
+
+to_float, folders.to_float = folders.to_float, wait
+found, skipped = cache.images(sys.argv[1], (16, 16), sys.argv[2])
+print(zlib.crc32(found.numpy()), len(skipped))
+"""
+
+
+def test_processes_that_make_the_same_file_at_once_do_not_disturb_each_other(folder, tmp_path, monkeypatch):
+    file = tmp_path / "cache" / "images"
+    command = [sys.executable, "-c", TOGETHER, str(folder), str(file)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    both = [subprocess.Popen(command, cwd=runs.PROJECT, **pipes) for _ in range(2)]
+    try:
+        assert [process.stdout.readline() for process in both] == ["decoded\n"] * 2  # each is half way, and waits
+        assert len(list(file.parent.iterdir())) == 2
+        for process in both:
+            print(file=process.stdin, flush=True)
+        said = [process.communicate(timeout=60)[0] for process in both]
+    finally:
+        for process in both:
+            process.kill()
+    wanted = folders.to_float(folders.read(folder, (16, 16)).images)
+    assert said == [f"{zlib.crc32(wanted.numpy())} 1\n"] * 2
+    assert sorted(path.name for path in file.parent.iterdir()) == ["images", "images.json"]
+    monkeypatch.setattr(folders, "decode", lambda *_: pytest.fail("it is there already"))
+    assert torch.equal(cache.images(folder, (16, 16), file)[0], wanted)
+
+
+def test_a_file_that_another_process_replaces_by_other_images_is_not_taken_for_ours(folder, tmp_path, monkeypatch):
+    write = cache.write_atomically
+
+    def then_another(path, content):
+        write(path, content)
+        monkeypatch.undo()
+        cache.images(folder, (8, 8), tmp_path / "images")
+
+    monkeypatch.setattr(cache, "write_atomically", then_another)
+    with pytest.raises(OSError, match="another process"):
+        cache.images(folder, (16, 16), tmp_path / "images")
+
+
+def test_only_what_killed_processes_have_left_is_deleted(folder, tmp_path):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    left = [f".images.{gone.pid}.part", f".images.json.{gone.pid}.part"]
+    kept = [f".images.{os.getppid()}.part", f".other.{gone.pid}.part", ".images.word.part"]
+    for name in left + kept:
+        (tmp_path / name).touch()
+    cache.images(folder, (16, 16), tmp_path / "images")
+    assert {path.name for path in tmp_path.glob(".*")} == set(kept)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="names there are Unicode")
 def test_broken_links_and_odd_names_are_set_aside_as_by_the_reader(picture_folder, tmp_path):
     (picture_folder / "link.jpeg").symlink_to(tmp_path / "nowhere")
     Path(os.fsdecode(os.fsencode(picture_folder) + b"/\xff.jpeg")).write_bytes(b"no image")
-    (tmp_path / ".images.4711.part").touch()
     found, skipped = cache.images(picture_folder, (32, 32), tmp_path / "images")
     known = folders.read(picture_folder)
     assert len(found) == len(known.images) and sorted(s.name for s in skipped) == sorted(s.name for s in known.skipped)
-    assert not list(tmp_path.glob(".images.*"))

@@ -135,8 +135,10 @@ def _build(folder: Path, names: list[str], size: tuple[int, int], file: Path) ->
                 count += len(good)
                 if good:
                     out.write(folders.to_float(np.stack(good)).numpy().data)
+            header = _header(count, size)
+            assert len(header) == room, "the header does not fit where the first one is"
             out.seek(0)
-            assert out.write(_header(count, size)) == room, "NumPy's header has changed its length"
+            out.write(header)
         _beside(file).unlink(missing_ok=True)  # it describes the old one
         part.replace(file)
     finally:

@@ -1,10 +1,11 @@
-"""Time and memory against the side of an image and against the number of images; draws `docs/growth.png`.
+"""Time and memory against the side of an image and against the number of images, for `docs/scaling.md`.
 
     make benchmark-growth        or        python -m benchmarks.growth --largest 1000000
 
-Sides: a training step of each family at its committed settings, batch 8, in a process of its own, whose peak memory
-is the most it ever held. Numbers: `utils.cache` decodes a folder of JPEGs into one mapped file, then a small VAE is
-trained on it; the memory is that of the process beyond the mapped file (RssAnon), so it is flat if nothing grows.
+Sides: a training step of each family at its committed settings, batch 8, in float32 on one core, in a process of its
+own, whose peak memory is the most it ever held. Numbers: `utils.cache` decodes a folder of JPEGs into one mapped file,
+then a small VAE is trained on it; the memory is that of the process beyond the mapped file (RssAnon), so it is flat if
+nothing grows. Decoding: JPEGs a second on all cores, by their side.
 """
 
 from __future__ import annotations
@@ -20,29 +21,43 @@ import time
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import torch
 
-from benchmarks.models import rate, stepper
+from benchmarks.models import SCALING, markdown, rate, stepper, write_between
 from utils import cache, families, folders, runs, training
 from utils.vae import VAE
 
 SIDES, BATCH = (32, 64, 128), 8
 NUMBERS = (1_000, 8_000, 64_000, 1_000_000)
 STEPS, SMALL_BATCH = 200, 64
+DECODED = (32, 64, 512)  # pixels a side
 
 
 def side(family: str, pixels: int) -> dict[str, float]:
-    """Seconds an image and peak MiB of a family's training step."""
+    """Time an image and peak memory of a family's training step."""
     settings = dict(runs.hyperparameters(f"final_{family.lower()}", committed=True))
     settings = {name: value for name, value in settings.items() if name not in ("batch_size", "average_share")}
+    torch.set_num_threads(1)
     model = families.MODELS[family](size=(pixels, pixels), **settings).to(memory_format=torch.channels_last).train()
     images = (torch.rand(BATCH, 1, pixels, pixels) * 255).round() / 127.5 - 1
     step = stepper(model, autocast=False)
     seconds = 1 / rate(lambda: step((images,)), BATCH)
     weights = sum(p.numel() for p in model.parameters()) / 1e6
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"seconds an image": seconds, "peak MiB": peak, "million weights": weights}
+    return {"ms an image": 1000 * seconds, "peak MiB": peak, "million weights": weights}
+
+
+def decoding(pixels: int, count: int = 200) -> float:
+    """JPEGs of so many pixels a side, decoded a second on all cores."""
+    coarse = torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    picture = torch.nn.functional.interpolate(coarse, size=(pixels, pixels), mode="bicubic").clamp(0, 1) * 2 - 1
+    with tempfile.TemporaryDirectory(dir=runs.folder("growth")) as place:
+        folders.write_jpegs(np.repeat(folders.to_uint8(picture), count, 0), place, "picture", count)
+        start = time.perf_counter()
+        folders.read(place, (pixels, pixels))
+        return count / (time.perf_counter() - start)
 
 
 def own_memory() -> float:
@@ -71,7 +86,7 @@ def number(count: int) -> dict[str, float]:
         history = training.fit(model, images, STEPS, SMALL_BATCH, Path(place, "run"), {}, evaluations=1, plot=False)
         return {
             "images": len(images), "seconds to decode": decoded, "ms a step": 1000 * history[-1]["seconds"] / STEPS,
-            "own MiB": own_memory(), "file, MB": images.numel() * 4 / 1e6,
+            "own MiB": own_memory(), "file, MiB": images.numel() * 4 / 2**20,
         }  # fmt: skip
 
 
@@ -85,21 +100,40 @@ def apart(call: str) -> dict[str, float]:
 
 
 def draw(sides: pd.DataFrame, numbers: pd.DataFrame, path: Path) -> None:
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(12, 3.4), constrained_layout=True)
+    figure, ((time_a_side, memory_a_side), (time_a_number, memory_a_number)) = plt.subplots(
+        2, 2, figsize=(9, 6.8), constrained_layout=True
+    )
     for family, rows in sides.groupby("family"):
-        left.plot(rows.side, 1000 * rows["seconds an image"], marker="o", label=family)
-        middle.plot(rows.side, rows["peak MiB"], marker="o", label=family)
-    left.set(xscale="log", yscale="log", xlabel="side of an image in pixels", ylabel="training, ms an image")
-    middle.set(xscale="log", xlabel="side of an image in pixels", ylabel=f"peak memory in MiB, batch {BATCH}")
-    for axis in (left, middle):
+        time_a_side.plot(rows.side, rows["ms an image"], marker="o", label=family)
+        memory_a_side.plot(rows.side, rows["peak MiB"], marker="o", label=family)
+    time_a_side.set(yscale="log", ylabel="training on one core, ms an image")
+    memory_a_side.set(ylabel=f"peak memory in MiB, batch {BATCH}")
+    for axis in (time_a_side, memory_a_side):
+        axis.set(xscale="log", xlabel="side of an image in pixels")
         axis.set_xticks(SIDES, [str(s) for s in SIDES])
         axis.minorticks_off()
+    time_a_number.plot(numbers.images, numbers["ms a step"], marker="o", label="a training step, ms")
+    time_a_number.plot(
+        numbers.images, numbers["seconds to decode"], marker="o", ls="--", label="decoding all of them, s"
+    )
+    memory_a_number.plot(numbers.images, numbers["own MiB"], marker="o", label="memory of the process")
+    memory_a_number.plot(numbers.images, numbers["file, MiB"], marker="o", ls="--", label="mapped file")
+    for axis, name in ((time_a_number, "time"), (memory_a_number, "MiB")):
+        axis.set(xscale="log", yscale="log", xlabel="images of 32 x 32 pixels", ylabel=name)
+    for axis in figure.axes:
         axis.legend(fontsize=8)
-    right.plot(numbers.images, numbers["own MiB"], marker="o", label="memory of the process")
-    right.plot(numbers.images, numbers["file, MB"], marker="o", ls="--", label="mapped file")
-    right.set(xscale="log", yscale="log", xlabel="images of 32 x 32 pixels", ylabel="MiB")
-    right.legend(fontsize=8)
     figure.savefig(path, dpi=110)
+
+
+def table_of(sides: pd.DataFrame) -> str:
+    """A row for each family: a training image's cost by its side, and what a doubling multiplies it by."""
+    table = {}
+    for family, rows in sides.groupby("family", sort=False):
+        costs, peaks = rows["ms an image"].tolist(), rows["peak MiB"].tolist()
+        row = {f"ms an image, {side} x {side}": cost for side, cost in zip(SIDES, costs)}
+        row |= {f"x from {a}": later / cost for a, cost, later in zip(SIDES, costs, costs[1:])}
+        table[family] = row | {f"MiB, {side} x {side}": peak for side, peak in zip(SIDES, peaks)}
+    return markdown(table)
 
 
 def main() -> None:
@@ -117,7 +151,11 @@ def main() -> None:
         rows.append(apart(f"number({count})"))
         print(rows[-1], flush=True)
     numbers = pd.DataFrame(rows)
-    print(sides.round(4).to_string(index=False), numbers.round(2).to_string(index=False), sep="\n\n")
+    decoded = {f"{side} x {side}": {"JPEGs decoded a second": decoding(side)} for side in DECODED}
+    by_number = {f"{row.pop('images'):,.0f} images": row for row in numbers.to_dict("records")}
+    text = "\n\n".join((table_of(sides), markdown(by_number, "folder"), markdown(decoded, "image")))
+    print(text)
+    write_between(SCALING, "what growth costs", text, "benchmark-growth")
     draw(sides, numbers, runs.PROJECT / "docs" / "growth.png")
 
 

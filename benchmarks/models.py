@@ -3,10 +3,10 @@
     make benchmark-models        or        python -m benchmarks.models
 
 writes the tables of `docs/speed.md`, where their columns are explained: those of a GPU where CUDA finds one, else those
-of the CPU. Each model has its committed settings and batch. *Plain* is the same model in a plain PyTorch loop: a
-`DataLoader` over a `TensorDataset`, the default memory format, no weight average, no mixed precision. *Ours* is
-`training.fit` but for its checkpoints. What is compared takes turns, and the median of the ratios of several rounds
-counts: a machine's speed drifts.
+of the CPU, and what several processes may expect (`docs/scaling.md`). Each model has its committed settings and batch.
+*Plain* is the same model in a plain PyTorch loop: a `DataLoader` over a `TensorDataset`, the default memory format, no
+weight average, no mixed precision. *Ours* is `training.fit` but for its checkpoints. What is compared takes turns, and
+the median of the ratios of several rounds counts: a machine's speed drifts.
 """
 
 from __future__ import annotations
@@ -16,16 +16,19 @@ import inspect
 import io
 import itertools
 import os
+import socket
 import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
+from multiprocessing import Queue, get_context
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import torch
+import torch.distributed as distributed
 from livelossplot import PlotLosses
 from livelossplot.outputs import MatplotlibPlot
 from torch import Tensor, nn
@@ -41,11 +44,13 @@ from utils.pixelcnn import PixelCNN
 from utils.unet import Imputer
 from utils.vae import VAE
 
-PAGE = runs.PROJECT / "docs" / "speed.md"
-BEGIN, END = "<!-- tables of the {}, by make benchmark-models -->", "<!-- end of the tables of the {} -->"
+PAGE, SCALING = runs.PROJECT / "docs" / "speed.md", runs.PROJECT / "docs" / "scaling.md"
+BEGIN, END = "<!-- {}, by make {} -->", "<!-- end of {} -->"
+PROCESSES, NETWORK = 16, 1.25e9  # that the page on scaling reckons with; bytes a second between two of them
 SHARES = (
     "outside the step", "of the matrix peak", "of the limit", "time in products", "products, of their limit",
     "their calls", "GPU busy", "beside training",
+    "share of the step that is left", "the same, in one message",
 )  # fmt: skip
 ROUNDS = 5
 SECONDS = 1.5  # for each measurement of a round, after a warm-up
@@ -261,6 +266,7 @@ def training_row(case: Case) -> dict[str, float]:
         "outside the step": 1 - found["ours"] / found["step"],
         "ms a step": 1000 * case.batch_size / found["plain"] / found["ours"],
         "MB of gradients": 4 * sum(p.numel() for p in trained) / 1e6,
+        "tensors": len(trained),
     } | ({"GPU busy": gpu_busy(step)} if device.type == "cuda" else {})
 
 
@@ -294,6 +300,52 @@ def course_row(case: Case, ms_a_step: float) -> dict[str, float]:
     }
     outside = sum(spent.values()) / (training_seconds + sum(spent.values()))
     return {"steps": steps, "training (s)": training_seconds} | spent | {"beside training": outside}
+
+
+def sum_numbers(rank: int, port: int, told: Queue) -> None:
+    """One of two processes that sum a small tensor over and over; the first tells the seconds that it takes once."""
+    distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    number = torch.ones(64)
+    seconds = fastest(lambda: [distributed.all_reduce(number) for _ in range(200)]) / 200
+    distributed.destroy_process_group()
+    if rank == 0:
+        told.put(seconds)
+
+
+def latency() -> float:
+    """Seconds that two processes of this machine take to sum a small tensor over gloo."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    spawned = get_context("spawn")
+    told = spawned.Queue()
+    pair = [spawned.Process(target=sum_numbers, args=(rank, port, told)) for rank in range(2)]
+    for process in pair:
+        process.start()
+    seconds = told.get(timeout=60)
+    for process in pair:
+        process.join()
+    return seconds
+
+
+def expected_row(case: Case, row: dict[str, float], pair_latency: float) -> dict[str, float]:
+    """What PROCESSES processes with a full batch each would make of a training step, worked out from `training_row`.
+
+    Around a ring, each tensor of gradients takes 2 (n - 1) hops, and two processes take 2: hence the latency. Of the
+    bytes, 2 (n - 1) / n pass through each link.
+    """
+    step, sent = row["ms a step"], 2 * (PROCESSES - 1) / PROCESSES * row["MB of gradients"] * 1e6 / NETWORK * 1000
+    waiting = row["tensors"] * (PROCESSES - 1) * pair_latency * 1000
+    return {
+        "batch of each process": case.batch_size,
+        "a step (ms)": step,
+        "gradients (MB)": row["MB of gradients"],
+        "in so many tensors": row["tensors"],
+        "sending (ms)": sent,
+        "latency (ms)": waiting,
+        "share of the step that is left": step / (step + sent + waiting),
+        "the same, in one message": step / (step + sent + waiting / row["tensors"]),
+    }
 
 
 def limits_row(work: Callable[[], object], count: int, roofline: Callable[[], Roofline]) -> dict[str, float]:
@@ -355,14 +407,21 @@ def levers_row(case: Case) -> dict[str, float]:
     return by_turns(ways)
 
 
-def markdown(table: dict[str, dict[str, float]]) -> str:
-    """A table with a row for each key; shares in per cent, other numbers to three digits."""
+def markdown(table: dict[str, dict[str, float]], first: str = "model") -> str:
+    """A table with a row for each key, below `first`; shares in per cent, other numbers to three digits."""
     columns = list(next(iter(table.values())))
-    lines = [["model", *columns], ["---", *["---:"] * len(columns)]]
+    lines = [[first, *columns], ["---", *["---:"] * len(columns)]]
     for name, row in table.items():
         cells = [f"{x:.0%}" if key in SHARES else f"{x:,.0f}" if x >= 100 else f"{x:.3g}" for key, x in row.items()]
         lines.append([name, *cells])
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def write_between(page: Path, name: str, text: str, command: str = "benchmark-models") -> None:
+    """Replace what stands between two marks of a page."""
+    begin, end = BEGIN.format(name, command), END.format(name)
+    before, rest = page.read_text().split(begin)
+    checkpoints.write_atomically(page, f"{before}{begin}\n\n{text}\n{end}{rest.split(end)[1]}".encode())
 
 
 def main() -> None:
@@ -404,10 +463,14 @@ def main() -> None:
 
 {markdown({name: levers_row(case) for name, case in models.items()})}
 """
-    begin, end = (mark.format("CPU" if device.type == "cpu" else "GPU") for mark in (BEGIN, END))
-    before, rest = PAGE.read_text().split(begin)
-    checkpoints.write_atomically(PAGE, f"{before}{begin}\n\n{text}\n{end}{rest.split(end)[1]}".encode())
+    write_between(PAGE, f"tables of the {'CPU' if device.type == 'cpu' else 'GPU'}", text)
     print(text)
+    if device.type == "cpu":
+        pair = latency()
+        table = markdown({name: expected_row(case, trained[name], pair) for name, case in models.items()})
+        text = f"Two processes of this machine sum a small tensor in {pair * 1e6:.0f} µs.\n\n{table}\n"
+        write_between(SCALING, "what to expect", text)
+        print(text)
 
 
 if __name__ == "__main__":

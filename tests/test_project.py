@@ -8,22 +8,25 @@ import sys
 import pytest
 import torch
 
-from utils import runs
+from utils import runs, train
 
 PROJECT = runs.PROJECT
 
 
-def test_paths_and_modules_that_the_readme_names_exist():
-    text = (PROJECT / "README.md").read_text()
+@pytest.mark.parametrize("page", ["README.md", "docs/scaling.md", "docs/speed.md"])
+def test_what_the_pages_name_exists(page):
+    text = (PROJECT / page).read_text()
     for path in re.findall(r"\]\((?!http)([^)#]+)\)", text):
-        assert (PROJECT / path).exists(), path
+        assert ((PROJECT / page).parent / path).exists(), path
     for module in re.findall(r"python -m (utils[.\w]*|benchmarks[.\w]*)", text):
         done = subprocess.run(
             [sys.executable, "-c", f"import importlib.util as u; assert u.find_spec('{module}')"], cwd=PROJECT
         )
         assert done.returncode == 0, module
-    for target in re.findall(r"^make (\w+)", text, re.M):
-        assert re.search(rf"^{target}:", (PROJECT / "Makefile").read_text(), re.M), target
+    for target in re.findall(r"^make ([\w-]+)|`make ([\w-]+)", text, re.M):
+        assert re.search(rf"^{''.join(target)}:", (PROJECT / "Makefile").read_text(), re.M), target
+    for words in re.findall(r"-m utils\.train ([A-Z][^`'\n]+)", text):
+        train.command_line().parse_args(words.split())
 
 
 def test_no_course_image_is_tracked():

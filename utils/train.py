@@ -107,7 +107,8 @@ def train(
         print(f"{family}, {seconds:.0f} s of training: {last}. Weights and samples are in '{out}'.")
 
 
-def main() -> None:
+def command_line() -> argparse.ArgumentParser:
+    """The command's arguments; those of `train`."""
     parser = argparse.ArgumentParser(description="Train one family of models; the same command resumes.")
     parser.add_argument("family", choices=families.MODELS)
     parser.add_argument(
@@ -123,8 +124,13 @@ def main() -> None:
     parser.add_argument("--lr-scale", type=float, default=1.0, help="factor on the committed learning rates")
     parser.add_argument("--samples", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
+    return parser
+
+
+def main() -> None:
+    options = command_line().parse_args()
     try:
-        train(**vars(parser.parse_args()))
+        train(**vars(options))
         accelerator = runs.accelerator()
         accelerator.wait_for_everyone()  # a process that leaves early takes the connection from under the others
         accelerator.end_training()

@@ -78,3 +78,21 @@ def test_a_row_of_every_kind_for_one_model(monkeypatch):
     assert 2 * forward < step["GFLOP an image"] < 3 * forward  # the images themselves need no gradient
     table = models.markdown({"a model": {"of the limit": 0.256, "images/s": 1234.5, "ratio": 1.0321}})
     assert table.splitlines()[-1] == "| a model | 26% | 1,234 | 1.03 |"
+
+
+def test_what_processes_may_expect_counts_bytes_and_messages():
+    case, row = models.cases()["GAN, hands"], {"ms a step": 100.0, "MB of gradients": 12.5, "tensors": 40}
+    found = models.expected_row(case, row, 1e-4)
+    assert found["sending (ms)"] == pytest.approx(2 * 15 / 16 * 12.5e6 / 1.25e9 * 1000)
+    assert found["latency (ms)"] == pytest.approx(40 * 15 * 0.1)
+    assert found["share of the step that is left"] == pytest.approx(100 / (100 + 18.75 + 60))
+    assert found["the same, in one message"] == pytest.approx(100 / (100 + 18.75 + 1.5))
+
+
+def test_a_whole_training_is_reckoned_from_its_parts():
+    case = models.cases()["classifier, hands"]
+    row = models.course_row(case, ms_a_step=1000.0)
+    assert row["steps"] == case.course.seen // case.batch_size and row["training (s)"] == row["steps"]
+    spent = row["evaluations (s)"] + row["checkpoints (s)"]
+    assert row["evaluations (s)"] > 0 and row["checkpoints (s)"] > 0 and row["plots (s)"] == 0
+    assert row["beside training"] == pytest.approx(spent / (spent + row["training (s)"]))

@@ -1,4 +1,4 @@
-"""Eight processes on one study, two of them killed half-way: each trial is run once, and what the two left is tried again."""
+"""Eight processes on one study, two of them killed half-way: each trial runs once, what the two left is tried again."""
 
 import os
 import random
@@ -92,7 +92,7 @@ def work(
 
 
 def complete(study: optuna.Study, ran: Counter) -> list[optuna.trial.FrozenTrial]:
-    """The trials that came to their end, after checks that hold for every study whose trials were `ran` so often."""
+    """The trials that came to their end, after checks that hold for every study; `ran` counts each number's runs."""
     trials = study.get_trials()
     assert [trial.number for trial in trials] == list(range(len(trials)))
     assert ran == Counter(trial.number for trial in trials)  # each once, by one process, and no other

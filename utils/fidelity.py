@@ -22,6 +22,7 @@ from utils.folders import to_float
 
 COMPONENTS = 64  # principal components of the pixels: 97 % of the variance of the hands
 COPY = 6.0  # grey levels (RMS): nearer than this to a training image, and a sample is called a copy
+BATCH = 100  # images whose features are computed at a time: more of them no longer fit into a processor's caches
 NEIGHBOURS = 5  # k of precision and recall (Kynkaanniemi et al. 2019 use 3 on 50,000 images)
 
 
@@ -87,7 +88,7 @@ class Texture(nn.Module):
 def features(space: nn.Module, images: np.ndarray) -> np.ndarray:
     """Features float32 (N, D) of uint8 images (N, 1, H, W) in a feature space."""
     with torch.no_grad():
-        return torch.cat([space(batch) for batch in torch.from_numpy(images).split(1000)]).numpy()
+        return torch.cat([space(batch) for batch in torch.from_numpy(images).split(BATCH)]).numpy()
 
 
 def frechet_distance(space: nn.Module, real: np.ndarray, fake: np.ndarray) -> float:
@@ -98,8 +99,9 @@ def frechet_distance(space: nn.Module, real: np.ndarray, fake: np.ndarray) -> fl
     from torchmetrics.image.fid import FrechetInceptionDistance  # takes seconds, because it looks for torchvision
 
     metric = FrechetInceptionDistance(feature=space, normalize=True)
-    metric.update(torch.from_numpy(real), real=True)
-    metric.update(torch.from_numpy(fake), real=False)
+    for images, are_real in ((real, True), (fake, False)):
+        for batch in torch.from_numpy(images).split(BATCH):
+            metric.update(batch, real=are_real)
     return float(metric.compute())
 
 

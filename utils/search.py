@@ -46,8 +46,9 @@ def join_study(folder: Path, name: str, seed: int, url: str | None = None) -> op
         folder: where `name.journal` is kept: a local folder, or one that all machines share.
         seed: of the sampler, another one for each process, or they all begin with the same settings.
         url: a database to keep the study in instead, as "postgresql+psycopg://user@host/name". There, a trial whose
-            process has been silent for GRACE seconds is marked failed and queued again, RETRIES times at most, by the next
-            process that begins a trial. A journal cannot tell; for one, `open_study` does it, once all processes have ended.
+            process has been silent for GRACE seconds is marked failed and queued again, RETRIES times at most, by the
+            next process that begins a trial. A journal cannot tell; for one, `open_study` does it, once all processes
+            have ended.
     """
     if url:
         storage = open_database(url)

@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import re
 import tempfile
 
 os.environ.setdefault("PROFILE", "smoke")
@@ -13,7 +14,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from utils import folders
+from utils import folders, runs
 
 torch.set_num_threads(1)  # the tensors are tiny: more threads only wait for each other
 
@@ -74,3 +75,9 @@ def picture_folder(tmp_path, pictures):
     folder = tmp_path / "a folder"
     folders.write_jpegs(pictures, folder, "image", len(pictures))
     return folder
+
+
+def documented(word: str) -> str:
+    """The block of Python in docs/scaling.md that this word stands in."""
+    blocks = re.findall(r"```python\n(.*?)```", (runs.PROJECT / "docs" / "scaling.md").read_text(), re.S)
+    return next(block for block in blocks if word in block)

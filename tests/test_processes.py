@@ -17,7 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.conftest import draw_pictures
+from tests.conftest import documented, draw_pictures
 from utils import checkpoints, figures, folders, runs
 from utils.dcgan import DCGAN
 
@@ -94,12 +94,6 @@ def train_on_two_nodes(pictures: Path, outs: tuple[Path, Path]) -> list[str | Ru
 
     with ThreadPoolExecutor() as pool:
         return list(pool.map(node, range(2)))
-
-
-def documented(word: str) -> str:
-    """The block of code in docs/scaling.md that this word stands in."""
-    blocks = re.findall(r"```python\n(.*?)```", (runs.PROJECT / "docs" / "scaling.md").read_text(), re.S)
-    return next(block for block in blocks if word in block)
 
 
 def weights(out: Path) -> dict[str, torch.Tensor]:

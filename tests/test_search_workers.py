@@ -16,6 +16,7 @@ import psycopg
 import pytest
 from optuna.trial import TrialState
 
+from tests.conftest import documented
 from utils import runs, search
 
 WORKERS, TRIALS, SECONDS = 8, 64, 0.1
@@ -115,12 +116,20 @@ def test_a_journal_on_a_shared_folder(tmp_path):
     assert not study.get_trials(states=[TrialState.RUNNING])
 
 
-def test_a_trial_that_always_kills_its_process_is_given_up(tmp_path):
+def test_a_trial_that_ends_before_it_asks_for_its_settings_keeps_them(tmp_path):
+    study = search.open_study(tmp_path, "queued", seed=0)
+    study.enqueue_trial({"x": 0.5})
+    study.ask()  # its process dies here
+    assert search.open_study(tmp_path, "queued", seed=0).ask().suggest_float("x", -1, 1) == 0.5
+
+
+def test_a_trial_that_always_kills_its_process_is_given_up(tmp_path, capsys):
     for _ in range(1 + search.RETRIES):
         search.open_study(tmp_path, "deadly", seed=0).ask().suggest_float("x", -1, 1)  # begun, and never ended
     trials = search.open_study(tmp_path, "deadly", seed=0).get_trials()
     assert [trial.state for trial in trials] == (1 + search.RETRIES) * [TrialState.FAIL]
     assert len({trial.params["x"] for trial in trials}) == 1
+    assert "is given up, its process has died 4 times" in capsys.readouterr().out
 
 
 @pytest.fixture
@@ -180,3 +189,15 @@ def test_a_database(tmp_path, database):
     assert [trial.state for trial in retried] == 2 * [TrialState.COMPLETE]
     assert {trial.params["x"] for trial in retried} == {trial.params["x"] for trial in failed}
     assert not study.get_trials(states=[TrialState.RUNNING])
+
+
+def test_the_documented_script(tmp_path):
+    (tmp_path / "search_many.py").write_text(documented("join_study"))
+    (tmp_path / "runs").mkdir()
+    commands = [[sys.executable, "-W", "ignore", "search_many.py", str(seed)] for seed in range(2)]
+    options = {"cwd": tmp_path, "env": os.environ | {"PYTHONPATH": str(runs.PROJECT)}, "stdout": subprocess.PIPE}
+    started = [subprocess.Popen(command, **options, text=True) for command in commands]
+    printed = [process.communicate(timeout=120)[0] for process in started]
+    assert [process.returncode for process in started] == [0, 0] and "learning_rate" in printed[0]
+    ended = search.join_study(tmp_path / "runs", "many", seed=0).get_trials(states=search.ENDED)
+    assert 40 <= len(ended) <= 41

@@ -67,14 +67,18 @@ def join_study(folder: Path, name: str, seed: int, url: str | None = None) -> op
 def open_study(folder: Path, name: str, seed: int) -> optuna.Study:
     """A study for this process alone, kept in `folder/name.journal`; see `join_study`.
 
-    Trials that a kill left unfinished are marked failed and queued again, RETRIES times at most.
+    Trials that a kill left unfinished are marked failed and queued again, RETRIES times at most; one that is given up
+    is reported.
     """
     study = join_study(folder, name, seed)
     for trial in study.get_trials(states=[TrialState.RUNNING]):
         study.tell(trial.number, state=TrialState.FAIL)
         retries = trial.user_attrs.get("retries", 0)
+        params = trial.system_attrs.get("fixed_params", {}) | trial.params  # it may not have asked for all of them yet
         if retries < RETRIES:
-            study.enqueue_trial(trial.params, user_attrs={"retries": retries + 1})
+            study.enqueue_trial(params, user_attrs={"retries": retries + 1})
+        else:
+            print(f"Trial {trial.number} of '{name}' is given up, its process has died {retries + 1} times: {params}")
     return study
 
 

@@ -25,13 +25,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from benchmarks.models import SCALING, markdown, rate, stepper, write_between
+from benchmarks.models import SCALING, between, markdown, rate, stepper, write_between
 from utils import cache, families, folders, runs, training
 from utils.vae import VAE
 
 SIDES, BATCH = (32, 64, 128), 8
 NUMBERS = (1_000, 8_000, 64_000, 1_000_000)
 STEPS, SMALL_BATCH = 200, 64
+PLACE = "what growth costs", "benchmark-growth"  # of the tables, on the page
 DECODED = (32, 64, 512)  # pixels a side
 
 
@@ -140,6 +141,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Cost against image size and data size.")
     parser.add_argument("--largest", type=int, default=max(NUMBERS), help="images; a million takes some ten minutes")
     largest = parser.parse_args().largest
+    between(SCALING, *PLACE)  # before it takes its time
     os.environ["ACCELERATE_USE_CPU"] = "true"  # the memory that is measured is the CPU's
     rows = []
     for family in families.MODELS:
@@ -155,7 +157,7 @@ def main() -> None:
     by_number = {f"{row.pop('images'):,.0f} images": row for row in numbers.to_dict("records")}
     text = "\n\n".join((table_of(sides), markdown(by_number, "folder"), markdown(decoded, "image")))
     print(text)
-    write_between(SCALING, "what growth costs", text, "benchmark-growth")
+    write_between(SCALING, *PLACE, text)
     draw(sides, numbers, runs.PROJECT / "docs" / "growth.png")
 
 

@@ -45,24 +45,25 @@ from utils.unet import Imputer
 from utils.vae import VAE
 
 PAGE, SCALING = runs.PROJECT / "docs" / "speed.md", runs.PROJECT / "docs" / "scaling.md"
-BEGIN, END = "<!-- {}, by make {} -->", "<!-- end of {} -->"
+BEGIN, END = "<!-- {}, by make {} -->", "<!-- end of {}, by make {} -->"
+COMMAND, EXPECTED = "benchmark-models", "what to expect"
 PROCESSES, NETWORK = 16, 1.25e9  # that the page on scaling reckons with; bytes a second between two of them
 SHARES = (
     "outside the step", "of the matrix peak", "of the limit", "time in products", "products, of their limit",
     "their calls", "GPU busy", "beside training",
-    "share of the step that is left", "the same, in one message",
+    "share of the step that is left, at most", "the same, in one message",
 )  # fmt: skip
 ROUNDS = 5
-SECONDS = 1.5  # for each measurement of a round, after a warm-up
+SECONDS = 1.0  # for each measurement of a round, after a warm-up
 IMPUTER_BATCH = 4  # as its notebook chose
-USED = 32  # images that are sampled, labelled or filled at a time
+USED, PIXELCNN_USED = 32, 128  # images that are sampled, labelled or filled at a time; a PixelCNN is asked for many
 CHECKPOINT_SECONDS = inspect.signature(training.fit).parameters["checkpoint_seconds"].default
 PROFILED = 20  # steps in which a GPU's busy time is counted
 
 
-def sample(model: nn.Module, seed: int) -> None:
-    """USED new images; a model that yields them in parts is asked for all of them."""
-    found = model.sample(USED, seed=seed)
+def sample(model: nn.Module, seed: int, count: int = USED) -> None:
+    """So many new images; a model that yields them in parts is asked for all of them."""
+    found = model.sample(count, seed=seed)
     for _ in found if not isinstance(found, Tensor) else ():
         pass
 
@@ -78,13 +79,14 @@ class Course(NamedTuple):
 
 
 class Case(NamedTuple):
-    """A model, an example of its training data, its batch, and what it is for: done to USED images, by a seed."""
+    """A model, an example of its training data, its batch, and what it is for: done to `used` images, by a seed."""
 
     build: Callable[[], nn.Module]
     data: tuple[Tensor, ...]
     batch_size: int
     use: Callable[[nn.Module, int], object] = sample
     course: Course | None = None
+    used: int = USED
 
 
 def images(count: int, size: tuple[int, int]) -> Tensor:
@@ -163,7 +165,9 @@ def cases() -> dict[str, Case]:
         given, batch = settings(f"final_{name.lower()}")
         few = garments[: full["garment_few"]]
         course = Course(full[f"garment_{name}"], 10, False, families.bits_on(few, few, effort=4))
-        made[label] = Case(partial(build, size=(28, 28), **given), (garments,), batch, course=course)
+        used = PIXELCNN_USED if name == "PixelCNN" else USED
+        build = partial(build, size=(28, 28), **given)
+        made[label] = Case(build, (garments,), batch, partial(sample, count=used), course, used)
     return made
 
 
@@ -331,19 +335,19 @@ def latency() -> float:
 def expected_row(case: Case, row: dict[str, float], pair_latency: float) -> dict[str, float]:
     """What PROCESSES processes with a full batch each would make of a training step, worked out from `training_row`.
 
-    Around a ring, each tensor of gradients takes 2 (n - 1) hops, and two processes take 2: hence the latency. Of the
-    bytes, 2 (n - 1) / n pass through each link.
+    Of the bytes, 2 (n - 1) / n pass through each link of a ring. Each tensor is a message of its own and takes at least
+    the latency of two processes; more of them need more hops.
     """
     step, sent = row["ms a step"], 2 * (PROCESSES - 1) / PROCESSES * row["MB of gradients"] * 1e6 / NETWORK * 1000
-    waiting = row["tensors"] * (PROCESSES - 1) * pair_latency * 1000
+    waiting = row["tensors"] * pair_latency * 1000
     return {
         "batch of each process": case.batch_size,
         "a step (ms)": step,
         "gradients (MB)": row["MB of gradients"],
         "in so many tensors": row["tensors"],
         "sending (ms)": sent,
-        "latency (ms)": waiting,
-        "share of the step that is left": step / (step + sent + waiting),
+        "latency, at least (ms)": waiting,
+        "share of the step that is left, at most": step / (step + sent + waiting),
         "the same, in one message": step / (step + sent + waiting / row["tensors"]),
     }
 
@@ -380,8 +384,8 @@ def use_limits(case: Case, roofline: Callable[[], Roofline]) -> dict[str, float]
     models[1].to(memory_format=torch.channels_last)
     with torch.no_grad():
         ways = [partial(lambda model: case.use(model, next(seeds)), model) for model in models]
-        found = by_turns({str(i): partial(rate, way, USED) for i, way in enumerate(ways)})
-        return limits_row(ways[1], USED, roofline) | {"ratio to plain": found["1"]}
+        found = by_turns({str(i): partial(rate, way, case.used) for i, way in enumerate(ways)})
+        return limits_row(ways[1], case.used, roofline) | {"ratio to plain": found["1"]}
 
 
 def compile_parts(module: nn.Module) -> None:
@@ -417,11 +421,23 @@ def markdown(table: dict[str, dict[str, float]], first: str = "model") -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def write_between(page: Path, name: str, text: str, command: str = "benchmark-models") -> None:
-    """Replace what stands between two marks of a page."""
-    begin, end = BEGIN.format(name, command), END.format(name)
-    before, rest = page.read_text().split(begin)
-    checkpoints.write_atomically(page, f"{before}{begin}\n\n{text}\n{end}{rest.split(end)[1]}".encode())
+def between(page: Path, name: str, command: str) -> tuple[str, str]:
+    """What stands on a page before and after the place of a command's tables.
+
+    Raises:
+        ValueError: the page has no such place.
+    """
+    begin, end = (mark.format(name, command) for mark in (BEGIN, END))
+    text = page.read_text()
+    if text.count(begin) != 1 or text.count(end) != 1:
+        raise ValueError(f"'{page}' must hold '{begin}' and '{end}', once each")
+    return text.split(begin)[0] + begin, end + text.split(end)[1]
+
+
+def write_between(page: Path, name: str, command: str, text: str) -> None:
+    """Put a command's tables where they belong on a page."""
+    before, after = between(page, name, command)
+    checkpoints.write_atomically(page, f"{before}\n\n{text}\n\n{after}".encode())
 
 
 def main() -> None:
@@ -439,37 +455,28 @@ def main() -> None:
         f"Copies: {rates[max(rates)]:.0f} GB/s, at most {max(rates.values()):.0f} GB/s of what fits into the caches.",
         f"A call: {call_seconds(device) * 1e6:.1f} µs.",
     ]
-    trained = {name: training_row(case) for name, case in models.items()}
-    courses = {name: course_row(case, trained[name]["ms a step"]) for name, case in models.items()}
-    text = f"""{" ".join(machine)}
+    place = f"tables of the {'CPU' if device.type == 'cpu' else 'GPU'}"
+    between(PAGE, place, COMMAND), between(SCALING, EXPECTED, COMMAND)  # before it takes its time
+    parts = [" ".join(machine)]
 
-### Training
+    def tell(title: str, row: Callable[[str, Case], dict[str, float]]) -> dict[str, dict[str, float]]:
+        table = {name: row(name, case) for name, case in models.items()}
+        parts.append(f"### {title}\n\n{markdown(table)}")
+        print(parts[-1], end="\n\n", flush=True)
+        return table
 
-{markdown(trained)}
-
-### A whole training in the profile full
-
-{markdown(courses)}
-
-### Training, against the limit
-
-{markdown({name: limits_row(our_step(case), case.batch_size, roofline) for name, case in models.items()})}
-
-### Sampling, labelling, filling, against the limit
-
-{markdown({name: use_limits(case, roofline) for name, case in models.items()})}
-
-### Levers on the training step
-
-{markdown({name: levers_row(case) for name, case in models.items()})}
-"""
-    write_between(PAGE, f"tables of the {'CPU' if device.type == 'cpu' else 'GPU'}", text)
-    print(text)
+    print(parts[-1], flush=True)
+    trained = tell("Training", lambda _, case: training_row(case))
+    tell("A whole training in the profile full", lambda name, case: course_row(case, trained[name]["ms a step"]))
+    tell("Training, against the limit", lambda _, case: limits_row(our_step(case), case.batch_size, roofline))
+    tell("Sampling, labelling, filling, against the limit", lambda _, case: use_limits(case, roofline))
+    tell("Levers on the training step", lambda _, case: levers_row(case))
+    write_between(PAGE, place, COMMAND, "\n\n".join(parts))
     if device.type == "cpu":
         pair = latency()
         table = markdown({name: expected_row(case, trained[name], pair) for name, case in models.items()})
-        text = f"Two processes of this machine sum a small tensor in {pair * 1e6:.0f} µs.\n\n{table}\n"
-        write_between(SCALING, "what to expect", text)
+        text = f"Two processes of this machine sum a small tensor in {pair * 1e6:.0f} µs.\n\n{table}"
+        write_between(SCALING, EXPECTED, COMMAND, text)
         print(text)
 
 

@@ -44,6 +44,22 @@ def test_diffusion_takes_other_sizes_and_colours(size, channels):
     assert torch.cat(batches).shape == (3, channels, *size) and torch.cat(batches).abs().max() <= 1
 
 
+def test_attention_stays_in_float32_on_a_cpu_and_is_the_same():
+    model, seen = tiny_diffusion().eval(), []
+    noisy, levels = torch.rand(2, 1, 16, 16), torch.tensor([10, 900])
+    attentions = [x for x in model.network.modules() if hasattr(x, "to_q")]
+    for attention in attentions:
+        attention.to_q.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    with torch.no_grad():
+        with torch.autocast("cpu", torch.bfloat16):
+            model.velocity(noisy, levels)
+        assert attentions and seen == [torch.float32] * len(attentions)
+        found = model.velocity(noisy, levels)
+        for attention in attentions:
+            attention.set_processor(attention.processor.processor)
+        assert torch.equal(found, model.velocity(noisy, levels))
+
+
 def test_diffusion_refuses_a_size_it_cannot_halve():
     with pytest.raises(ValueError, match="divisible by 4, not 30x32"):
         tiny_diffusion(size=(30, 32))

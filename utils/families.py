@@ -91,7 +91,6 @@ def train(
         model.start_from(start.model)
         config = config | {"start": checkpoints.fingerprint(start.model)}
     history = training.fit(model, images, seen // batch_size, batch_size, folder, config, seed, plot=False, **options)
-    runs.same_everywhere(model)
     return Trained(model, history, history[-1]["seconds"] + (start.seconds if start else 0.0))
 
 

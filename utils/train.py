@@ -98,6 +98,7 @@ def train(
         start = families.train("VAE", data, seen, out / "start", settings("VAE", batch, lr_scale), seed)
     chosen = settings(family, batch, lr_scale)
     model, history, seconds = families.train(family, data, seen, out / "checkpoints", chosen, seed, start)
+    runs.same_everywhere(model)
     made = draw(model, samples, seed)
     if made is not None:
         path = out / "weights.safetensors"

@@ -48,6 +48,7 @@ SIZE, COUNT, STEPS, BATCH = (16, 16), 64, 150, 8
 CHECKPOINT_SECONDS = 0.05
 LATE = 2  # steps that may end after a checkpoint was due: the clock here starts a moment before that of `training.fit`
 LARGEST_DIFFERENCE = 1e-5  # of a weight, in float32, where sums are taken in another order
+PATIENCE = 300  # seconds for a training that takes some
 DISK_FULL = 28  # exit code of a training that could not write
 MODELS: dict[str, Callable] = {
     "VAE": lambda: VAE(SIZE, latent_dim=4, base=4),
@@ -83,7 +84,7 @@ def work(kind: str, folder: Path, told, late, file_limit: int | None, rank: int,
     ended since a checkpoint was due."""
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
     if world > 1:
-        os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
+        os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "OMP_NUM_THREADS": "1"}
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
     if file_limit:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that a write fails, as on a full disk, and kills nobody
@@ -140,7 +141,7 @@ def one_round(kind: str, folder: Path, seconds: float | None, file_limit: int | 
 
     Raises:
         Failure: it went on from another step than that of the newest whole checkpoint, or left less than there was, or
-            had trained on when a checkpoint was due.
+            had trained on when a checkpoint was due, or did not end in time.
     """
     expected, told, late = whole(folder), forked.SimpleQueue(), forked.Value("i", 0)
     with socket.socket() as free:
@@ -150,11 +151,14 @@ def one_round(kind: str, folder: Path, seconds: float | None, file_limit: int | 
     group = [forked.Process(target=work, args=(*arguments, rank, world, port)) for rank in range(world)]
     for process in group:
         process.start()
-    group[0].join(seconds)
+    group[0].join(seconds or PATIENCE)
+    stuck = seconds is None and group[0].is_alive()
     for process in group:
-        if process.is_alive() and (seconds is not None or group[0].exitcode):
+        if process.is_alive() and (seconds is not None or stuck or group[0].exitcode):
             process.kill()
         process.join()
+    if stuck:
+        raise Failure(f"{kind} in {world} processes has not ended after {PATIENCE} s")
     while not told.empty():
         _, step = told.get()
         if step != expected:
@@ -243,6 +247,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     os.environ["ACCELERATE_USE_CPU"] = "true"  # where resuming is exact
+    torch.set_num_threads(1)  # a process whose parent has used several threads waits for them for ever
     chance, table = random.Random(options.seed), {}
     for kind in MODELS:
         table[kind] = soak(kind, options.rounds, chance)

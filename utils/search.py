@@ -13,7 +13,6 @@ import pandas as pd
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import TrialState
-from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 HEARTBEAT, GRACE = 60, 300  # seconds between signs of life of a trial in a database, and of silence that ends it
@@ -27,6 +26,8 @@ def open_database(url: str) -> optuna.storages.RDBStorage:
     Raises:
         sqlalchemy.exc.DatabaseError: the database cannot be reached, or refuses the tables for another reason.
     """
+    from sqlalchemy.exc import IntegrityError, ProgrammingError  # here, because notebooks need no database
+
     retry = optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=RETRIES)
     for left in reversed(range(TRIES)):
         try:

@@ -456,7 +456,8 @@ def main() -> None:
         f"A call: {call_seconds(device) * 1e6:.1f} µs.",
     ]
     place = f"tables of the {'CPU' if device.type == 'cpu' else 'GPU'}"
-    between(PAGE, place, COMMAND), between(SCALING, EXPECTED, COMMAND)  # before it takes its time
+    for page, name in ((PAGE, place), (SCALING, EXPECTED)):  # before all this is measured
+        between(page, name, COMMAND)
     parts = [" ".join(machine)]
 
     def tell(title: str, row: Callable[[str, Case], dict[str, float]]) -> dict[str, dict[str, float]]:

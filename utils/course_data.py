@@ -277,9 +277,8 @@ def main() -> None:
     options = parser.parse_args()
     try:
         if options.size:
-            print(
-                f"{len(list(of_size(options.size, archive=options.source).iterdir()))} hands in hands_{options.size}/"
-            )
+            folder = of_size(options.size, archive=options.source)
+            print(f"{len(list(folder.iterdir()))} hands in {folder.name}/")
             return
         obtain(source=options.source, network=not options.no_network)
     except (OSError, ValueError) as error:

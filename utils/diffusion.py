@@ -24,7 +24,11 @@ def randn_tensor(shape: tuple[int, ...], generators: list[torch.Generator]) -> T
 
 
 class AttentionInFloat32:
-    """An attention of `diffusers`, on a CPU never in bfloat16: there, its backward pass took eight times as long."""
+    """An attention of `diffusers`, on a CPU never in bfloat16: there, its backward pass took eight times as long.
+
+    Args:
+        processor: what computes it, from the module `attn` and features (N, C, H, W) to others of that shape.
+    """
 
     def __init__(self, processor: Callable):
         self.processor = processor

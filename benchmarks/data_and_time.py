@@ -15,7 +15,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from utils import course_data, fidelity, folders, runs, vae
+from utils import config
+from utils.data import hand_images, image_files
+from utils.evaluation import fidelity
+from utils.models import vae
+from utils.training import devices
 
 SIZES = (400, 1600, 6000)  # training images
 SEEDS = (0,)  # each draws its own part of the training images
@@ -23,13 +27,13 @@ VAE_IMAGES, PRIOR_IMAGES = 40_000, 100_000  # images (latents) that a training s
 
 
 def main() -> None:
-    hands = course_data.load_hands()
-    settings = runs.hyperparameters("vae")
+    hands = hand_images.load_hands()
+    settings = config.hyperparameters("vae")
     batch_size = settings.pop("batch_size")
-    here = runs.folder(course_data.run_name("data_and_time"))
+    here = config.run_folder(hand_images.run_name("data_and_time"))
     reference, others = np.array_split(hands.held_out, 2)
     space = fidelity.PixelComponents(reference)
-    held_out = folders.to_float(hands.held_out)
+    held_out = image_files.to_float(hands.held_out)
 
     def bound(model: vae.VAE) -> dict[str, float]:
         with torch.random.fork_rng():
@@ -41,22 +45,22 @@ def main() -> None:
     for size in (min(size, len(hands.train)) for size in SIZES):
         for seed in SEEDS:
             part = hands.train[np.random.default_rng(seed).permutation(len(hands.train))[:size]]
-            runs.seed_everything(seed)
+            devices.seed_everything(seed)
             model = vae.VAE(**settings)
             history, _ = vae.train(
-                model, folders.to_float(part), VAE_IMAGES, PRIOR_IMAGES, batch_size,
+                model, image_files.to_float(part), VAE_IMAGES, PRIOR_IMAGES, batch_size,
                 here / f"{size}_images_seed_{seed}", seed=seed, evaluate=bound, plot=False,
             )  # fmt: skip
             curves[size, seed] = [(row["images"] / 1000, row["bound"]) for row in history]
-            samples = folders.as_saved(model.sample(len(others), seed))
+            samples = image_files.as_saved(model.sample(len(others), seed))
             distance = fidelity.frechet_distance(space, reference, samples)
             rows.append({"training images": size, "Fréchet distance": distance, "held-out bound": history[-1]["bound"]})
             print(rows[-1], f"{history[-1]['seconds'] / 60:.1f} minutes", flush=True)
-    print(course_data.origin())
+    print(hand_images.origin())
     print(pd.DataFrame(rows).round(2).to_string(index=False))
     floor = fidelity.frechet_distance(space, reference, others)
     print(f"floor, {len(others)} real images against {len(reference)} others: {floor:.2f}")
-    draw(curves, pd.DataFrame(rows), floor, runs.PROJECT / "docs" / "data_and_time.png")
+    draw(curves, pd.DataFrame(rows), floor, config.PROJECT / "docs" / "data_and_time.png")
 
 
 def draw(

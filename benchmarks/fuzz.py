@@ -27,8 +27,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from utils import checkpoints, folders, heads, labels, public_images
-from utils.pixelcnn import PixelCNN
+from utils.data import head_images, image_files, label_csv, public_images
+from utils.models.pixelcnn import PixelCNN
+from utils.training import checkpoints
 
 Trial = Callable[[Path, set[bytes]], int]  # tries contents in a folder; returns how many could be read
 Edit = tuple[int, int, bytes]  # a place, how many bytes to take out there, what to put in
@@ -119,7 +120,7 @@ def together(ending: str) -> Trial:
         for number, content in enumerate(contents):
             (place / f"{number}{ending}").write_bytes(content)
         try:
-            found = folders.read(place)
+            found = image_files.read(place)
             if len(found.names) + len(found.skipped) != len(contents):
                 raise AssertionError("a file is neither read nor reported")
             return len(found.names)
@@ -157,9 +158,9 @@ def readers(folder: Path) -> dict[str, tuple[bytes, Trial]]:
     return {
         "image folder (JPEG)": (jpeg(), together(".jpeg")),
         "image folder (PNG)": (png(), together(".png")),
-        "npy": (npy(), one_by_one("a.npy", heads.read, ValueError)),
+        "npy": (npy(), one_by_one("a.npy", head_images.read, ValueError)),
         "idx": (idx(), one_by_one("a.idx", read_idx, ValueError)),
-        "CSV": (csv, one_by_one("a.csv", labels.read, ValueError)),
+        "CSV": (csv, one_by_one("a.csv", label_csv.read, ValueError)),
         "checkpoint": (checkpoint(folder), one_by_one("a.ckpt", checkpoints.read, damaged)),
         "checkpoint, check sum repaired": (checkpoint(folder), one_by_one("a.ckpt", read_repaired, damaged)),
         "weights (safetensors)": (weights(folder), one_by_one("a.safetensors", checkpoints.read_weights, damaged)),

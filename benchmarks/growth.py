@@ -3,7 +3,7 @@
     make benchmark-growth        or        python -m benchmarks.growth --largest 1000000
 
 Sides: a training step of each family at its committed settings, batch 8, in float32 on one core, in a process of its
-own, whose peak memory is the most it ever held. Numbers: `utils.cache` decodes a folder of JPEGs into one mapped file,
+own, whose peak memory is the most it ever held. Numbers: `utils.data.cache` decodes a folder of JPEGs into one mapped file,
 then a small VAE is trained on it; the memory is that of the process beyond the mapped file (RssAnon), so it is flat if
 nothing grows. Decoding: JPEGs a second on all cores, by their side.
 """
@@ -26,8 +26,11 @@ import pandas as pd
 import torch
 
 from benchmarks.models import SCALING, between, markdown, rate, stepper, write_between
-from utils import cache, families, folders, runs, training
-from utils.vae import VAE
+from utils import config
+from utils.data import cache, image_files
+from utils.models import zoo
+from utils.models.vae import VAE
+from utils.training import devices, loop
 
 SIDES, BATCH = (32, 64, 128), 8
 NUMBERS = (1_000, 8_000, 64_000, 1_000_000)
@@ -38,10 +41,10 @@ DECODED = (32, 64, 512)  # pixels a side
 
 def side(family: str, pixels: int) -> dict[str, float]:
     """Time an image and peak memory of a family's training step."""
-    settings = dict(runs.hyperparameters(f"final_{family.lower()}", committed=True))
+    settings = dict(config.hyperparameters(f"final_{family.lower()}", committed=True))
     settings = {name: value for name, value in settings.items() if name not in ("batch_size", "average_share")}
     torch.set_num_threads(1)
-    model = families.MODELS[family](size=(pixels, pixels), **settings).to(memory_format=torch.channels_last).train()
+    model = zoo.MODELS[family](size=(pixels, pixels), **settings).to(memory_format=torch.channels_last).train()
     images = (torch.rand(BATCH, 1, pixels, pixels) * 255).round() / 127.5 - 1
     step = stepper(model, autocast=False)
     seconds = 1 / rate(lambda: step((images,)), BATCH)
@@ -54,11 +57,11 @@ def decoding(pixels: int, count: int = 1000) -> float:
     """JPEGs of so many pixels a side, decoded a second on all cores."""
     coarse = torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(0))
     picture = torch.nn.functional.interpolate(coarse, size=(pixels, pixels), mode="bicubic").clamp(0, 1) * 2 - 1
-    with tempfile.TemporaryDirectory(dir=runs.folder("growth")) as place:
-        folders.write_jpegs(np.repeat(folders.to_uint8(picture), count, 0), place, "picture", count)
-        folders.read(place, (pixels, pixels))  # the first time, files come from the disk
+    with tempfile.TemporaryDirectory(dir=config.run_folder("growth")) as place:
+        image_files.write_jpegs(np.repeat(image_files.to_uint8(picture), count, 0), place, "picture", count)
+        image_files.read(place, (pixels, pixels))  # the first time, files come from the disk
         start = time.perf_counter()
-        folders.read(place, (pixels, pixels))
+        image_files.read(place, (pixels, pixels))
         return count / (time.perf_counter() - start)
 
 
@@ -74,18 +77,18 @@ def number(count: int) -> dict[str, float]:
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(some, 1, 6, 6, generator=generator)
     pictures = torch.nn.functional.interpolate(coarse, size=(32, 32), mode="bicubic").clamp(0, 1) * 2 - 1
-    with tempfile.TemporaryDirectory(dir=runs.folder("growth")) as place:
+    with tempfile.TemporaryDirectory(dir=config.run_folder("growth")) as place:
         folder = Path(place, "pictures")
-        folders.write_jpegs(folders.to_uint8(pictures), folder, "picture", some)
+        image_files.write_jpegs(image_files.to_uint8(pictures), folder, "picture", some)
         for n, path in enumerate(sorted(folder.iterdir())):  # hard links: a million names without a million contents
             for copy in range(1, -(-(count - n) // some)):
                 (folder / f"{path.stem}_{copy:04d}.jpeg").hardlink_to(path)
         start = time.perf_counter()
         images, _ = cache.images(folder, (32, 32), Path(place, "images"))
         decoded = time.perf_counter() - start
-        runs.seed_everything(0)
+        devices.seed_everything(0)
         model = VAE((32, 32), latent_dim=8, base=8)
-        history = training.fit(model, images, STEPS, SMALL_BATCH, Path(place, "run"), {}, evaluations=1, plot=False)
+        history = loop.fit(model, images, STEPS, SMALL_BATCH, Path(place, "run"), {}, evaluations=1, plot=False)
         return {
             "images": len(images), "seconds to decode": decoded, "ms a step": 1000 * history[-1]["seconds"] / STEPS,
             "own MiB": own_memory(), "file, MiB": images.numel() * 4 / 2**20,
@@ -95,7 +98,7 @@ def number(count: int) -> dict[str, float]:
 def apart(call: str) -> dict[str, float]:
     """The result of a function of this module, called in a process of its own."""
     program = f"import json, torch; from benchmarks import growth; print(json.dumps(growth.{call}))"
-    done = subprocess.run([sys.executable, "-c", program], cwd=runs.PROJECT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", program], cwd=config.PROJECT, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(done.stderr)
     return json.loads(done.stdout.splitlines()[-1])
@@ -145,7 +148,7 @@ def main() -> None:
     between(SCALING, *PLACE)  # before it takes its time
     os.environ["ACCELERATE_USE_CPU"] = "true"  # the memory that is measured is the CPU's
     rows = []
-    for family in families.MODELS:
+    for family in zoo.MODELS:
         for pixels in SIDES:
             rows.append({"family": family, "side": pixels} | apart(f"side({family!r}, {pixels})"))
             print(rows[-1], flush=True)
@@ -159,7 +162,7 @@ def main() -> None:
     text = "\n\n".join((table_of(sides), markdown(by_number, "folder"), markdown(decoded, "image")))
     print(text)
     write_between(SCALING, *PLACE, text)
-    draw(sides, numbers, runs.PROJECT / "docs" / "growth.png")
+    draw(sides, numbers, config.PROJECT / "docs" / "growth.png")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
 writes the tables of `docs/speed.md`, where their columns are explained: those of a GPU where CUDA finds one, else those
 of the CPU, and what several processes may expect (`docs/scaling.md`). Each model has its committed settings and batch.
 *Plain* is the same model in a plain PyTorch loop: a `DataLoader` over a `TensorDataset`, the default memory format, no
-weight average, no mixed precision. *Ours* is `training.fit` but for its checkpoints. What is compared takes turns, and
+weight average, no mixed precision. *Ours* is `loop.fit` but for its checkpoints. What is compared takes turns, and
 the median of the ratios of several rounds counts: a machine's speed drifts.
 """
 
@@ -35,16 +35,20 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.limit import Roofline, bandwidths, call_seconds, fastest, matmul_peak, wait
-from utils import checkpoints, classifier, families, fidelity, folders, runs, training, unet
-from utils.classifier import Classifier
-from utils.dcgan import DCGAN
-from utils.diffusion import Diffusion
-from utils.flow import Flow
-from utils.pixelcnn import PixelCNN
-from utils.unet import Imputer
-from utils.vae import VAE
+from utils import config, files
+from utils.data import image_files
+from utils.evaluation import cross_validation, fidelity, likelihood
+from utils.models import classifier, imputer
+from utils.models.classifier import Classifier
+from utils.models.dcgan import DCGAN
+from utils.models.diffusion import Diffusion
+from utils.models.flow import Flow
+from utils.models.imputer import Imputer
+from utils.models.pixelcnn import PixelCNN
+from utils.models.vae import VAE
+from utils.training import checkpoints, devices, loop
 
-PAGE, SCALING = runs.PROJECT / "docs" / "speed.md", runs.PROJECT / "docs" / "scaling.md"
+PAGE, SCALING = config.PROJECT / "docs" / "speed.md", config.PROJECT / "docs" / "scaling.md"
 BEGIN, END = "<!-- {}, by make {} -->", "<!-- end of {}, by make {} -->"
 COMMAND, EXPECTED = "benchmark-models", "what to expect"
 PROCESSES, NETWORK = 16, 1.25e9  # that the page on scaling reckons with; bytes a second between two of them
@@ -57,7 +61,7 @@ ROUNDS = 5
 SECONDS = 1.0  # for each measurement of a round, after a warm-up
 IMPUTER_BATCH = 4  # as its notebook chose
 USED, PIXELCNN_USED = 32, 128  # images that are sampled, labelled or filled at a time; a PixelCNN is asked for many
-CHECKPOINT_SECONDS = inspect.signature(training.fit).parameters["checkpoint_seconds"].default
+CHECKPOINT_SECONDS = inspect.signature(loop.fit).parameters["checkpoint_seconds"].default
 PROFILED = 20  # steps in which a GPU's busy time is counted
 
 
@@ -96,7 +100,7 @@ def images(count: int, size: tuple[int, int]) -> Tensor:
 
 def settings(name: str) -> tuple[dict, int]:
     """A model's committed hyper-parameters without what is not the model's own, and its batch."""
-    found = dict(runs.hyperparameters(name, committed=True))
+    found = dict(config.hyperparameters(name, committed=True))
     found.pop("average_share", None)
     return found, found.pop("batch_size")
 
@@ -108,11 +112,11 @@ def bound_on(held_out: Tensor) -> Callable[[nn.Module], object]:
 
 def distances_to(held_out: Tensor) -> Callable[[nn.Module], object]:
     """Evaluation of coursework 1's GAN: the distances of 300 samples from held-out images."""
-    reference = folders.to_uint8(held_out)
+    reference = image_files.to_uint8(held_out)
     spaces = fidelity.PixelComponents(reference), fidelity.Texture()
 
     def evaluate(model: nn.Module) -> list[float]:
-        made = folders.as_saved(model.sample(300, 0))
+        made = image_files.as_saved(model.sample(300, 0))
         return [fidelity.frechet_distance(space, reference, made) for space in spaces]
 
     return evaluate
@@ -121,9 +125,9 @@ def distances_to(held_out: Tensor) -> Callable[[nn.Module], object]:
 def cases() -> dict[str, Case]:
     """Each model as its notebook trains it; hands and heads by the settings of those, garments by theirs."""
     hands, garments, heads = images(2000, (32, 32)), images(512, (28, 28)), (images(128, (64, 64)) + 1) / 2
-    labels, pixels, known = torch.arange(2000) % 3, folders.to_uint8(hands), torch.rand(heads.shape) < 0.7
+    labels, pixels, known = torch.arange(2000) % 3, image_files.to_uint8(hands), torch.rand(heads.shape) < 0.7
     (vae, vae_batch), (gan, gan_batch) = settings("vae"), settings("dcgan")
-    full = runs.BUDGETS["full"]
+    full = config.BUDGETS["full"]
     made = {
         "VAE, hands": Case(
             lambda: VAE(**vae),
@@ -138,7 +142,7 @@ def cases() -> dict[str, Case]:
             course=Course(full["dcgan"], 10, True, distances_to(hands[300:])),
         ),
         "classifier, hands": Case(
-            lambda: Classifier(**runs.hyperparameters("classifier", committed=True)),
+            lambda: Classifier(**config.hyperparameters("classifier", committed=True)),
             (hands, labels),
             inspect.signature(classifier.train).parameters["batch_size"].default,
             lambda model, _: model.logits(pixels[:USED]),
@@ -146,15 +150,15 @@ def cases() -> dict[str, Case]:
                 full["classifier"],
                 5,
                 False,
-                lambda model: model.logits(pixels[: classifier.CURVE_IMAGES], classifier.VIEWS[:1]),
+                lambda model: model.logits(pixels[: cross_validation.CURVE_IMAGES], classifier.VIEWS[:1]),
             ),
         ),
         "imputer, heads": Case(
             lambda: Imputer(torch.rand(64, 64) < 0.3),
             (heads, known),
             IMPUTER_BATCH,
-            lambda model, _: unet.fill([model], heads[:USED], known[:USED]),
-            Course(full["imputer"], 8, False, lambda model: unet.fill([model], heads[:80], known[:80], plain=True)),
+            lambda model, _: imputer.fill([model], heads[:USED], known[:USED]),
+            Course(full["imputer"], 8, False, lambda model: imputer.fill([model], heads[:80], known[:80], plain=True)),
         ),
     }
     for label, name, build in (
@@ -164,7 +168,7 @@ def cases() -> dict[str, Case]:
     ):
         given, batch = settings(f"final_{name.lower()}")
         few = garments[: full["garment_few"]]
-        course = Course(full[f"garment_{name}"], 10, False, families.bits_on(few, few, effort=4))
+        course = Course(full[f"garment_{name}"], 10, False, likelihood.bits_on(few, few, effort=4))
         used = PIXELCNN_USED if name == "PixelCNN" else USED
         build = partial(build, size=(28, 28), **given)
         made[label] = Case(build, (garments,), batch, partial(sample, count=used), course, used)
@@ -172,7 +176,7 @@ def cases() -> dict[str, Case]:
 
 
 def stepper(model: nn.Module, autocast: bool, fused: bool = False) -> Callable[[tuple[Tensor, ...]], None]:
-    """What trains a model on one batch, as `training.fit` does but for averages and checks."""
+    """What trains a model on one batch, as `loop.fit` does but for averages and checks."""
     optimizers = model.optimizers()
     for group in (group for o in optimizers.values() for group in o.param_groups if fused):
         group["fused"] = True  # unless asked for, PyTorch chooses
@@ -229,19 +233,19 @@ def by_turns(ways: dict[str, Callable[[], float]]) -> dict[str, float]:
 
 def first_batch(case: Case) -> tuple[Tensor, ...]:
     """The first images that a case trains on, on the device."""
-    return tuple(x[: case.batch_size].to(runs.accelerator().device) for x in case.data)
+    return tuple(x[: case.batch_size].to(devices.accelerator().device) for x in case.data)
 
 
 def our_step(case: Case) -> Callable[[], None]:
-    """One training step on the first batch, in the memory and number format that `training.fit` chooses."""
-    model = case.build().to(runs.accelerator().device, memory_format=torch.channels_last).train()
-    return partial(stepper(model, runs.mixed_precision() == "bf16"), first_batch(case))
+    """One training step on the first batch, in the memory and number format that `loop.fit` chooses."""
+    model = case.build().to(devices.accelerator().device, memory_format=torch.channels_last).train()
+    return partial(stepper(model, devices.mixed_precision() == "bf16"), first_batch(case))
 
 
 def training_row(case: Case) -> dict[str, float]:
     """Training: the plain loop, our step alone, and our loop."""
     torch.manual_seed(0)
-    device = runs.accelerator().device
+    device = devices.accelerator().device
     plain = case.build().to(device).train()
     loader = DataLoader(TensorDataset(*case.data), case.batch_size, shuffle=True, drop_last=True)
     stream, plain_step = itertools.chain.from_iterable(itertools.repeat(loader)), stepper(plain, False)
@@ -258,7 +262,7 @@ def training_row(case: Case) -> dict[str, float]:
     def our_rate() -> float:
         with tempfile.TemporaryDirectory() as folder:
             data = case.data if len(case.data) > 1 else case.data[0]
-            rows = training.fit(case.build(), data, 2 * half, case.batch_size, folder, {}, evaluations=2, plot=False)
+            rows = loop.fit(case.build(), data, 2 * half, case.batch_size, folder, {}, evaluations=2, plot=False)
         return half * case.batch_size / (rows[1]["seconds"] - rows[0]["seconds"])  # the first half warms up
 
     found = by_turns({"plain": plain_rate, "step": step_rate, "ours": our_rate})
@@ -292,7 +296,7 @@ def course_row(case: Case, ms_a_step: float) -> dict[str, float]:
     training_seconds, model = steps * ms_a_step / 1000, case.build()
     with tempfile.TemporaryDirectory() as folder:
         data = case.data if len(case.data) > 1 else case.data[0]
-        training.fit(model, data, 1, case.batch_size, folder, {}, evaluations=1, plot=False)
+        loop.fit(model, data, 1, case.batch_size, folder, {}, evaluations=1, plot=False)
         _, state, config = checkpoints.read(Path(folder, "step_00000001.ckpt"))
         saving = fastest(lambda: checkpoints.save(folder, 1, state, config), 3)
     with torch.no_grad():
@@ -361,7 +365,7 @@ def limits_row(work: Callable[[], object], count: int, roofline: Callable[[], Ro
             work()
         counted.append(limit)
     limit, seconds = min(counted, key=lambda one: one.taken), count / images_a_second
-    device = runs.accelerator().device
+    device = devices.accelerator().device
     row = {
         "images/s": images_a_second,
         "GFLOP an image": limit.flops / count / 1e9,
@@ -379,7 +383,7 @@ def limits_row(work: Callable[[], object], count: int, roofline: Callable[[], Ro
 
 def use_limits(case: Case, roofline: Callable[[], Roofline]) -> dict[str, float]:
     """`limits_row` of sampling, labelling or filling, and the ratio to the same in the default memory format."""
-    models = [case.build().to(runs.accelerator().device).eval() for _ in range(2)]
+    models = [case.build().to(devices.accelerator().device).eval() for _ in range(2)]
     seeds = itertools.count()  # a new one each: latents are kept
     models[1].to(memory_format=torch.channels_last)
     with torch.no_grad():
@@ -401,7 +405,7 @@ def levers_row(case: Case) -> dict[str, float]:
     """A training step's speed in four ways, against float32 in the default memory format."""
     batch, ways = first_batch(case), {}
     for lever in ("default format, images/s", "channels last", "fused optimiser", "compiled", "bfloat16"):
-        model = case.build().to(runs.accelerator().device).train()
+        model = case.build().to(devices.accelerator().device).train()
         if not lever.startswith("default"):
             model.to(memory_format=torch.channels_last)
         if lever == "compiled":
@@ -437,14 +441,14 @@ def between(page: Path, name: str, command: str) -> tuple[str, str]:
 def write_between(page: Path, name: str, command: str, text: str) -> None:
     """Put a command's tables where they belong on a page."""
     before, after = between(page, name, command)
-    checkpoints.write_atomically(page, f"{before}\n\n{text}\n\n{after}".encode())
+    files.write_atomically(page, f"{before}\n\n{text}\n\n{after}".encode())
 
 
 def main() -> None:
     if not torch.cuda.is_available():
         os.environ["ACCELERATE_USE_CPU"] = "true"  # `wait` waits for nothing else
-    device, formats = runs.accelerator().device, [torch.float32]
-    if runs.mixed_precision() == "bf16":
+    device, formats = devices.accelerator().device, [torch.float32]
+    if devices.mixed_precision() == "bf16":
         formats.append(torch.bfloat16)
     peaks, rates = {dtype: matmul_peak(dtype, device) for dtype in formats}, bandwidths(device)
     roofline, models = partial(Roofline, peaks, rates), cases()

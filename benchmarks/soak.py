@@ -34,19 +34,19 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from utils import checkpoints, runs, training
-from utils.classifier import Classifier
-from utils.dcgan import DCGAN
-from utils.diffusion import Diffusion
-from utils.flow import Flow
-from utils.latent_flow import LatentFlow
-from utils.pixelcnn import PixelCNN
-from utils.unet import Imputer
-from utils.vae import VAE
+from utils.models.classifier import Classifier
+from utils.models.dcgan import DCGAN
+from utils.models.diffusion import Diffusion
+from utils.models.flow import Flow
+from utils.models.imputer import Imputer
+from utils.models.latent_flow import LatentFlow
+from utils.models.pixelcnn import PixelCNN
+from utils.models.vae import VAE
+from utils.training import checkpoints, devices, loop
 
 SIZE, COUNT, STEPS, BATCH = (16, 16), 64, 150, 8
 CHECKPOINT_SECONDS = 0.05
-LATE = 2  # steps that may end after a checkpoint was due: the clock here starts a moment before that of `training.fit`
+LATE = 2  # steps that may end after a checkpoint was due: the clock here starts a moment before that of `loop.fit`
 LARGEST_DIFFERENCE = 1e-5  # of a weight, in float32, where sums are taken in another order
 PATIENCE = 300  # seconds for a training that takes some
 DISK_FULL = 28  # exit code of a training that could not write
@@ -109,13 +109,13 @@ def work(kind: str, folder: Path, told, late, file_limit: int | None, rank: int,
         late.value += rank == 0 and time.monotonic() - saved > CHECKPOINT_SECONDS
         return losses
 
-    training.checkpoints.latest, training.checkpoints.save = latest, save_and_count
-    runs.seed_everything(0)
+    loop.checkpoints.latest, loop.checkpoints.save = latest, save_and_count
+    devices.seed_everything(0)
     model = MODELS[kind]()
     step, model.step = model.step, step_and_count
     options = {"plot": False, "evaluations": 3, "checkpoint_seconds": CHECKPOINT_SECONDS}
     try:
-        training.fit(model, data(kind), STEPS, BATCH, folder, model.config, **options)
+        loop.fit(model, data(kind), STEPS, BATCH, folder, model.config, **options)
     except OSError as error:
         sys.exit(DISK_FULL if error.errno == errno.EFBIG else 1)
     if rank == 0:

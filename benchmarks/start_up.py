@@ -16,7 +16,7 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 
-from utils import runs
+from utils import config
 
 TRIES = 5
 
@@ -39,17 +39,17 @@ def seconds(code: str) -> float:
     before = "import time, torch, IPython.display\nstart = time.perf_counter()"
     timed = f"{before}\n{code}\nprint(time.perf_counter() - start)"
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", timed], cwd=runs.PROJECT, capture_output=True, text=True, check=True
+        [sys.executable, "-W", "ignore", "-c", timed], cwd=config.PROJECT, capture_output=True, text=True, check=True
     )
     return float(done.stdout)
 
 
 def main() -> None:
     rows = {}
-    for notebook in sorted([*runs.PROJECT.glob("*.ipynb"), *runs.PROJECT.glob("*/*.ipynb")]):
+    for notebook in sorted([*config.PROJECT.glob("*.ipynb"), *config.PROJECT.glob("*/*.ipynb")]):
         code = imports(notebook)
         seconds(code)  # the first fills the system's cache
-        rows[notebook.relative_to(runs.PROJECT).as_posix()] = [seconds(code) for _ in range(TRIES)]
+        rows[notebook.relative_to(config.PROJECT).as_posix()] = [seconds(code) for _ in range(TRIES)]
     found = pd.DataFrame(rows).T
     print(pd.DataFrame({"median (s)": found.median(axis=1), "slowest (s)": found.max(axis=1)}).round(2).to_string())
 

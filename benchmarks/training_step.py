@@ -22,8 +22,9 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from benchmarks.limit import matmul_peak
-from utils import folders, runs, training
-from utils.dcgan import DCGAN
+from utils.data import image_files
+from utils.models.dcgan import DCGAN
+from utils.training import devices, loop
 
 BATCH = 64
 SECONDS = 6  # for each row, after a warm-up
@@ -35,7 +36,7 @@ def make_images(folder: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(IMAGES, 1, 6, 6, generator=generator)
     images = F.interpolate(coarse, size=(32, 32), mode="bicubic").clamp(0, 1) * 2 - 1
-    folders.write_jpegs(folders.to_uint8(images), folder, "image", IMAGES)
+    image_files.write_jpegs(image_files.to_uint8(images), folder, "image", IMAGES)
 
 
 def plain_batches(folder: Path) -> Iterator[torch.Tensor]:
@@ -47,10 +48,10 @@ def plain_batches(folder: Path) -> Iterator[torch.Tensor]:
 
 
 def memory_batches(folder: Path) -> Iterator[torch.Tensor]:
-    images = folders.to_float(folders.read(folder / "hands").images)
+    images = image_files.to_float(image_files.read(folder / "hands").images)
     step = 0
     while True:
-        yield images[training.batch_indices(len(images), BATCH, step, seed=0)]
+        yield images[loop.batch_indices(len(images), BATCH, step, seed=0)]
         step += 1
 
 
@@ -106,8 +107,8 @@ def main() -> None:
         for precision in ("no", "bf16"):
             for label, settings in (("our step", {}), ("our step with JPEG rounding", {"jpeg_quality": 75})):
                 model, optimizers = fresh(**settings)
-                model.to(memory_format=torch.channels_last)  # as `training.fit` does
-                average = training.averaged_copy(model.generator, half_life=500)
+                model.to(memory_format=torch.channels_last)  # as `loop.fit` does
+                average = loop.averaged_copy(model.generator, half_life=500)
 
                 def step(images, model=model, optimizers=optimizers, average=average, precision=precision):
                     our_step(model, optimizers, images, precision)
@@ -122,7 +123,7 @@ def main() -> None:
         data = {name: rate(batches, lambda images: None) for name, batches in rows_data.items()}
 
     base = next(iter(rows.values()))
-    print(f"{torch.get_num_threads()} threads, mixed precision here: {runs.mixed_precision()}, batch {BATCH}\n")
+    print(f"{torch.get_num_threads()} threads, mixed precision here: {devices.mixed_precision()}, batch {BATCH}\n")
     print("| training step | images/s | ratio |\n| --- | ---: | ---: |")
     for name, value in rows.items():
         print(f"| {name} | {value:.0f} | {value / base:.2f} |")

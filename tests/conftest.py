@@ -14,7 +14,8 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from utils import folders, runs
+from utils import config
+from utils.data import image_files
 
 torch.set_num_threads(1)  # the tensors are tiny: more threads only wait for each other
 
@@ -73,11 +74,11 @@ def pictures():
 @pytest.fixture
 def picture_folder(tmp_path, pictures):
     folder = tmp_path / "a folder"
-    folders.write_jpegs(pictures, folder, "image", len(pictures))
+    image_files.write_jpegs(pictures, folder, "image", len(pictures))
     return folder
 
 
 def documented(word: str) -> str:
     """The block of Python in docs/scaling.md that this word stands in."""
-    blocks = re.findall(r"```python\n(.*?)```", (runs.PROJECT / "docs" / "scaling.md").read_text(), re.S)
+    blocks = re.findall(r"```python\n(.*?)```", (config.PROJECT / "docs" / "scaling.md").read_text(), re.S)
     return next(block for block in blocks if word in block)

@@ -13,7 +13,10 @@ from torch import Tensor, nn
 from benchmarks import limit, models, soak
 from tests import pretend
 from tests.test_families import SETTINGS, few_latents, pictures, samples  # noqa: F401 - a fixture
-from utils import checkpoints, families, folders, likelihood, runs, training, unet
+from utils.data import image_files
+from utils.evaluation import likelihood
+from utils.models import imputer, zoo
+from utils.training import checkpoints, devices, loop
 
 pretend.register()
 FLOAT = torch.rand(16, 1, *soak.SIZE, generator=torch.Generator().manual_seed(0))
@@ -24,7 +27,7 @@ GREY_LEVEL = 2 / 255
 @pytest.fixture(autouse=True)
 def float32(monkeypatch):
     """The device knows no bfloat16."""
-    monkeypatch.setattr(runs, "mixed_precision", lambda: "no")
+    monkeypatch.setattr(devices, "mixed_precision", lambda: "no")
 
 
 def fitted(kind: str, folder) -> nn.Module:
@@ -33,30 +36,30 @@ def fitted(kind: str, folder) -> nn.Module:
     def stop(model):
         raise InterruptedError
 
-    runs.seed_everything(0)
+    devices.seed_everything(0)
     model, options = soak.MODELS[kind](), {"plot": False, "evaluations": 2, "checkpoint_seconds": 0}
     with pytest.raises(InterruptedError):
-        training.fit(model, soak.data(kind), 4, 4, folder, {}, evaluate=stop, **options)
+        loop.fit(model, soak.data(kind), 4, 4, folder, {}, evaluate=stop, **options)
     model = soak.MODELS[kind]()
-    training.fit(model, soak.data(kind), 4, 4, folder, {}, **options)
+    loop.fit(model, soak.data(kind), 4, 4, folder, {}, **options)
     return model
 
 
 def used(kind: str, model: nn.Module) -> Tensor:
     """What the model is for: logits, filled images, latents or samples."""
     if kind == "classifier":
-        return model.logits(folders.to_uint8(FLOAT * 2 - 1))
+        return model.logits(image_files.to_uint8(FLOAT * 2 - 1))
     if kind == "imputer":
-        return unet.fill([model], FLOAT, KNOWN)[0]
+        return imputer.fill([model], FLOAT, KNOWN)[0]
     if kind == "VAE's prior":
         return model.sample(2, seed=1).cpu()
-    return folders.to_float(folders.to_uint8(samples(model, 2, seed=1)))
+    return image_files.to_float(image_files.to_uint8(samples(model, 2, seed=1)))
 
 
 def test_the_pretended_device_refuses_what_a_gpu_refuses():
     with pretend.device() as device:
         there, here = torch.ones(2, 2).to(device), torch.ones(2, 2)
-        assert there.device.type == runs.accelerator().device.type == pretend.NAME
+        assert there.device.type == devices.accelerator().device.type == pretend.NAME
         assert torch.equal((there + 1).cpu(), here + 1) and torch.equal((there * here[0, 0]).cpu(), here)
         with pytest.raises(RuntimeError, match="on the CPU"):
             there + here
@@ -72,7 +75,7 @@ def test_the_pretended_device_refuses_what_a_gpu_refuses():
             torch.rand(2, device=device, generator=torch.Generator())
         with pytest.raises(RuntimeError):
             there.numpy()
-    assert runs.accelerator().device.type == "cpu"
+    assert devices.accelerator().device.type == "cpu"
 
 
 @pytest.mark.parametrize("kind", soak.MODELS)
@@ -94,9 +97,9 @@ def test_a_gan_begins_from_a_vae_there(few_latents, tmp_path):  # noqa: F811
     images = pictures(1, (16, 16))
     with pretend.device():
         settings = {family: SETTINGS[family] | {"batch_size": 16} for family in ("VAE", "GAN")}
-        start = families.train("VAE", images, 32, tmp_path / "start", settings["VAE"])
-        settings["GAN"]["jpeg_quality"] = folders.JPEG_QUALITY
-        gan = families.train("GAN", images, 32, tmp_path / "gan", settings["GAN"], start=start).model
+        start = zoo.train("VAE", images, 32, tmp_path / "start", settings["VAE"])
+        settings["GAN"]["jpeg_quality"] = image_files.JPEG_QUALITY
+        gan = zoo.train("GAN", images, 32, tmp_path / "gan", settings["GAN"], start=start).model
         assert gan.table is not None  # its images are seen as JPEGs
         made = samples(gan, 3, seed=1)
     assert type(made) is Tensor and made.shape == (3, 1, 16, 16) and made.isfinite().all()
@@ -120,12 +123,12 @@ def test_speed_is_measured_there(monkeypatch):
 def test_likelihoods_are_counted_on_the_device_too(family, tmp_path):
     images = pictures(1, (16, 16))
     with pretend.device():
-        settings, judged = SETTINGS[family] | {"batch_size": 16}, families.bits_on(images[:4], images[4:8], effort=2)
-        model = families.train(family, images, 32, tmp_path, settings, evaluate=judged, evaluations=1).model
+        settings, judged = SETTINGS[family] | {"batch_size": 16}, likelihood.bits_on(images[:4], images[4:8], effort=2)
+        model = zoo.train(family, images, 32, tmp_path, settings, evaluate=judged, evaluations=1).model
         table = None
         if family == "VAE":
             table = likelihood.decoder_table(model, images)
         if family == "diffusion":
             table = likelihood.guess_table(model, images, spread=0.1)
-        there = families.nats(model, images[:4], 2, 0.1, table)
+        there = likelihood.nats(model, images[:4], 2, 0.1, table)
     assert type(there) is Tensor and there.isfinite().all()

@@ -13,13 +13,15 @@ import pytest
 import torch
 
 from tests.conftest import draw_pictures
-from utils import cache, folders, runs, training
-from utils.vae import VAE
+from utils import config
+from utils.data import cache, image_files
+from utils.models.vae import VAE
+from utils.training import devices, loop
 
 
 @pytest.fixture
 def folder(tmp_path):
-    folders.write_jpegs(draw_pictures(30, 16), tmp_path / "pictures", "picture", 30)
+    image_files.write_jpegs(draw_pictures(30, 16), tmp_path / "pictures", "picture", 30)
     (tmp_path / "pictures" / "broken.jpeg").write_bytes(b"no picture")
     return tmp_path / "pictures"
 
@@ -27,9 +29,9 @@ def folder(tmp_path):
 def test_it_holds_what_the_folder_holds(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(cache, "CHUNK", 7 * 16 * 16)
     found, skipped = cache.images(folder, (16, 16), tmp_path / "cache" / "images")
-    wanted = folders.read(folder, (16, 16), resize=True)
-    assert torch.equal(found, folders.to_float(wanted.images)) and skipped == wanted.skipped
-    monkeypatch.setattr(folders, "decode", lambda *_: pytest.fail("it is there already"))
+    wanted = image_files.read(folder, (16, 16), resize=True)
+    assert torch.equal(found, image_files.to_float(wanted.images)) and skipped == wanted.skipped
+    monkeypatch.setattr(image_files, "decode", lambda *_: pytest.fail("it is there already"))
     assert torch.equal(found, cache.images(folder, (16, 16), tmp_path / "cache" / "images")[0])
 
 
@@ -42,7 +44,7 @@ def test_it_is_made_again_when_the_folder_the_size_or_the_file_has_changed(folde
     assert cache.images(folder, (8, 8), file)[0].shape == (30, 1, 8, 8)
     (folder / "broken.jpeg").unlink()
     assert cache.images(folder, (16, 16), file)[1] == []
-    folders.write_jpegs(draw_pictures(30, 16, seed=1), folder.with_name("others"), "picture", 30)
+    image_files.write_jpegs(draw_pictures(30, 16, seed=1), folder.with_name("others"), "picture", 30)
     others, _ = cache.images(folder.with_name("others"), (16, 16), file)  # the same names, other pictures
     assert not torch.equal(first, others)
 
@@ -101,9 +103,9 @@ def test_training_on_it_is_training_on_the_images(folder, tmp_path):
     mapped, _ = cache.images(folder, (16, 16), tmp_path / "images")
     ends = []
     for name, data in (("mapped", mapped), ("memory", mapped.clone())):
-        runs.seed_everything(0)
+        devices.seed_everything(0)
         model = VAE((16, 16), latent_dim=3, base=4)
-        training.fit(model, data, 6, 4, tmp_path / name, model.config, plot=False)
+        loop.fit(model, data, 6, 4, tmp_path / name, model.config, plot=False)
         ends.append(model.state_dict())
     assert all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
 
@@ -111,15 +113,16 @@ def test_training_on_it_is_training_on_the_images(folder, tmp_path):
 MEMORY = """
 import sys, torch
 from pathlib import Path
-from utils import cache, training
-from utils.vae import VAE
+from utils.data import cache
+from utils.models.vae import VAE
+from utils.training import loop
 
 def anonymous():
     return int(next(l for l in Path("/proc/self/status").read_text().splitlines() if "RssAnon" in l).split()[1]) / 1024
 
 def use(name):
     data, _ = cache.images(place / name, (64, 64), place / f"{name}_cache")
-    training.fit(model, data, 30, 16, place / f"{name}_run", {}, plot=False)
+    loop.fit(model, data, 30, 16, place / f"{name}_run", {}, plot=False)
     sum(float(some.mean()) for some in data.split(1000))  # every page is read
     return data
 
@@ -134,13 +137,13 @@ print(len(data), anonymous() - before)
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="reads /proc")  # noqa: PTH110
 def test_memory_does_not_grow_with_the_images(tmp_path):
     few, many = tmp_path / "few", tmp_path / "many"
-    folders.write_jpegs(draw_pictures(1000, 64), few, "picture", 1000)
+    image_files.write_jpegs(draw_pictures(1000, 64), few, "picture", 1000)
     many.mkdir()
     for path in few.iterdir():
         for copy in range(16):  # 262 MB of images without a file for each
             (many / f"{path.stem}_{copy}.jpeg").hardlink_to(path)
     done = subprocess.run(
-        [sys.executable, "-c", MEMORY, str(tmp_path)], cwd=runs.PROJECT, capture_output=True, text=True, check=True,
+        [sys.executable, "-c", MEMORY, str(tmp_path)], cwd=config.PROJECT, capture_output=True, text=True, check=True,
         env=os.environ | {"MALLOC_MMAP_THRESHOLD_": "100000"},  # else glibc keeps some 40 MiB of what was freed
     )  # fmt: skip
     count, grown = done.stdout.splitlines()[-1].split()
@@ -149,14 +152,14 @@ def test_memory_does_not_grow_with_the_images(tmp_path):
 
 TOGETHER = """
 import sys, zlib
-from utils import cache, folders
+from utils.data import cache, image_files
 
 def wait(images):
     print("decoded", flush=True)
     input()
     return to_float(images)
 
-to_float, folders.to_float = folders.to_float, wait
+to_float, image_files.to_float = image_files.to_float, wait
 found, skipped = cache.images(sys.argv[1], (16, 16), sys.argv[2])
 print(zlib.crc32(found.numpy()), len(skipped))
 """
@@ -166,7 +169,7 @@ def test_processes_that_make_the_same_file_at_once_do_not_disturb_each_other(fol
     file = tmp_path / "cache" / "images"
     command = [sys.executable, "-c", TOGETHER, str(folder), str(file)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    both = [subprocess.Popen(command, cwd=runs.PROJECT, **pipes) for _ in range(2)]
+    both = [subprocess.Popen(command, cwd=config.PROJECT, **pipes) for _ in range(2)]
     try:
         assert [process.stdout.readline() for process in both] == ["decoded\n"] * 2  # each is half way, and waits
         assert len(list(file.parent.iterdir())) == 2
@@ -176,10 +179,10 @@ def test_processes_that_make_the_same_file_at_once_do_not_disturb_each_other(fol
     finally:
         for process in both:
             process.kill()
-    wanted = folders.to_float(folders.read(folder, (16, 16)).images)
+    wanted = image_files.to_float(image_files.read(folder, (16, 16)).images)
     assert said == [f"{zlib.crc32(wanted.numpy())} 1\n"] * 2
     assert sorted(path.name for path in file.parent.iterdir()) == ["images", "images.json"]
-    monkeypatch.setattr(folders, "decode", lambda *_: pytest.fail("it is there already"))
+    monkeypatch.setattr(image_files, "decode", lambda *_: pytest.fail("it is there already"))
     assert torch.equal(cache.images(folder, (16, 16), file)[0], wanted)
 
 
@@ -212,5 +215,5 @@ def test_broken_links_and_odd_names_are_set_aside_as_by_the_reader(picture_folde
     (picture_folder / "link.jpeg").symlink_to(tmp_path / "nowhere")
     Path(os.fsdecode(os.fsencode(picture_folder) + b"/\xff.jpeg")).write_bytes(b"no image")
     found, skipped = cache.images(picture_folder, (32, 32), tmp_path / "images")
-    known = folders.read(picture_folder)
+    known = image_files.read(picture_folder)
     assert len(found) == len(known.images) and sorted(s.name for s in skipped) == sorted(s.name for s in known.skipped)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from utils import calibration
+from utils.evaluation import calibration
 
 
 def test_temperature_is_found_again():
@@ -28,7 +28,7 @@ def test_class_shares_of_unlabelled_images_are_found():
     x = torch.tensor(centre + np.random.default_rng(1).normal(size=centre.shape))
     logits = 2.0 * x  # the log likelihood ratios of three unit Gaussians at 2 e_k
     equal = logits.softmax(1).numpy()
-    probabilities, found = calibration.with_own_shares(equal, np.full(3, 1 / 3))
+    probabilities, found = calibration.adjust_to_estimated_priors(equal, np.full(3, 1 / 3))
     assert found == pytest.approx(shares, abs=0.02)
     assert (probabilities.argmax(1) == truth).mean() > (logits.argmax(1).numpy() == truth).mean()
 
@@ -44,5 +44,5 @@ def test_stacking_weighs_the_evidence_and_knows_the_offset():
     assert joint.sum(1) == pytest.approx(np.ones(900))
     accuracy = (joint.argmax(1) == truth).mean()
     assert accuracy > (logits.argmax(1).numpy() == truth).mean() + 0.2
-    moved, shares = calibration.with_own_shares(joint[truth != 0], np.bincount(truth) / len(truth))
+    moved, shares = calibration.adjust_to_estimated_priors(joint[truth != 0], np.bincount(truth) / len(truth))
     assert shares[0] < 0.1 and moved.shape == (int((truth != 0).sum()), 3)

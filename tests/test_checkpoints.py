@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from utils import checkpoints
+from utils.training import checkpoints
 
 CONFIG = {"model": "test", "lr": 0.1, "size": (32, 32)}
 
@@ -93,7 +93,7 @@ def test_full_disk_while_saving(tmp_path, monkeypatch):
 
 WRITER = """
 import sys, torch
-from utils import checkpoints
+from utils.training import checkpoints
 for step in range(1, 10**6):
     checkpoints.save(sys.argv[1], step, {"x": torch.full((200_000,), float(step))}, {})
     print(step, flush=True)
@@ -108,7 +108,7 @@ def test_parts_that_a_killed_process_left_are_swept_and_ctrl_c_leaves_none(tmp_p
     def interrupted(_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(checkpoints.os, "fsync", interrupted)
+    monkeypatch.setattr(os, "fsync", interrupted)
     with pytest.raises(KeyboardInterrupt):
         checkpoints.save(tmp_path, 2, {}, CONFIG)
     assert [path.name for path in tmp_path.iterdir()] == ["step_00000001.ckpt"]

@@ -5,26 +5,29 @@ import pytest
 import torch
 
 from tests.conftest import three_kinds
-from utils import checkpoints, classifier, hand_classes, networks
-from utils.classifier import Classifier
+from utils.data import labelled_hands
+from utils.evaluation import cross_validation
+from utils.models import blocks, classifier
+from utils.models.classifier import Classifier
+from utils.training import checkpoints
 
 
 @pytest.mark.parametrize("size", [(16, 16), (28, 28), (32, 32), (64, 40)])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_recogniser_takes_any_size_and_number_of_channels(size, channels):
-    network = networks.Recogniser(channels, outputs=3, base=4)
+    network = blocks.TextureClassifier(channels, outputs=3, base=4)
     assert network(torch.randn(2, channels, *size)).shape == (2, 3)
 
 
 def test_high_pass_is_blind_to_flat_and_sloping_images():
     slope = torch.arange(12.0).expand(1, 2, 12, 12)
-    assert networks.HighPass(2)(slope)[:, :, 3:-3, 3:-3].abs().max() < 1e-5
+    assert blocks.HighPass(2)(slope)[:, :, 3:-3, 3:-3].abs().max() < 1e-5
 
 
 def test_high_pass_of_a_single_bright_pixel():
     image = torch.zeros(1, 1, 9, 9)
     image[0, 0, 4, 4] = 1
-    small, large = networks.HighPass(1)(image)[0]
+    small, large = blocks.HighPass(1)(image)[0]
     assert small[4, 4] == -1 and small[4, 3] == 0.5 and small[3, 3] == -0.25
     assert large[4, 4] == -1 and large[4, 2] == pytest.approx(-2 / 12)
 
@@ -61,7 +64,7 @@ def test_folds_keep_copies_on_one_side_and_use_every_image_once():
     groups = np.arange(60)
     groups[[0, 3, 6, 9]] = 0  # four copies of one image
     judged = []
-    for inside, outside in classifier.folds(truth, groups, 5, seed=0):
+    for inside, outside in cross_validation.folds(truth, groups, 5, seed=0):
         assert not set(groups[inside]) & set(groups[outside])
         judged += outside.tolist()
     assert sorted(judged) == list(range(60))
@@ -87,14 +90,14 @@ def test_changed_labels_are_not_taken_for_the_same_run(tmp_path):
 
 def test_cross_validation_judges_every_image_with_a_network_that_has_not_seen_it(tmp_path):
     images, truth = three_kinds(10)
-    groups = hand_classes.groups(images)
+    groups = labelled_hands.groups(images)
     seen = []
-    found = classifier.cross_validate(
+    found = cross_validation.cross_validate(
         images, truth, groups, 128, tmp_path, {"base": 4}, 2, 0, report=lambda logits, index: seen.append(index)
     )
     assert found.logits.shape == (30, 3) and len(found.models) == len(found.histories) == 2
     assert len(seen[0]) < 30 and sorted(seen[1]) == list(range(30))
-    for (_, outside), model in zip(classifier.folds(truth, groups, 2, 0), found.models):
+    for (_, outside), model in zip(cross_validation.folds(truth, groups, 2, 0), found.models):
         assert torch.equal(found.logits[outside], model.logits(images[outside]))
 
 
@@ -103,7 +106,7 @@ def test_logits_by_asks_the_network_that_it_is_told_to():
     judge = np.arange(30) % 2  # the third network has nothing to do
     torch.manual_seed(0)
     models = [Classifier(base=4) for _ in range(3)]
-    joint = classifier.logits_by(models, images, judge)
+    joint = cross_validation.logits_by(models, images, judge)
     for number in (0, 1):
         assert torch.allclose(joint[judge == number], models[number].logits(images[judge == number]))
 
@@ -135,7 +138,7 @@ def test_views_are_shifted_and_mirrored():
 
 def test_scores_by_hand():
     probabilities = np.array([[0.8, 0.1, 0.1], [0.6, 0.3, 0.1], [0.1, 0.8, 0.1], [0.2, 0.3, 0.5]])
-    found = classifier.scores(probabilities, np.array([0, 1, 1, 2]))
+    found = cross_validation.scores(probabilities, np.array([0, 1, 1, 2]))
     assert found["accuracy"] == 0.75 and found["fakes passed"] == pytest.approx(1 / 3)
     assert found["F1 real"] == pytest.approx(2 / 3)
     assert found["cross-entropy"] == pytest.approx(-np.log([0.8, 0.3, 0.8, 0.5]).mean())

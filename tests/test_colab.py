@@ -16,7 +16,7 @@ import nbformat
 import pytest
 
 from tests.conftest import write_fashion_mnist
-from utils import runs
+from utils import config
 
 NOTEBOOK = "fashion_mnist/hypertune.ipynb"
 EXECUTE = """
@@ -52,14 +52,14 @@ def colab(tmp_path):
 
     remote = tmp_path / "remote"
     files = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard"], cwd=runs.PROJECT, capture_output=True, text=True
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=config.PROJECT, capture_output=True, text=True
     )
     if files.returncode:
         pytest.skip("this copy of the project is no git repository")
     for name in files.stdout.splitlines():
-        if name.startswith(("utils/", "fashion_mnist/")) and (runs.PROJECT / name).is_file():
+        if name.startswith(("utils/", "fashion_mnist/")) and (config.PROJECT / name).is_file():
             (remote / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(runs.PROJECT / name, remote / name)
+            shutil.copyfile(config.PROJECT / name, remote / name)
     identity = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
     for command in (["init", "-q"], ["add", "-A"], [*identity, "commit", "-qm", "all"]):
         subprocess.run(["git", *command], cwd=remote, check=True)
@@ -74,7 +74,7 @@ def colab(tmp_path):
 
 def open_notebook(content: Path) -> Path:
     """The notebook as Colab opens it: alone, with Drive and content in the test's folder."""
-    notebook = nbformat.read(runs.PROJECT / NOTEBOOK, as_version=4)
+    notebook = nbformat.read(config.PROJECT / NOTEBOOK, as_version=4)
     for cell in notebook.cells:
         cell.source = cell.source.replace("/content", str(content))
     notebook.cells.insert(0, nbformat.v4.new_code_cell(STARTED))

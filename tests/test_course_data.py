@@ -16,7 +16,9 @@ import pytest
 from PIL import Image
 
 from tests.conftest import draw_pictures
-from utils import archives, course_data, folders, train
+from utils import __main__ as command
+from utils.data import archives, hand_images, image_files, sources
+from utils.models import shipped
 
 
 def jpeg(seed: int, size: int = 32) -> bytes:
@@ -41,7 +43,7 @@ def make_tar(path: Path, files: dict[str, bytes], links: dict[str, str] | None =
 @pytest.fixture
 def root(tmp_path):
     root = tmp_path / "a project"
-    for name in course_data.FOLDERS:
+    for name in hand_images.FOLDERS:
         (root / name).mkdir(parents=True)
     return root
 
@@ -57,11 +59,11 @@ def test_from_an_archive_and_again_does_nothing(root, tmp_path):
     files = {f"real_hands/{i:06d}.jpeg": jpeg(i) for i in range(5)} | {"notes.txt": b"x", "real_hands/x.exe": b"x"}
     source = make_tar(tmp_path / "hands.tar.gz", files)
     messages = []
-    assert "5 of the course's images" in course_data.obtain(root, source, report=messages.append)
+    assert "5 of the course's images" in sources.obtain(root, source, report=messages.append)
     assert "{'real_hands': 5}" in messages[0]
     stamps = {p: p.stat().st_mtime_ns for p in root.rglob("*.jpeg")}
     assert len(stamps) == 5
-    course_data.obtain(root, network=False)
+    sources.obtain(root, network=False)
     assert stamps == {p: p.stat().st_mtime_ns for p in root.rglob("*.jpeg")}
 
 
@@ -69,23 +71,23 @@ def test_from_a_folder_of_folders(root, tmp_path):
     for name in ("real_hands", "test_hands"):
         (tmp_path / "given" / name).mkdir(parents=True)
         (tmp_path / "given" / name / "a.jpeg").write_bytes(jpeg(1))
-    assert course_data.from_path(tmp_path / "given", root) == {"real_hands": 1, "test_hands": 1}
+    assert sources.from_path(tmp_path / "given", root) == {"real_hands": 1, "test_hands": 1}
 
 
 def test_from_a_zip(root, tmp_path):
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         archive.writestr("cw/real_hands/000000.jpeg", jpeg(0))
-    assert course_data.from_path(tmp_path / "x.zip", root) == {"real_hands": 1}
+    assert sources.from_path(tmp_path / "x.zip", root) == {"real_hands": 1}
 
 
 def test_useless_sources_are_named(root, tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
-        course_data.obtain(root, tmp_path / "nowhere")
+        sources.obtain(root, tmp_path / "nowhere")
     with pytest.raises(ValueError, match="none of the course's images"):
-        course_data.obtain(root, make_tar(tmp_path / "x.tar.gz", {"a.jpeg": jpeg(0)}))
+        sources.obtain(root, make_tar(tmp_path / "x.tar.gz", {"a.jpeg": jpeg(0)}))
     (tmp_path / "broken.tar.gz").write_bytes(make_tar(tmp_path / "y.tar.gz", {"a": bytes(9999)}).read_bytes()[:50])
     with pytest.raises(ValueError, match="not a complete"):
-        course_data.obtain(root, tmp_path / "broken.tar.gz")
+        sources.obtain(root, tmp_path / "broken.tar.gz")
 
 
 @pytest.mark.parametrize(
@@ -94,29 +96,29 @@ def test_useless_sources_are_named(root, tmp_path):
 def test_paths_that_leave_the_folder_are_refused_before_anything_is_written(root, tmp_path, name):
     source = make_tar(tmp_path / "x.tar.gz", {"real_hands/0.jpeg": jpeg(0), name: jpeg(1)})
     with pytest.raises(archives.UnsafeArchive, match="points outside"):
-        course_data.from_path(source, root)
+        sources.from_path(source, root)
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         archive.writestr("real_hands/0.jpeg", jpeg(0))
         archive.writestr(name, jpeg(1))
     with pytest.raises(archives.UnsafeArchive, match="points outside"):
-        course_data.from_path(tmp_path / "x.zip", root)
+        sources.from_path(tmp_path / "x.zip", root)
     assert not list(tmp_path.rglob("*.jpeg"))
 
 
 def test_links_and_giants_are_refused(root, tmp_path):
     source = make_tar(tmp_path / "x.tar.gz", {}, {"real_hands/0.jpeg": "/etc/passwd"})
     with pytest.raises(archives.UnsafeArchive, match="link or a device"):
-        course_data.from_path(source, root)
+        sources.from_path(source, root)
     with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("real_hands/0.jpeg", bytes(archives.LARGEST_FILE + 1))
     with pytest.raises(archives.UnsafeArchive, match="50 MB"):
-        course_data.from_path(tmp_path / "bomb.zip", root)
+        sources.from_path(tmp_path / "bomb.zip", root)
 
 
 def test_mednist_is_rebuilt_as_the_course_did(root, mednist):
-    assert course_data.from_mednist(mednist, root) == 5
+    assert sources.from_mednist(mednist, root) == 5
     assert sorted(p.name for p in (root / "real_hands").glob("*.jpeg")) == ["000000.jpeg", "000001.jpeg", "007999.jpeg"]
-    assert sorted(p.name for p in (root / course_data.HELD_OUT).iterdir()) == ["008000.jpeg", "009999.jpeg"]
+    assert sorted(p.name for p in (root / hand_images.HELD_OUT).iterdir()) == ["008000.jpeg", "009999.jpeg"]
     with tarfile.open(mednist) as archive:
         original = Image.open(archive.extractfile("MedNIST/Hand/007999.jpeg"))
         buffer = io.BytesIO()
@@ -125,20 +127,20 @@ def test_mednist_is_rebuilt_as_the_course_did(root, mednist):
 
 
 def test_hands_of_their_own_size_are_trained_on_by_one_number(root, mednist, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(course_data, "of_size", functools.partial(course_data.of_size, root=root))
-    monkeypatch.setattr("sys.argv", ["course_data", "--size", "64", "--from", str(mednist)])
-    course_data.main()
+    monkeypatch.setattr(sources, "of_size", functools.partial(sources.of_size, root=root))
+    monkeypatch.setattr("sys.argv", ["utils", "data", "--size", "64", "--from", str(mednist)])
+    command.main()
     assert "5 hands in hands_64/" in capsys.readouterr().out
     with tarfile.open(mednist) as archive:
         original = archive.extractfile("MedNIST/Hand/007999.jpeg").read()
     assert (root / "hands_64" / "007999.jpeg").read_bytes() == original
-    course_data.of_size(64, archive=tmp_path / "not needed again")
-    with Image.open(course_data.of_size(48, archive=mednist) / "000000.jpeg") as image:
+    sources.of_size(64, archive=tmp_path / "not needed again")
+    with Image.open(sources.of_size(48, archive=mednist) / "000000.jpeg") as image:
         assert image.size == (48, 48)
 
     arguments = ["VAE", "--images", str(root / "hands_64"), "--size", "64", "--seen", "64", "--samples", "3"]
-    monkeypatch.setattr("sys.argv", ["train", *arguments, "--out", str(tmp_path / "run")])
-    train.main()
+    monkeypatch.setattr("sys.argv", ["utils", "train", *arguments, "--out", str(tmp_path / "run")])
+    command.main()
     with Image.open(tmp_path / "run" / "samples.png") as picture:
         assert picture.height == 64 and np.ptp(np.asarray(picture)) > 0
 
@@ -147,9 +149,9 @@ def test_hands_of_another_size_come_whole_or_not_at_all(root, mednist, tmp_path)
     (root / ".hands_64.part").mkdir()
     (root / ".hands_64.part" / "123456.jpeg").write_bytes(b"left by a kill")
     with pytest.raises(ValueError, match="holds no Hand"):
-        course_data.of_size(64, root, make_tar(tmp_path / "x.tar.gz", {"CXR/000000.jpeg": jpeg(0)}))
+        sources.of_size(64, root, make_tar(tmp_path / "x.tar.gz", {"CXR/000000.jpeg": jpeg(0)}))
     assert not (root / "hands_64").exists()
-    assert len(list(course_data.of_size(64, root, mednist).iterdir())) == 5
+    assert len(list(sources.of_size(64, root, mednist).iterdir())) == 5
 
 
 class Server(http.server.SimpleHTTPRequestHandler):
@@ -225,30 +227,30 @@ def test_silent_and_absent_networks_cost_seconds(tmp_path, short_patience):
 
 
 def test_no_network_gives_a_labelled_stand_in_that_real_images_replace(root, monkeypatch, short_patience, tmp_path):
-    monkeypatch.setattr(course_data, "MEDNIST", "http://127.0.0.1:9/x")
-    monkeypatch.setattr(course_data.stand_in, "__defaults__", (40,))
-    monkeypatch.setattr(course_data, "PLACES", (".",))
+    monkeypatch.setattr(sources, "MEDNIST", "http://127.0.0.1:9/x")
+    monkeypatch.setattr(sources, "STAND_IN_COUNT", 40)
+    monkeypatch.setattr(sources, "PLACES", (".",))
     messages = []
-    origin = course_data.obtain(root, report=messages.append)
+    origin = sources.obtain(root, stand_in=shipped.hands, report=messages.append)
     assert "STAND-IN DATA, NOT A RESULT" in origin and "NOT A RESULT" in messages[-1]
     made = sorted((root / "real_hands").glob("*.jpeg"))
     assert len(made) == 40 and b"stand-in" in Image.open(made[0]).info["comment"]
     assert "not a real X-ray" in (root / "real_hands" / "STAND_IN.txt").read_text()
-    hands = course_data.load_hands(root=root)
+    hands = hand_images.load_hands(root=root)
     assert len(hands.train) + len(hands.held_out) == 40 and "NOT A RESULT" in hands.origin
     assert hands.train.std() > 30  # hands, not a grey nothing
 
     source = make_tar(tmp_path / "hands.tar.gz", {"real_hands/000000.jpeg": jpeg(0)})
-    assert course_data.obtain(root, source).startswith("1 of the course's")
+    assert sources.obtain(root, source).startswith("1 of the course's")
     assert [p.name for p in (root / "real_hands").iterdir()] == ["000000.jpeg"]
 
 
 def test_the_split_keeps_copies_on_one_side(root):
     pictures = draw_pictures(30)
-    folders.write_jpegs(np.concatenate([pictures, pictures]), root / "real_hands", "x", 60)
-    hands = course_data.load_hands(held_out=10, root=root)
+    image_files.write_jpegs(np.concatenate([pictures, pictures]), root / "real_hands", "x", 60)
+    hands = hand_images.load_hands(held_out=10, root=root)
     both = np.concatenate([hands.train, hands.held_out])
     assert len(np.unique(both, axis=0)) == len(both)
     assert len(hands.skipped) == 60 - len(both)
-    again = course_data.load_hands(held_out=10, root=root)
+    again = hand_images.load_hands(held_out=10, root=root)
     assert np.array_equal(again.held_out, hands.held_out)

@@ -6,7 +6,7 @@ import sys
 import pytest
 from torch.utils import backend_registration
 
-from utils import runs
+from utils import config
 
 
 @pytest.mark.skipif(
@@ -15,5 +15,5 @@ from utils import runs
 )
 def test_every_model_works_on_a_second_device():
     command = [sys.executable, "-m", "pytest", "-n", "0", "-q", "-p", "no:cacheprovider", "tests/device_rehearsal.py"]
-    done = subprocess.run(command, cwd=runs.PROJECT, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command, cwd=config.PROJECT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -7,7 +7,8 @@ import sys
 import nbformat
 import pytest
 
-from utils import exporting, inspection, runs, submission
+from utils import config
+from utils.handin import compare, export, inspection
 
 pytestmark = pytest.mark.xdist_group("exporting")  # one process: they share what was expensive to make
 
@@ -15,16 +16,16 @@ pytestmark = pytest.mark.xdist_group("exporting")  # one process: they share wha
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     root = tmp_path_factory.mktemp("exports")
-    return {brief: exporting.export(runs.PROJECT, brief, root / brief) for brief in exporting.LAYOUTS}
+    return {brief: export.export(config.PROJECT, brief, root / brief) for brief in export.LAYOUTS}
 
 
-@pytest.mark.parametrize("brief", exporting.LAYOUTS)
+@pytest.mark.parametrize("brief", export.LAYOUTS)
 def test_an_export_passes_its_own_check(exported, brief):
-    assert submission.applying(exported[brief]) == [brief]
-    assert [r for r in submission.check(exported[brief]) if r.status == "fail"] == []
+    assert compare.applying(exported[brief]) == [brief]
+    assert [r for r in compare.check(exported[brief]) if r.status == "fail"] == []
     files = inspection.listing(exported[brief])
     assert not [name for name in files if name.startswith(("tests/", "real_hands/", "test_hands/", "runs/"))]
-    assert "utils/runs.py" in files
+    assert "utils/config.py" in files
 
 
 def test_names_of_the_portfolio_and_links_of_its_answers(exported):
@@ -40,7 +41,7 @@ def test_names_of_the_portfolio_and_links_of_its_answers(exported):
 def test_merged_notebooks_count_on(exported):
     merged = nbformat.read(exported["portfolio"] / "Hypertuning.ipynb", as_version=4)
     nbformat.validate(merged)
-    parts = [nbformat.read(path, as_version=4) for path in sorted(runs.PROJECT.glob("*_hypertune.ipynb"))]
+    parts = [nbformat.read(path, as_version=4) for path in sorted(config.PROJECT.glob("*_hypertune.ipynb"))]
     assert [c.source for c in merged.cells] == [c.source for part in parts for c in part.cells]
     counts = [c.execution_count for c in merged.cells if c.cell_type == "code"]
     assert counts == list(range(1, len(counts) + 1))
@@ -48,7 +49,7 @@ def test_merged_notebooks_count_on(exported):
 
 def test_coursework_1_hands_in_the_model_that_was_chosen(exported, tmp_path):
     assert not (exported["cw1"] / "VAE_hands").exists()
-    out = exporting.export(runs.PROJECT, "cw1", tmp_path / "out", model="VAE")
+    out = export.export(config.PROJECT, "cw1", tmp_path / "out", model="VAE")
     assert len(list((out / "VAE_hands").iterdir())) == 300 and not (out / "GAN_hands").exists()
 
 
@@ -56,18 +57,18 @@ def test_nothing_is_overwritten_and_nothing_is_left_of_half_an_export(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").touch()
     with pytest.raises(FileExistsError, match="mine' is there already"):
-        exporting.export(runs.PROJECT, "mri", tmp_path / "mine")
+        export.export(config.PROJECT, "mri", tmp_path / "mine")
     project = tmp_path / "project"
     project.mkdir()
-    shutil.copy(next(runs.PROJECT.glob("*_classified_hands.csv")), project)
+    shutil.copy(next(config.PROJECT.glob("*_classified_hands.csv")), project)
     with pytest.raises(FileNotFoundError, match="has no .*_DLcw2"):
-        exporting.export(project, "cw2", tmp_path / "out")
+        export.export(project, "cw2", tmp_path / "out")
     assert {path.name for path in tmp_path.iterdir()} == {"mine", "project"}
 
 
 def test_the_command_says_what_it_made(tmp_path):
-    command = [sys.executable, "-m", "utils.submission", "export", "mri", str(tmp_path / "out")]
-    done = subprocess.run(command, cwd=runs.PROJECT, capture_output=True, text=True)
+    command = [sys.executable, "-m", "utils", "export", "mri", str(tmp_path / "out")]
+    done = subprocess.run(command, cwd=config.PROJECT, capture_output=True, text=True)
     assert done.returncode == 0 and "0 wrong" in done.stdout and (tmp_path / "out" / "brain_mri").is_dir()
-    done = subprocess.run(command, cwd=runs.PROJECT, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=config.PROJECT, capture_output=True, text=True)
     assert done.returncode == 1 and "is there already" in done.stderr and "Traceback" not in done.stderr

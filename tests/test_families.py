@@ -6,7 +6,11 @@ import torch
 from PIL import Image
 
 from tests.conftest import draw_pictures, three_kinds
-from utils import checkpoints, families, fidelity, folders, judge, train
+from utils.commands import train
+from utils.data import image_files
+from utils.evaluation import fidelity, likelihood
+from utils.models import feature_classifier, zoo
+from utils.training import checkpoints
 
 SETTINGS = {
     "VAE": {"latent_dim": 8, "base": 8},
@@ -23,13 +27,13 @@ WITH_LIKELIHOOD = [family for family in SETTINGS if family != "GAN"]
 @pytest.fixture
 def few_latents(monkeypatch):
     """A GAN draws its bank of latents in no time."""
-    monkeypatch.setattr(families.DCGAN, "BANK", 50)
+    monkeypatch.setattr(zoo.DCGAN, "BANK", 50)
 
 
 def pictures(channels: int, size: tuple[int, int]) -> torch.Tensor:
     """Drawn pictures (32, channels, *size) in [-1, 1], on grey levels."""
     images = draw_pictures(32, max(size))[:, :, : size[0], : size[1]]
-    return folders.to_float(np.repeat(images, channels, 1))
+    return image_files.to_float(np.repeat(images, channels, 1))
 
 
 def samples(model, count: int, seed: int) -> torch.Tensor:
@@ -41,8 +45,8 @@ def samples(model, count: int, seed: int) -> torch.Tensor:
 def test_each_family_trains_samples_and_is_judged(family, channels, size, tmp_path):
     images = pictures(channels, size)
     settings = SETTINGS[family] | {"batch_size": 16}
-    judged = families.bits_on(images[:4], images[4:8], effort=2) if family in WITH_LIKELIHOOD else None
-    found = families.train(family, images, 64, tmp_path, settings, evaluate=judged, evaluations=2)
+    judged = likelihood.bits_on(images[:4], images[4:8], effort=2) if family in WITH_LIKELIHOOD else None
+    found = zoo.train(family, images, 64, tmp_path, settings, evaluate=judged, evaluations=2)
     assert found.seconds > 0 and not found.model.training
     made = samples(found.model, 3, seed=1)
     assert made.shape == (3, channels, *size) and made.abs().max() <= 1
@@ -51,15 +55,15 @@ def test_each_family_trains_samples_and_is_judged(family, channels, size, tmp_pa
         bits = [row["bits (validation)"] for row in found.history]
         assert len(bits) == 2 and all(0 < b < 100 for b in bits)
         spread = 0.1 if family == "diffusion" else None
-        nats = families.nats(found.model, images[:5], 2, spread)
-        assert nats.shape == (5,) and torch.equal(nats, families.nats(found.model, images[:5], 2, spread))
-    again = families.train(family, images, 64, tmp_path, settings, evaluate=judged, evaluations=2)
+        nats = likelihood.nats(found.model, images[:5], 2, spread)
+        assert nats.shape == (5,) and torch.equal(nats, likelihood.nats(found.model, images[:5], 2, spread))
+    again = zoo.train(family, images, 64, tmp_path, settings, evaluate=judged, evaluations=2)
     assert again.history == found.history and torch.equal(samples(again.model, 3, seed=1), made)
 
 
 @pytest.mark.parametrize("family", SETTINGS)
 def test_the_command_trains_every_family_on_a_folder(family, tmp_path, few_latents):
-    folders.write_jpegs(draw_pictures(20, 20), tmp_path / "pictures", "picture", 20)
+    image_files.write_jpegs(draw_pictures(20, 20), tmp_path / "pictures", "picture", 20)
     train.train(family, str(tmp_path / "pictures"), 16, None, 64, tmp_path / "out", samples=3, seed=0)
     _, tensors = checkpoints.read_weights(tmp_path / "out" / "weights.safetensors")
     assert sum(tensor.numel() for tensor in tensors.values()) > 10_000
@@ -69,7 +73,7 @@ def test_the_command_trains_every_family_on_a_folder(family, tmp_path, few_laten
 
 def test_the_command_refuses_other_images_and_less_than_a_batch(tmp_path):
     for name, seed in (("one", 0), ("other", 1)):
-        folders.write_jpegs(draw_pictures(20, 16, seed), tmp_path / name, "picture", 20)
+        image_files.write_jpegs(draw_pictures(20, 16, seed), tmp_path / name, "picture", 20)
     arguments = {"file": None, "seen": 64, "out": tmp_path / "out", "samples": 3, "seed": 0}
     train.train("PixelCNN", str(tmp_path / "one"), 16, **arguments)
     train.train("PixelCNN", str(tmp_path / "one"), 16, **arguments)
@@ -82,9 +86,9 @@ def test_the_command_refuses_other_images_and_less_than_a_batch(tmp_path):
 def test_a_gan_begins_as_the_vae_that_it_is_given_and_both_are_paid_for(tmp_path, few_latents):
     images = pictures(1, (16, 16))
     shared = {"latent_dim": 8, "base": 8, "batch_size": 16}
-    start = families.train("VAE", images, 64, tmp_path / "vae", shared)
+    start = zoo.train("VAE", images, 64, tmp_path / "vae", shared)
     still = shared | {"discriminator_base": 8, "lr_generator": 0.0}
-    found = families.train("GAN", images, 32, tmp_path / "gan", still, start=start)
+    found = zoo.train("GAN", images, 32, tmp_path / "gan", still, start=start)
     assert found.seconds > start.seconds
     latents = found.model.sample_latents(4, seed=0)
     assert torch.equal(latents, start.model.prior.sample(4, seed=0))
@@ -94,7 +98,7 @@ def test_a_gan_begins_as_the_vae_that_it_is_given_and_both_are_paid_for(tmp_path
 
 def test_the_judge_learns_its_classes_and_is_a_feature_space(tmp_path):
     images, truth = three_kinds(40)
-    found, history = judge.train(images, truth, 1_500, tmp_path, batch_size=30)
+    found, history = feature_classifier.train(images, truth, 1_500, tmp_path, batch_size=30)
     probabilities = found.probabilities(images)
     assert torch.allclose(probabilities.sum(1), torch.ones(len(images)), atol=1e-5)
     assert (probabilities.argmax(1).numpy() == truth).mean() > 0.9 and history[-1]["accuracy"] > 0.8

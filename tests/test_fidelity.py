@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from tests.conftest import draw_pictures
-from utils import fidelity
+from utils.evaluation import detector, fidelity
 
 pytestmark = pytest.mark.xdist_group("fidelity")  # one process: they share what was expensive to make
 
@@ -115,11 +115,11 @@ def test_copies_are_found():
 
 def test_detector_learns_and_repeats():
     fakes = blur(REAL[:200])
-    detector = fidelity.train_detector(REAL[200:], fakes, steps=40)
-    assert fidelity.pass_rate(detector, MORE) > 0.8
-    assert fidelity.pass_rate(detector, blur(MORE)) < 0.2
-    again = fidelity.train_detector(REAL[200:], fakes, steps=2)
-    once_more = fidelity.train_detector(REAL[200:], fakes, steps=2)
+    trained = detector.train_detector(REAL[200:], fakes, steps=40)
+    assert detector.pass_rate(trained, MORE) > 0.8
+    assert detector.pass_rate(trained, blur(MORE)) < 0.2
+    again = detector.train_detector(REAL[200:], fakes, steps=2)
+    once_more = detector.train_detector(REAL[200:], fakes, steps=2)
     assert all(torch.equal(a, b) for a, b in zip(again.parameters(), once_more.parameters()))
 
 

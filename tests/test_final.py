@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from utils import families, runs
+from utils import config
+from utils.models import zoo
 
-HERE = runs.PROJECT / "fashion_mnist"
+HERE = config.PROJECT / "fashion_mnist"
 RESULTS = json.loads((HERE / "results.json").read_text())
 
 
@@ -25,7 +26,7 @@ def rows(text: str) -> dict[str, list[str]]:
 
 @pytest.mark.parametrize("document", ["fashion_mnist/report.md", "README.md"])
 def test_the_numbers_of_report_and_readme_are_the_notebooks(document):
-    tables = rows((runs.PROJECT / document).read_text())
+    tables = rows((config.PROJECT / document).read_text())
     for family, values in RESULTS["likelihood"].items():
         wanted = f"{values['bits/dim, test']:.3f}"
         assert any(wanted in cell for cells in tables[family] for cell in cells), (family, wanted)
@@ -38,15 +39,15 @@ def test_the_numbers_of_report_and_readme_are_the_notebooks(document):
 def test_report_says_which_split_optimiser_and_sizes_were_used():
     text = (HERE / "report.md").read_text()
     assert "55,000" in text and "5,000" in text and "AdamW" in text
-    for family in families.MODELS:
-        rate = runs.hyperparameters(f"final_{family.lower()}").get("lr")
+    for family in zoo.MODELS:
+        rate = config.hyperparameters(f"final_{family.lower()}").get("lr")
         assert rate is None or f"{rate:.1e}".replace("e-0", "e-") in text, family
     assert not re.search(r"\{[A-Z_]+\}", text)
 
 
 def test_each_family_has_a_chosen_and_an_unchosen_grid():
     side = 10 * 29 - 1  # ten images of 28 pixels, and what is between them
-    for family in families.MODELS:
+    for family in zoo.MODELS:
         for kind in ("first_100", "chosen"):
             with Image.open(HERE / "samples" / f"{family.lower()}_{kind}.png") as picture:
                 assert picture.size == (side, side) and np.ptp(np.asarray(picture.convert("L"))) > 100

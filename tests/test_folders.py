@@ -10,22 +10,22 @@ import pytest
 from PIL import Image
 
 from tests.conftest import draw_pictures
-from utils import folders
+from utils.data import image_files
 
 
 def test_what_is_written_is_what_as_saved_says(tmp_path, pictures):
-    paths = folders.write_jpegs(pictures, tmp_path, "username", len(pictures))
-    found = folders.read(tmp_path)
+    paths = image_files.write_jpegs(pictures, tmp_path, "username", len(pictures))
+    found = image_files.read(tmp_path)
     assert found.names == [p.name for p in paths] and found.names[0] == "username_001.jpeg"
     assert found.images.dtype == np.uint8 and found.images.shape == pictures.shape
-    assert np.array_equal(found.images, folders.as_saved(folders.to_float(pictures)))
+    assert np.array_equal(found.images, image_files.as_saved(image_files.to_float(pictures)))
     with Image.open(paths[0]) as image:
         assert (image.format, image.mode, image.size) == ("JPEG", "L", (32, 32))
 
 
 def test_range_map_is_exact_fixed_and_clipped(pictures):
-    assert np.array_equal(folders.to_uint8(folders.to_float(pictures)), pictures)
-    assert folders.to_uint8(np.array([-1.0, -0.5, 0.0, 1.0, 7.0, -7.0])).tolist() == [0, 64, 128, 255, 255, 0]
+    assert np.array_equal(image_files.to_uint8(image_files.to_float(pictures)), pictures)
+    assert image_files.to_uint8(np.array([-1.0, -0.5, 0.0, 1.0, 7.0, -7.0])).tolist() == [0, 64, 128, 255, 255, 0]
 
 
 def bad_files(folder: Path) -> dict[str, str]:
@@ -50,7 +50,7 @@ def bad_files(folder: Path) -> dict[str, str]:
 
 def test_bad_files_are_set_aside_with_their_reason(picture_folder, pictures):
     expected = bad_files(picture_folder)
-    found = folders.read(picture_folder)
+    found = image_files.read(picture_folder)
     assert len(found.images) == len(pictures)
     reasons = dict(found.skipped)
     assert reasons.keys() == expected.keys()
@@ -62,32 +62,32 @@ def test_resizing_only_where_asked(tmp_path):
     Image.new("L", (10, 32), 90).save(tmp_path / "a.jpeg")
     Image.new("L", (4000, 4000), 90).save(tmp_path / "b.jpeg")
     with pytest.raises(ValueError, match="10x32"):
-        folders.read(tmp_path)
-    found = folders.read(tmp_path, resize=True)
+        image_files.read(tmp_path)
+    found = image_files.read(tmp_path, resize=True)
     assert found.images.shape == (2, 1, 32, 32) and not found.skipped
 
 
 def test_colour_becomes_grey(tmp_path):
     Image.new("RGB", (32, 32), (90, 90, 90)).save(tmp_path / "a.jpeg")
-    found = folders.read(tmp_path)
+    found = image_files.read(tmp_path)
     assert found.images.shape == (1, 1, 32, 32) and abs(int(found.images.mean()) - 90) <= 1
 
 
 def test_missing_empty_and_wrong_folders(tmp_path):
     with pytest.raises(FileNotFoundError, match="course_data"):
-        folders.read(tmp_path / "nowhere")
+        image_files.read(tmp_path / "nowhere")
     with pytest.raises(ValueError, match="no usable"):
-        folders.read(tmp_path)
+        image_files.read(tmp_path)
     (tmp_path / "file").write_text("x")
     with pytest.raises(NotADirectoryError, match="is a file"):
-        folders.read(tmp_path / "file")
+        image_files.read(tmp_path / "file")
 
 
 def test_unreadable_file_is_set_aside(picture_folder):
     (picture_folder / "dangling.jpeg").symlink_to(picture_folder / "nowhere")
     locked = picture_folder / "image_001.jpeg"
     locked.chmod(0)
-    reasons = dict(folders.read(picture_folder).skipped)
+    reasons = dict(image_files.read(picture_folder).skipped)
     assert reasons.pop("dangling.jpeg").startswith("damaged or unreadable")
     assert set(reasons) <= {locked.name}  # empty for root, who may read everything
 
@@ -98,32 +98,32 @@ def test_a_folder_that_may_not_be_read(picture_folder, monkeypatch):
 
     monkeypatch.setattr(Path, "iterdir", refuse)  # root may read everything, so permissions alone test nothing
     with pytest.raises(PermissionError, match="check its permissions"):
-        folders.read(picture_folder)
+        image_files.read(picture_folder)
 
 
 def test_two_images_only(tmp_path):
-    folders.write_jpegs(draw_pictures(2), tmp_path, count=2)
-    assert folders.read(tmp_path).images.shape == (2, 1, 32, 32)
+    image_files.write_jpegs(draw_pictures(2), tmp_path, count=2)
+    assert image_files.read(tmp_path).images.shape == (2, 1, 32, 32)
 
 
 def test_duplicates_are_listed(tmp_path, pictures):
     same = np.concatenate([pictures, pictures[:3]])
-    folders.write_jpegs(same, tmp_path, "x", len(same))
-    found = folders.drop_duplicates(folders.read(tmp_path))
+    image_files.write_jpegs(same, tmp_path, "x", len(same))
+    found = image_files.drop_duplicates(image_files.read(tmp_path))
     assert len(found.images) == len(found.names) == len(np.unique(pictures, axis=0))
     assert any("same pixels as x_001.jpeg" in s.reason for s in found.skipped)
 
 
 def test_an_older_set_is_never_mixed_in(tmp_path, pictures):
-    folders.write_jpegs(pictures, tmp_path, count=64)
+    image_files.write_jpegs(pictures, tmp_path, count=64)
     (tmp_path / "VAE_hand_001.jpeg").write_bytes(b"someone else's")
     with pytest.raises(FileExistsError, match="already holds 64"):
-        folders.write_jpegs(pictures[:10], tmp_path, count=10)
+        image_files.write_jpegs(pictures[:10], tmp_path, count=10)
     assert len(list(tmp_path.glob("username_*"))) == 64
-    folders.write_jpegs(pictures[:10], tmp_path, count=10, replace=True)
+    image_files.write_jpegs(pictures[:10], tmp_path, count=10, replace=True)
     assert len(list(tmp_path.glob("username_*"))) == 10
     with pytest.raises(FileExistsError, match="username_"):
-        folders.write_jpegs(pictures[:10], tmp_path, "abc123", count=10, replace=True)
+        image_files.write_jpegs(pictures[:10], tmp_path, "abc123", count=10, replace=True)
     assert (tmp_path / "VAE_hand_001.jpeg").read_bytes() == b"someone else's"
     assert len(list(tmp_path.glob("*.jpeg"))) == 11
 
@@ -138,13 +138,13 @@ def test_an_older_set_is_never_mixed_in(tmp_path, pictures):
 )
 def test_wrong_images_are_refused_before_anything_is_written(tmp_path, images, error):
     with pytest.raises(error):
-        folders.write_jpegs(images, tmp_path / "out", count=3)
+        image_files.write_jpegs(images, tmp_path / "out", count=3)
     assert not (tmp_path / "out").exists()
 
 
 def test_full_disk_leaves_the_older_set(tmp_path, pictures, monkeypatch):
-    folders.write_jpegs(pictures, tmp_path, count=64)
-    before = folders.read(tmp_path).images
+    image_files.write_jpegs(pictures, tmp_path, count=64)
+    before = image_files.read(tmp_path).images
     save, calls = Image.Image.save, []
 
     def full(self, *args, **kwargs):
@@ -155,12 +155,12 @@ def test_full_disk_leaves_the_older_set(tmp_path, pictures, monkeypatch):
 
     monkeypatch.setattr(Image.Image, "save", full)
     with pytest.raises(OSError, match="No space"):
-        folders.write_jpegs(pictures[::-1], tmp_path, count=64, replace=True)
+        image_files.write_jpegs(pictures[::-1], tmp_path, count=64, replace=True)
     monkeypatch.undo()
-    assert np.array_equal(folders.read(tmp_path).images, before)
+    assert np.array_equal(image_files.read(tmp_path).images, before)
     assert not list(tmp_path.glob(".writing*"))
 
 
 def test_jpeg_comment_is_kept(tmp_path, pictures):
-    path = folders.write_jpegs(pictures[:1], tmp_path, count=1, comment="a stand-in")[0]
+    path = image_files.write_jpegs(pictures[:1], tmp_path, count=1, comment="a stand-in")[0]
     assert Image.open(io.BytesIO(path.read_bytes())).info["comment"] == b"a stand-in"

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import fuzz
-from utils import checkpoints, heads
+from utils.data import head_images
+from utils.training import checkpoints
 
 with tempfile.TemporaryDirectory() as place:
     NAMES = list(fuzz.readers(Path(place)))
@@ -23,7 +24,7 @@ def test_a_header_that_numpy_cannot_tokenise_is_refused(tmp_path):
     content = fuzz.npy()
     (tmp_path / "a.npy").write_bytes(content[:66] + content[74:])  # what the fuzzer found first
     with pytest.raises(ValueError, match="no .npy file"):
-        heads.read(tmp_path / "a.npy")
+        head_images.read(tmp_path / "a.npy")
 
 
 def test_a_checkpoint_whose_pickle_empties_its_stack_is_damaged_and_no_crash(tmp_path):

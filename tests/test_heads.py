@@ -10,8 +10,11 @@ import torch
 
 from tests.conftest import draw_pictures
 from tests.test_models import plain_update
-from utils import checkpoints, heads, runs, training, unet
-from utils.diffusion import Diffusion
+from utils import config
+from utils.data import head_images
+from utils.models import head_generator, imputer
+from utils.models.diffusion import Diffusion
+from utils.training import checkpoints, devices, loop
 
 ROWS, COLUMNS = np.indices((64, 64))
 STRIPES = (COLUMNS - ROWS // 5) % 4 < 2
@@ -23,12 +26,12 @@ def pictures64():
 
 
 def small(**settings):
-    runs.seed_everything(0)
-    return unet.Imputer(torch.from_numpy(STRIPES), **{"base": 8, "depth": 1} | settings)
+    devices.seed_everything(0)
+    return imputer.Imputer(torch.from_numpy(STRIPES), **{"base": 8, "depth": 1} | settings)
 
 
 def tiny_diffusion(**settings):
-    runs.seed_everything(0)
+    devices.seed_everything(0)
     return Diffusion(**{"size": (16, 16), "widths": (12, 24), "layers": 1} | settings)
 
 
@@ -96,7 +99,7 @@ def test_sampling_says_what_it_wants(wrong):
 def test_diffusion_learns_one_image(tmp_path):
     model = tiny_diffusion(dropout=0.0, lr=3e-3)
     image = torch.from_numpy(draw_pictures(1, 16)).float() / 127.5 - 1
-    training.fit(model, image, 400, 8, tmp_path, model.config, plot=False)
+    loop.fit(model, image, 400, 8, tmp_path, model.config, plot=False)
     made = torch.cat(model.sample(4, steps=20))
     assert (made - image).abs().mean() < 0.5 * (image - image.mean()).abs().mean()
 
@@ -116,7 +119,7 @@ def test_diffusion_weights_come_back_and_others_are_refused(tmp_path):
 
 
 def test_generate_makes_heads_from_the_shipped_weights():
-    batches = heads.generate(3, 4, 2)
+    batches = head_generator.generate(3, 4, 2)
     assert [tuple(b.shape) for b in batches] == [(2, 1, 64, 64), (1, 1, 64, 64)]
     images = torch.cat(batches)
     assert images.min() >= 0 and images.max() <= 1
@@ -131,7 +134,7 @@ def test_generate_uses_the_courses_generator_where_it_is_there(monkeypatch):
         return [torch.full((2, 1, 64, 64), 0.5)]
 
     monkeypatch.setitem(sys.modules, "ese_invldm", types.SimpleNamespace(generate=generate))
-    assert heads.generate(2, 5, 2, scheduler="ddpm", temperature=0.5, seed=7)[0].mean() == 0.5
+    assert head_generator.generate(2, 5, 2, scheduler="ddpm", temperature=0.5, seed=7)[0].mean() == 0.5
     assert asked == {"arguments": (2, 5, 2), "scheduler": "ddpm", "temperature": 0.5, "seed": 7}
 
 
@@ -140,14 +143,14 @@ def test_generate_goes_on_with_ours_where_the_courses_fails(monkeypatch, capsys)
         raise RuntimeError("weights not found")
 
     monkeypatch.setitem(sys.modules, "ese_invldm", types.SimpleNamespace(generate=generate))
-    assert heads.generate(1, 2, 1)[0].shape == (1, 1, 64, 64)
+    assert head_generator.generate(1, 2, 1)[0].shape == (1, 1, 64, 64)
     assert "weights not found" in (said := capsys.readouterr().out) and "our own" in said
 
 
 def test_generate_goes_on_where_the_courses_cannot_even_be_imported(tmp_path, monkeypatch, capsys):
     (tmp_path / "ese_invldm.py").write_text("raise OSError('no CUDA')")
     monkeypatch.syspath_prepend(tmp_path)
-    assert heads.generate(1, 2, 1)[0].shape == (1, 1, 64, 64)
+    assert head_generator.generate(1, 2, 1)[0].shape == (1, 1, 64, 64)
     assert "no CUDA" in capsys.readouterr().out
 
 
@@ -157,19 +160,19 @@ def test_generate_goes_on_where_the_courses_cannot_even_be_imported(tmp_path, mo
 def test_similar_slices_stay_on_one_side():
     pictures = torch.rand(40, 1, 8, 8).repeat_interleave(8, 2).repeat_interleave(8, 3)
     images = torch.cat([pictures, pictures * 0.9])  # every slice twice, once darker
-    parts = heads.split(images)
+    parts = head_images.split(images)
     assert sum(len(part) for part in parts) == 80 and all(len(part) for part in parts)
-    group = heads.groups(torch.cat(parts))
+    group = head_images.groups(torch.cat(parts))
     edges = np.cumsum([0, *map(len, parts)])
     sides = [set(group[a:b]) for a, b in zip(edges, edges[1:])]
     assert not (sides[0] & sides[1] or sides[0] & sides[2] or sides[1] & sides[2])
 
 
 def test_augmented_images_are_the_images_and_moved_copies(pictures64):
-    more = heads.augment(pictures64, 2)
+    more = head_images.augment(pictures64, 2)
     assert more.shape == (36, 1, 64, 64) and torch.equal(more[:12], pictures64)
     assert 0 < (more[12:24] - pictures64).abs().mean() < 0.2 and more.min() >= 0 and more.max() <= 1
-    assert torch.equal(more, heads.augment(pictures64, 2)) and torch.equal(heads.augment(pictures64, 0), pictures64)
+    assert torch.equal(more, head_images.augment(pictures64, 2)) and torch.equal(head_images.augment(pictures64, 0), pictures64)
 
 
 # The imputer
@@ -179,11 +182,11 @@ def test_an_answer_is_mirrored_with_its_image(pictures64):
     model = small()
     torch.nn.init.normal_(model.network.head.weight, std=0.05)  # else it answers with the interpolation
     known = ~torch.from_numpy(STRIPES).expand(12, 1, 64, 64)
-    filled, deviation = unet.fill([model], pictures64, known)
-    turned, turned_deviation = unet.fill([model], pictures64.flip(3), known.flip(3))
+    filled, deviation = imputer.fill([model], pictures64, known)
+    turned, turned_deviation = imputer.fill([model], pictures64.flip(3), known.flip(3))
     assert torch.allclose(turned.flip(3), filled, atol=1e-5) and (filled != pictures64)[~known].any()
     assert torch.allclose(turned_deviation.flip(3), deviation, atol=1e-5)
-    assert not torch.allclose(unet.fill([model], pictures64, known, plain=True)[0], filled, atol=1e-3)
+    assert not torch.allclose(imputer.fill([model], pictures64, known, plain=True)[0], filled, atol=1e-3)
 
 
 def test_images_are_mirrored_with_their_masks(pictures64):
@@ -199,18 +202,18 @@ def test_images_are_mirrored_with_their_masks(pictures64):
 
 def test_retone_keeps_the_range_and_strength_0_the_image(pictures64):
     complete = torch.ones(12, 1, 64, 64, dtype=torch.bool)
-    assert torch.equal(unet.retone(pictures64, complete, 0.0), pictures64)
-    toned = unet.retone(pictures64, complete, 1.0)
+    assert torch.equal(imputer.retone(pictures64, complete, 0.0), pictures64)
+    toned = imputer.retone(pictures64, complete, 1.0)
     assert toned.min() >= 0 and toned.max() <= 1 and (toned - pictures64).abs().mean() > 0.01
 
 
 def test_softening_takes_nothing_from_gaps():
     """A bright image with black gaps: known pixels that have bright known neighbours stay as bright as they are."""
     known = ~torch.from_numpy(STRIPES).expand(8, 1, 64, 64)
-    runs.seed_everything(0)
-    with_gaps = unet.retone(0.5 * known, known, 1.0)
-    runs.seed_everything(0)
-    without = unet.retone(torch.full((8, 1, 64, 64), 0.5), torch.ones_like(known), 1.0)
+    devices.seed_everything(0)
+    with_gaps = imputer.retone(0.5 * known, known, 1.0)
+    devices.seed_everything(0)
+    without = imputer.retone(torch.full((8, 1, 64, 64), 0.5), torch.ones_like(known), 1.0)
     assert (with_gaps[~known] == 0).all() and (with_gaps - without)[known].abs().max() < 0.05
 
 
@@ -228,7 +231,7 @@ def test_pairs_hide_stripes_of_complete_images_and_known_lines_of_others(picture
 def test_an_untrained_network_is_the_interpolation(pictures64):
     known = ~torch.from_numpy(STRIPES).expand(12, 1, 64, 64)
     mean, _ = small()(pictures64 * known, known)
-    assert torch.allclose(mean, unet.stripes.fill_rows(pictures64 * known, known))
+    assert torch.allclose(mean, imputer.stripes.fill_rows(pictures64 * known, known))
 
 
 def test_the_loss_by_hand(pictures64):
@@ -236,7 +239,7 @@ def test_the_loss_by_hand(pictures64):
     model = small(own_mask=1.0, mirror=False, tone=0.0)
     losses = model.step((pictures64, torch.ones(12, 1, 64, 64, dtype=torch.bool)), lambda *_, **__: None)
     known = ~torch.from_numpy(STRIPES).expand(12, 1, 64, 64)
-    error = (unet.stripes.fill_rows(pictures64 * known, known) - pictures64)[~known]
+    error = (imputer.stripes.fill_rows(pictures64 * known, known) - pictures64)[~known]
     assert losses["charbonnier"].item() == pytest.approx((error**2 + 1e-4).sqrt().mean().item(), rel=1e-4)
     assert losses["psnr"].item() == pytest.approx(-10 * np.log10((error**2).mean().item()), rel=1e-4)
     nll = 0.5 * ((error**2).mean().item() * np.exp(5) - 5 + np.log(2 * np.pi))
@@ -246,13 +249,13 @@ def test_the_loss_by_hand(pictures64):
 def test_imputer_overfits_a_few_images_and_beats_the_interpolation(pictures64, tmp_path):
     model = small(base=16, own_mask=1.0, mirror=False, tone=0.0, lr=5e-3)
     data = (pictures64[:4], torch.ones(4, 1, 64, 64, dtype=torch.bool))
-    history = training.fit(model, data, 300, 4, tmp_path, model.config, plot=False, evaluations=6)
+    history = loop.fit(model, data, 300, 4, tmp_path, model.config, plot=False, evaluations=6)
     assert history[-1]["psnr"] > history[0]["psnr"] + 2  # averaged weights begin as the interpolation
 
 
 def test_filling_keeps_known_pixels_and_knows_no_doubt_of_them(pictures64):
     known = ~torch.from_numpy(STRIPES).expand(12, 1, 64, 64)
-    filled, deviation = unet.fill([small(), small()], pictures64 * known, known, batch_size=5)
+    filled, deviation = imputer.fill([small(), small()], pictures64 * known, known, batch_size=5)
     assert torch.equal(filled[known], pictures64[known]) and (deviation[known] == 0).all()
     assert (deviation[~known] > 0).all() and filled.min() >= 0 and filled.max() <= 1
 
@@ -260,33 +263,33 @@ def test_filling_keeps_known_pixels_and_knows_no_doubt_of_them(pictures64):
 def test_filling_does_not_depend_on_what_lies_under_the_gaps(pictures64):
     known = ~torch.from_numpy(STRIPES).expand(12, 1, 64, 64)
     torch.nn.init.normal_((model := small()).network.head.weight, std=0.1)
-    assert torch.equal(unet.fill([model], pictures64, known)[0], unet.fill([model], pictures64 * known, known)[0])
+    assert torch.equal(imputer.fill([model], pictures64, known)[0], imputer.fill([model], pictures64 * known, known)[0])
 
 
 def test_imputer_weights_come_back_and_others_are_refused(tmp_path, pictures64):
     torch.nn.init.normal_((model := small()).network.head.weight, std=0.1)
-    back = unet.Imputer.from_weights(model.export(tmp_path / "w.safetensors"))
+    back = imputer.Imputer.from_weights(model.export(tmp_path / "w.safetensors"))
     assert torch.equal(back.mask, model.mask)
     known = ~torch.from_numpy(STRIPES).expand(12, 1, 64, 64)
-    one, other = (unet.fill([m], pictures64, known)[0] for m in (model, back))
+    one, other = (imputer.fill([m], pictures64, known)[0] for m in (model, back))
     assert torch.allclose(one, other, atol=5e-3)
     tiny_diffusion().export(tmp_path / "other.safetensors")
     with pytest.raises(checkpoints.CheckpointDamaged, match="weights of Imputer"):
-        unet.Imputer.from_weights(tmp_path / "other.safetensors")
+        imputer.Imputer.from_weights(tmp_path / "other.safetensors")
 
 
 # The command
 
 
 def fill_command(*arguments):
-    command = [sys.executable, "-m", "utils.heads", "fill", *map(str, arguments)]
-    return subprocess.run(command, cwd=runs.PROJECT, text=True, capture_output=True)
+    command = [sys.executable, "-m", "utils", "fill", *map(str, arguments)]
+    return subprocess.run(command, cwd=config.PROJECT, text=True, capture_output=True)
 
 
 @pytest.fixture
 def striped(tmp_path, pictures64):
     """A file as the course's: our shipped network's own mask, 12 images."""
-    mask = unet.Imputer.from_weights(heads.IMPUTERS[0]).mask.numpy()
+    mask = imputer.Imputer.from_weights(head_images.IMPUTERS[0]).mask.numpy()
     images = np.where(mask, 0, pictures64.numpy()).astype(np.float32)
     np.save(tmp_path / "in.npy", images)
     return tmp_path / "in.npy", images, mask
@@ -344,37 +347,37 @@ def test_unusable_files_are_refused_with_the_reason(striped, tmp_path, how):
     path, images, mask = striped
     np.save(path, spoil(images, mask, how))
     with pytest.raises(ValueError) as error:
-        heads.fill(heads.read(path), [unet.Imputer.from_weights(heads.IMPUTERS[0])])
+        imputer.fill_missing(head_images.read(path), [imputer.Imputer.from_weights(head_images.IMPUTERS[0])])
     assert BAD[how] in str(error.value)
 
 
 def test_another_mask_is_filled_with_a_warning(pictures64, capsys):
     other = (COLUMNS + ROWS // 3) % 5 < 2
     images = np.where(other, 0, pictures64.numpy()).astype(np.float32)
-    model = unet.Imputer.from_weights(heads.IMPUTERS[0])
-    filled, _ = heads.fill(images, [model])
+    model = imputer.Imputer.from_weights(head_images.IMPUTERS[0])
+    filled, _ = imputer.fill_missing(images, [model])
     assert "Another mask" in capsys.readouterr().out
     assert (filled[:, :, ~other] == images[:, :, ~other]).all() and (filled[:, :, other] > 0).mean() > 0.9
     with pytest.raises(ValueError, match="told from 5 images on"):
-        heads.fill(images[:1], [model])
+        imputer.fill_missing(images[:1], [model])
 
 
 def test_further_gaps_are_filled_too(striped):
     _, images, mask = striped
     more = mask | (ROWS % 8 == 0)
-    filled, _ = heads.fill(np.where(more, 0, images).astype(np.float32), [unet.Imputer.from_weights(heads.IMPUTERS[0])])
+    filled, _ = imputer.fill_missing(np.where(more, 0, images).astype(np.float32), [imputer.Imputer.from_weights(head_images.IMPUTERS[0])])
     assert (filled[:, :, more] > 0).mean() > 0.9
 
 
 def test_networks_of_different_masks_are_not_mixed(striped):
     _, images, _ = striped
     with pytest.raises(ValueError, match="different masks"):
-        heads.fill(images, [unet.Imputer.from_weights(heads.IMPUTERS[0]), small()])
+        imputer.fill_missing(images, [imputer.Imputer.from_weights(head_images.IMPUTERS[0]), small()])
 
 
 def test_a_single_image_with_the_courses_mask_is_filled(striped):
     _, images, mask = striped
-    filled, _ = heads.fill(images[:1], [unet.Imputer.from_weights(heads.IMPUTERS[0])])
+    filled, _ = imputer.fill_missing(images[:1], [imputer.Imputer.from_weights(head_images.IMPUTERS[0])])
     assert (filled[:, :, ~mask] == images[:1][:, :, ~mask]).all()
 
 
@@ -382,19 +385,19 @@ def test_a_truncated_archive_under_the_wrong_name_is_no_file_of_numbers(tmp_path
     np.savez(tmp_path / "a.npz", images=np.zeros((50, 50)))
     (tmp_path / "a.npy").write_bytes((tmp_path / "a.npz").read_bytes()[:300])
     with pytest.raises(ValueError, match="no .npy file of numbers"):
-        heads.read(tmp_path / "a.npy")
+        head_images.read(tmp_path / "a.npy")
 
 
 @pytest.mark.parametrize("content, message", [("array", "no archive"), ("floats", "wanted are uint8")])
 def test_other_files_named_heads_are_refused(tmp_path, monkeypatch, content, message):
-    monkeypatch.setattr(heads, "find", lambda name: tmp_path / name)
+    monkeypatch.setattr(head_images, "find", lambda name: tmp_path / name)
     if content == "array":
         np.save(tmp_path / "x.npy", np.zeros((3, 64, 64), np.uint8))
         (tmp_path / "x.npy").rename(tmp_path / "heads.npz")
     else:
         np.savez(tmp_path / "heads.npz", images=np.zeros((3, 64, 64)))
     with pytest.raises(ValueError, match=message):
-        heads.load()
+        head_images.load()
 
 
 def test_the_command_explains_missing_and_foreign_files(striped, tmp_path):
@@ -415,19 +418,19 @@ def test_the_command_explains_missing_and_foreign_files(striped, tmp_path):
 def test_pickles_are_not_loaded(tmp_path):
     np.save(tmp_path / "p.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(ValueError, match="no .npy file of numbers"):
-        heads.read(tmp_path / "p.npy")
+        head_images.read(tmp_path / "p.npy")
 
 
 # What is committed
 
 
 def test_the_committed_answer_is_complete_and_keeps_the_test_sets_pixels():
-    answer = heads.read(heads.ANSWER)
-    assert answer.shape == (100, 1, 64, 64) and np.load(heads.ANSWER).dtype == np.float32
-    test_images, origin = heads.load_test()
-    mask = unet.Imputer.from_weights(heads.IMPUTERS[0]).mask.numpy()
+    answer = head_images.read(head_images.ANSWER)
+    assert answer.shape == (100, 1, 64, 64) and np.load(head_images.ANSWER).dtype == np.float32
+    test_images, origin = head_images.load_test()
+    mask = imputer.Imputer.from_weights(head_images.IMPUTERS[0]).mask.numpy()
     assert (answer[:, :, ~mask] == test_images[:, :, ~mask]).all(), origin
-    again, _ = heads.fill(test_images, [unet.Imputer.from_weights(path) for path in heads.IMPUTERS])
+    again, _ = imputer.fill_missing(test_images, [imputer.Imputer.from_weights(path) for path in head_images.IMPUTERS])
     assert np.abs(again - answer).max() < 0.02  # other processors round differently
 
 
@@ -435,11 +438,11 @@ def test_heads_stand_in_where_the_courses_are_not(monkeypatch):
     def nowhere(name):
         raise FileNotFoundError(name)
 
-    monkeypatch.setattr(heads, "find", nowhere)
-    images, origin = heads.load(stand_in=4)
+    monkeypatch.setattr(head_images, "find", nowhere)
+    images, origin = head_images.load(stand_in=4)
     assert images.shape == (4, 1, 64, 64) and origin.startswith("STAND-IN")
-    test_images, origin = heads.load_test()
+    test_images, origin = head_images.load_test()
     assert test_images.shape == (100, 1, 64, 64) and "test_set_nogaps" in origin
     monkeypatch.setenv("PROFILE", "full")
     with pytest.raises(FileNotFoundError):
-        heads.load()
+        head_images.load()

@@ -6,12 +6,14 @@ import pytest
 import torch
 
 from tests.conftest import draw_pictures
-from utils import checkpoints, likelihood, pixelcnn, training
-from utils.diffusion import Diffusion
-from utils.flow import Flow, spline
-from utils.folders import to_float
-from utils.pixelcnn import PixelCNN, mixture_nats
-from utils.vae import VAE
+from utils.data.image_files import to_float
+from utils.evaluation import likelihood
+from utils.models import pixelcnn
+from utils.models.diffusion import Diffusion
+from utils.models.flow import Flow, spline
+from utils.models.pixelcnn import PixelCNN, mixture_nats
+from utils.models.vae import VAE
+from utils.training import checkpoints, loop
 
 LEVELS = torch.arange(256.0)
 
@@ -69,7 +71,7 @@ def test_a_pixel_depends_on_those_before_it_alone():
 def test_pixelcnn_finds_a_known_entropy_and_never_beats_it(tmp_path):
     images, entropy = toy(2000)
     model = PixelCNN((4, 4), width=24, layers=2, hidden=16, components=4, lr=1e-2)
-    training.fit(model, images, 300, 64, tmp_path, model.config, plot=False)
+    loop.fit(model, images, 300, 64, tmp_path, model.config, plot=False)
     nats = model.nats(toy(1000, seed=1)[0]).detach()
     assert entropy * 0.98 < nats.mean() < entropy * 1.02
     samples = model.sample(200).flatten(1)
@@ -122,7 +124,7 @@ def test_flow_finds_a_known_entropy_and_never_beats_it(tmp_path):
     model = Flow((4, 4), width=24, depth=1, bins=16, lr=5e-3)
     first = model.nats(images[:8])
     assert torch.allclose(first, torch.full((8,), 16 * math.log(256)), atol=0.1)  # at first, all levels are alike
-    training.fit(model, images, 300, 64, tmp_path, model.config, plot=False)
+    loop.fit(model, images, 300, 64, tmp_path, model.config, plot=False)
     nats = model.nats(toy(1000, seed=1)[0]).detach()
     assert entropy * 0.98 < nats.mean() < entropy * 1.05
     sample = model.sample(4, seed=2)

@@ -8,11 +8,12 @@ import torch
 from torch import nn
 
 from tests.conftest import draw_pictures
-from utils import checkpoints, folders, runs, training
-from utils.dcgan import DCGAN, as_jpeg, augment, jpeg_table
-from utils.latent_flow import LatentFlow
-from utils.networks import Upsampler, halvings
-from utils.vae import VAE, cosine_matrix, gaussian_nll, kl_to_normal
+from utils.data import image_files
+from utils.models.blocks import Upsampler, num_downsamplings
+from utils.models.dcgan import DCGAN, as_jpeg, augment, jpeg_table
+from utils.models.latent_flow import LatentFlow
+from utils.models.vae import VAE, cosine_matrix, gaussian_nll, kl_to_normal
+from utils.training import checkpoints, devices, loop
 
 SIZES = [(32, 32), (28, 28), (64, 64), (40, 32), (8, 12)]
 
@@ -46,7 +47,7 @@ def test_any_size_divisible_by_four_and_any_channels(size, channels):
 def test_other_sizes_are_refused():
     with pytest.raises(ValueError, match="divisible by 4"):
         VAE((30, 32))
-    assert [halvings(size) for size in SIZES] == [3, 2, 4, 3, 1]
+    assert [num_downsamplings(size) for size in SIZES] == [3, 2, 4, 3, 1]
 
 
 def test_kl_by_hand():
@@ -123,8 +124,8 @@ def test_jpeg_step_does_what_pillow_does(pictures):
     rng = np.random.default_rng(0)
     noisy = (pictures // 2 + rng.integers(0, 100, pictures.shape)).astype(np.uint8)
     with torch.autocast("cpu", torch.bfloat16):  # as in training, where bfloat16 would be too coarse
-        mine = folders.to_uint8(as_jpeg(folders.to_float(noisy), jpeg_table(75)))
-    theirs = folders.as_saved(folders.to_float(noisy))
+        mine = image_files.to_uint8(as_jpeg(image_files.to_float(noisy), jpeg_table(75)))
+    theirs = image_files.as_saved(image_files.to_float(noisy))
     difference = np.abs(mine.astype(int) - theirs)
     assert difference.mean() < 0.5  # both round; a tie that falls the other way moves one coefficient
     assert np.abs(noisy.astype(int) - theirs).mean() > 3  # the step is not the identity
@@ -229,17 +230,17 @@ def test_a_kept_draw_is_that_of_the_weights_and_cannot_be_changed_from_outside()
 @pytest.mark.parametrize("name", ["vae", "dcgan"])
 def test_overfits_a_tiny_batch(name, tmp_path):
     """A VAE must learn 8 images by heart; a GAN's samples must come close to them."""
-    images = folders.to_float(draw_pictures(8, 16))
-    runs.seed_everything(0)
+    images = image_files.to_float(draw_pictures(8, 16))
+    devices.seed_everything(0)
     if name == "vae":
         model = VAE((16, 16), latent_dim=8, base=8, lr=3e-3)
-        training.fit(model, images, 250, 8, tmp_path, model.config, plot=False)
+        loop.fit(model, images, 250, 8, tmp_path, model.config, plot=False)
         rebuilt = model.decode(model.posteriors(images).chunk(2, 1)[0])
         assert (rebuilt - images).abs().mean() < 0.08
     else:
         model = DCGAN((16, 16), latent_dim=8, base=8, discriminator_base=8, lr_generator=2e-3, lr_discriminator=1e-3)
         before = torch.cdist(model.sample(16).flatten(1), images.flatten(1)).min(1).values.mean()
-        training.fit(model, images, 300, 8, tmp_path, model.config, plot=False)
+        loop.fit(model, images, 300, 8, tmp_path, model.config, plot=False)
         after = torch.cdist(model.sample(16).flatten(1), images.flatten(1)).min(1).values.mean()
         assert after < 0.5 * before
 

@@ -18,8 +18,10 @@ import torch
 from PIL import Image
 
 from tests.conftest import documented, draw_pictures
-from utils import checkpoints, figures, folders, runs
-from utils.dcgan import DCGAN
+from utils import config
+from utils.data import image_files
+from utils.models.dcgan import DCGAN
+from utils.training import checkpoints
 
 pytestmark = pytest.mark.xdist_group("processes")  # one process: they share what was expensive to make
 
@@ -29,7 +31,7 @@ SEEN = 96
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "pictures"
-    folders.write_jpegs(draw_pictures(40, 16), folder, "picture", 40)
+    image_files.write_jpegs(draw_pictures(40, 16), folder, "picture", 40)
     return folder
 
 
@@ -42,24 +44,26 @@ def run(*words: object, **variables: str) -> str:
     told = {"ACCELERATE_USE_CPU": "true", "ACCELERATE_MIXED_PRECISION": "no", "OMP_NUM_THREADS": "1"}
     environment = os.environ | told | variables
     command = [sys.executable, *(str(word) for word in words)]
-    done = subprocess.run(command, cwd=runs.PROJECT, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=config.PROJECT, env=environment, capture_output=True, text=True, timeout=300)
     if done.returncode:
         raise RuntimeError(done.stderr)
     return done.stdout
 
 
 TELLS_ITS_MODEL = """
-from utils import checkpoints, families, train
+from utils.models import folder_training, zoo
+from utils.training import checkpoints
+from utils import __main__ as command
 
-families.DCGAN.BANK = 50  # latents, drawn in no time
-draw = train.draw
+zoo.DCGAN.BANK = 50  # latents, drawn in no time
+draw = folder_training.draw
 
 def told(model, *rest):
     print("model", checkpoints.fingerprint(model), flush=True)
     return draw(model, *rest)
 
-train.draw = told
-train.main()
+folder_training.draw = told
+command.main()
 """
 LAUNCH = ("--mixed_precision", "no", "--dynamo_backend", "no")
 TWO = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", 2, *LAUNCH)
@@ -70,9 +74,9 @@ def arguments(family: str, pictures: Path, out: Path) -> list:
 
 
 def train(pictures: Path, out: Path, processes: int, **variables: str) -> str:
-    """`python -m utils.train PixelCNN` in so many processes."""
+    """`python -m utils train PixelCNN` in so many processes."""
     start = (*TWO, "--num_machines", 1, "--main_process_port", 0) if processes == 2 else ()
-    return run(*start, "-m", "utils.train", *arguments("PixelCNN", pictures, out), **variables)
+    return run(*start, "-m", "utils", "train", *arguments("PixelCNN", pictures, out), **variables)
 
 
 def free_port() -> int:
@@ -88,7 +92,7 @@ def train_on_two_nodes(pictures: Path, outs: tuple[Path, Path]) -> list[str | Ru
     def node(rank: int) -> str | RuntimeError:
         try:
             command = arguments("PixelCNN", pictures, outs[rank])
-            return run(*where, "--machine_rank", rank, "-m", "utils.train", *command)
+            return run(*where, "--machine_rank", rank, "-m", "utils", "train", *command)
         except RuntimeError as error:
             return error
 
@@ -134,15 +138,16 @@ def test_a_run_of_one_process_goes_on_in_two(pictures, alone, tmp_path):
     folder = tmp_path / "run" / "checkpoints"
     program = f"""
 from pathlib import Path
-from utils import families, runs
-from utils.train import load
+from utils.models import zoo
+from utils.models.folder_training import load
 
 def stop(model):
     raise SystemExit
 
-settings, options = runs.hyperparameters("final_pixelcnn"), {{"evaluations": 2, "checkpoint_seconds": 0}}
+from utils import config
+settings, options = config.hyperparameters("final_pixelcnn"), {{"evaluations": 2, "checkpoint_seconds": 0}}
 images = load({str(pictures)!r}, 16)
-families.train("PixelCNN", images, {SEEN}, Path({str(folder)!r}), settings, evaluate=stop, **options)
+zoo.train("PixelCNN", images, {SEEN}, Path({str(folder)!r}), settings, evaluate=stop, **options)
 """
     run("-c", program)
     assert checkpoints.read(sorted(folder.glob("step_*.ckpt"))[-1])[0] == 5  # of 12
@@ -193,16 +198,16 @@ def test_samples_of_two_processes_are_those_of_the_one_model_that_is_kept(pictur
     program.write_text(TELLS_ITS_MODEL)
     out = tmp_path / "run"
     launch = (*TWO, "--num_machines", 1, "--main_process_port", 0, program)
-    printed = run(*launch, *arguments("GAN", pictures, out), PYTHONPATH=str(runs.PROJECT))
+    printed = run(*launch, *arguments("GAN", pictures, out), PYTHONPATH=str(config.PROJECT))
     first, second = re.findall(r"model (\w+)", printed)
     assert first == second
     history = json.loads((out / "checkpoints" / "history.json").read_text())
     assert history[-1]["images"] == SEEN
     model = DCGAN.from_weights(out / "weights.safetensors")
-    wanted = np.concatenate([folders.to_uint8(model.sample(5, seed)) for seed in (0, 1)])
+    wanted = np.concatenate([image_files.to_uint8(model.sample(5, seed)) for seed in (0, 1)])
     with Image.open(out / "samples.png") as picture:
         found = np.asarray(picture).astype(int)
-    assert np.abs(found - figures.tile(wanted, 10)).max() <= 3  # the weights are kept in 16 bits
+    assert np.abs(found - image_files.tile(wanted, 10)).max() <= 3  # the weights are kept in 16 bits
 
 
 def test_accelerate_chooses_the_number_format(pictures, alone, tmp_path):

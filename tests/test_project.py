@@ -8,9 +8,11 @@ import sys
 import pytest
 import torch
 
-from utils import runs, train
+from utils import config
+from utils.commands import train
+from utils.training import devices
 
-PROJECT = runs.PROJECT
+PROJECT = config.PROJECT
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/scaling.md", "docs/speed.md"])
@@ -43,7 +45,7 @@ def test_no_course_image_is_tracked():
 
 @pytest.mark.parametrize("value", ["fast", ""])
 def test_an_unknown_profile_is_refused(value):
-    command = [sys.executable, "-c", "from utils import runs; runs.profile()"]
+    command = [sys.executable, "-c", "from utils import config; config.profile()"]
     done = subprocess.run(command, cwd=PROJECT, env=os.environ | {"PROFILE": value}, capture_output=True, text=True)
     assert done.returncode and "must be one of smoke, quick, full" in done.stderr
 
@@ -51,33 +53,33 @@ def test_an_unknown_profile_is_refused(value):
 def test_hyperparameters_have_one_place(monkeypatch, tmp_path):
     monkeypatch.setenv("PROFILE", "quick")
     monkeypatch.setenv("RUNS_FOLDER", str(tmp_path))
-    committed = runs.hyperparameters("vae")
-    runs.write_hyperparameters("vae", {"lr": 0.5})
-    assert runs.hyperparameters("vae") == {"lr": 0.5}
-    assert runs.hyperparameters("dcgan")  # the untouched ones are still found
+    committed = config.hyperparameters("vae")
+    config.write_hyperparameters("vae", {"lr": 0.5})
+    assert config.hyperparameters("vae") == {"lr": 0.5}
+    assert config.hyperparameters("dcgan")  # the untouched ones are still found
     monkeypatch.setenv("PROFILE", "full")  # with RUNS_FOLDER, as in Colab, nothing committed is replaced
-    runs.write_hyperparameters("vae", {"lr": 0.25})
-    assert runs.hyperparameters("vae") == {"lr": 0.25} and runs.hand_in() == tmp_path / "full"
+    config.write_hyperparameters("vae", {"lr": 0.25})
+    assert config.hyperparameters("vae") == {"lr": 0.25} and config.results_folder() == tmp_path / "full"
     monkeypatch.delenv("RUNS_FOLDER")
-    assert runs.hyperparameters("vae") == committed and runs.hand_in() == PROJECT
+    assert config.hyperparameters("vae") == committed and config.results_folder() == PROJECT
     with pytest.raises(KeyError, match="no hyper-parameters for 'x'"):
-        runs.hyperparameters("x")
+        config.hyperparameters("x")
 
 
 def test_help_and_errors_of_the_commands():
-    for command in (["utils", "--help"], ["utils.course_data", "--help"], ["utils.notebooks", "--help"]):
+    for command in (["utils", "--help"], ["utils", "data", "--help"], ["utils", "notebooks", "--help"]):
         done = subprocess.run([sys.executable, "-m", *command], cwd=PROJECT, capture_output=True, text=True)
         assert done.returncode == 0 and "usage" in done.stdout
-    command = [sys.executable, "-m", "utils.course_data", "--from", "nowhere"]
+    command = [sys.executable, "-m", "utils", "data", "--from", "nowhere"]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
     assert done.returncode == 1 and "There is no 'nowhere'" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_importing_the_package_does_not_wait_for_what_takes_seconds():
-    modules = sorted(path.stem for path in (PROJECT / "utils").glob("*.py") if not path.stem.startswith("_"))
-    program = f"import sys; from utils import {', '.join(modules)}; print(*sys.modules)"
+    names = (path.relative_to(PROJECT).with_suffix("") for path in sorted((PROJECT / "utils").glob("*/[a-z]*.py")))
+    program = f"import sys, {', '.join('.'.join(name.parts) for name in names)}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, check=True)
-    assert {"torch", "utils.diffusion"} <= set(done.stdout.split())
+    assert {"torch", "utils.models.diffusion"} <= set(done.stdout.split())
     assert not {"diffusers", "torchmetrics", "torchvision"} & set(done.stdout.split())
 
 
@@ -93,13 +95,13 @@ def test_importing_the_package_does_not_wait_for_what_takes_seconds():
 def test_bfloat16_is_for_processors_that_are_fast_at_it(monkeypatch, flags, format_):
     monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: flags, raising=False)
-    assert runs.mixed_precision() == format_
+    assert devices.mixed_precision() == format_
 
 
 def test_the_number_format_is_what_accelerate_was_told(monkeypatch):
     for told in ("no", "bf16"):
         monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", told)
-        assert runs.mixed_precision() == told
+        assert devices.mixed_precision() == told
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
     with pytest.raises(ValueError, match="is 'fp16', but must be 'no' or 'bf16'"):
-        runs.mixed_precision()
+        devices.mixed_precision()

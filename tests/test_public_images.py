@@ -8,8 +8,8 @@ from PIL import Image
 from torchvision import datasets
 
 from tests.conftest import draw_pictures, idx, write_fashion_mnist
-from utils import public_images
-from utils.public_images import FILES, RAW, Part
+from utils.data import public_images
+from utils.data.public_images import FILES, RAW, Part
 
 
 @pytest.fixture

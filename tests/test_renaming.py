@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from utils import renaming, runs
-from utils.__main__ import TASKS
+from utils import config
+from utils.handin import rename
+from utils.notebooks import colab
 
 
 @pytest.fixture
@@ -35,8 +36,8 @@ def contents(root: Path) -> dict[str, bytes]:
 
 def test_files_and_texts_are_renamed_and_can_be_renamed_again(folder):
     before = contents(folder)
-    assert renaming.plan(folder, "ab123").moves and contents(folder) == before  # planning changes nothing
-    renaming.rename(folder, "ab123")
+    assert rename.plan(folder, "ab123").moves and contents(folder) == before  # planning changes nothing
+    rename.rename(folder, "ab123")
     after = contents(folder)
     assert set(after) == {name.replace("someone_", "ab123_") for name in before}
     assert after["GAN_hands/GAN_hand_001.jpeg"] == b"course"
@@ -44,41 +45,41 @@ def test_files_and_texts_are_renamed_and_can_be_renamed_again(folder):
     assert b'USERNAME = \\"ab123\\"' in after["ab123_DLcw1_clean.ipynb"]
     assert after["README.md"] == b"[it](ab123_DLcw1_clean.ipynb); your username; `<username>_001.jpeg`\n"
     assert after[".gitignore"] == b"!*_hands/ab123_*.jpeg\n"
-    renaming.rename(folder, "cd4")
+    rename.rename(folder, "cd4")
     assert "cd4_DLcw1_clean.ipynb" in contents(folder)
 
 
 def test_name_and_cid_take_the_places_of_the_templates(folder):
     notebook = folder / "someone_DLcw1_clean.ipynb"
     notebook.write_text('{"cells": ["**Name:** Your Name **Username:** someone **CID:** 00000000", "# Your Name"]}')
-    renaming.rename(folder, "ab123", "Zoë O'Neil-Smith", "01234567")
+    rename.rename(folder, "ab123", "Zoë O'Neil-Smith", "01234567")
     text = (folder / "ab123_DLcw1_clean.ipynb").read_text()
     assert text == '{"cells": ["**Name:** Zoë O\'Neil-Smith **Username:** ab123 **CID:** 01234567", "# Your Name"]}'
     for wrong in (('x"y', None), ("a\\nb", None), ("", None), (None, "123"), (None, "1234567a")):
         with pytest.raises(ValueError, match="no name|no CID"):
-            renaming.rename(folder, "cd4", *wrong)
-    assert renaming.rename(folder, "ab123", cid="01234567") == ([], [])  # nothing is left to change
+            rename.rename(folder, "cd4", *wrong)
+    assert rename.rename(folder, "ab123", cid="01234567") == ([], [])  # nothing is left to change
 
 
 @pytest.mark.parametrize(
-    "name", ["", "a", "Ab123", "ab 123", "../x", "1abc", "a" * 21, "test", renaming.TAKEN[-1], "é12"]
+    "name", ["", "a", "Ab123", "ab 123", "../x", "1abc", "a" * 21, "test", rename.TAKEN[-1], "é12"]
 )
 def test_what_is_no_username_is_refused(folder, name):
     before = contents(folder)
     with pytest.raises(ValueError, match="no username|cannot be used"):
-        renaming.rename(folder, name)
+        rename.rename(folder, name)
     assert contents(folder) == before
 
 
 def test_nothing_is_overwritten_and_a_folder_without_a_name_is_refused(folder, tmp_path):
     (folder / "ab123_classified_hands.csv").write_text("mine")
     with pytest.raises(ValueError, match="bear ab123, someone"):
-        renaming.rename(folder, "ab123")
+        rename.rename(folder, "ab123")
     (folder / "ab123_classified_hands.csv").rename(folder / "GAN_hands" / "ab123_002.jpeg")
     with pytest.raises(ValueError, match="'GAN_hands/ab123_002.jpeg' is there already"):
-        renaming.rename(folder, "ab123")
+        rename.rename(folder, "ab123")
     with pytest.raises(ValueError, match="bear none"):
-        renaming.rename(tmp_path / "my hand-in" / "GAN_hands", "ab123")
+        rename.rename(tmp_path / "my hand-in" / "GAN_hands", "ab123")
 
 
 def test_a_failure_half_way_is_undone(folder, monkeypatch):
@@ -92,14 +93,14 @@ def test_a_failure_half_way_is_undone(folder, monkeypatch):
 
     monkeypatch.setattr(Path, "rename", fails_in_the_end)
     with pytest.raises(OSError, match="no space"):
-        renaming.rename(folder, "ab123")
+        rename.rename(folder, "ab123")
     assert contents(folder) == before
 
 
 KILLED = """
 import os, sys
 from pathlib import Path
-from utils import renaming
+from utils.handin import rename
 move, count = Path.rename, 0
 def killed(self, target):
     global count
@@ -108,17 +109,17 @@ def killed(self, target):
         os._exit(9)
     return move(self, target)
 Path.rename = killed
-renaming.rename(Path(sys.argv[1]), "ab123")
+rename.rename(Path(sys.argv[1]), "ab123")
 """
 
 
 def test_after_a_kill_the_next_call_undoes_it_first(folder):
     before = contents(folder)
-    environment = os.environ | {"PYTHONPATH": str(runs.PROJECT)}
+    environment = os.environ | {"PYTHONPATH": str(config.PROJECT)}
     done = subprocess.run([sys.executable, "-c", KILLED, str(folder)], env=environment)
     assert done.returncode == 9 and contents(folder) != before
-    command = [sys.executable, "-m", "utils.submission", "rename", "cd4", "--folder", str(folder), "--dry-run"]
-    done = subprocess.run(command, cwd=runs.PROJECT, capture_output=True, text=True)
+    command = [sys.executable, "-m", "utils", "rename", "cd4", "--folder", str(folder), "--dry-run"]
+    done = subprocess.run(command, cwd=config.PROJECT, capture_output=True, text=True)
     assert done.returncode == 0 and "undone first" in done.stdout and "would change: 4 names" in done.stdout
     assert contents(folder) == before
 
@@ -129,16 +130,16 @@ def test_links_to_colab_are_led_to_another_repository(folder):
         f"[Open]({address.format('OWNER/REPOSITORY')}) [elsewhere](https://a.b/OWNER/x)\n"
     )
     before = contents(folder)
-    assert renaming.point_to(folder, "anna/deep-learning") == ["README.md"]
+    assert colab.point_to(folder, "anna/deep-learning") == ["README.md"]
     expected = f"[Open]({address.format('anna/deep-learning')}) [elsewhere](https://a.b/OWNER/x)\n"
     assert contents(folder) == before | {"README.md": expected.encode()}
-    assert renaming.point_to(folder, "anna/deep-learning") == []
+    assert colab.point_to(folder, "anna/deep-learning") == []
     with pytest.raises(ValueError, match="OWNER/NAME"):
-        renaming.point_to(folder, "https://github.com/anna/deep-learning")
+        colab.point_to(folder, "https://github.com/anna/deep-learning")
 
 
 def test_every_notebook_has_its_own_link_to_colab():
-    for name in (name for names in TASKS.values() for name in names):
-        text = (runs.PROJECT / name).read_text()
+    for name in (name for names in config.TASKS.values() for name in names):
+        text = (config.PROJECT / name).read_text()
         found = re.findall(r"colab\.research\.google\.com/github/[\w.-]+/[\w.-]+/blob/main/([^)]+)\)", text)
         assert found == [name]

@@ -6,7 +6,8 @@ import subprocess
 
 import pytest
 
-from utils import report, runs
+from utils import config
+from utils.notebooks import site as builder
 
 pytestmark = pytest.mark.xdist_group("report")  # one process: they share what was expensive to make
 
@@ -14,14 +15,14 @@ pytestmark = pytest.mark.xdist_group("report")  # one process: they share what w
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     out = tmp_path_factory.mktemp("report") / "site"
-    report.build(runs.PROJECT, out)
+    builder.build(config.PROJECT, out)
     return out
 
 
 def test_every_notebook_has_a_page_that_the_first_one_leads_to(site):
     first = (site / "index.html").read_text()
-    for name in (name for names in report.TASKS.values() for name in names):
-        page = report.page_of(name)
+    for name in (name for names in config.TASKS.values() for name in names):
+        page = builder.page_of(name)
         assert f'href="{page}"' in first and "<img" in (site / page).read_text()
     assert "Results" in first and "<table" in first
     assert 'href="report.html"' in first and "<img" in (site / "report.html").read_text()
@@ -38,11 +39,11 @@ def test_nothing_is_loaded_from_elsewhere_and_no_link_is_dead(site):
 
 def test_an_older_site_is_replaced_and_nothing_else(site, tmp_path):
     (site / "old.html").touch()
-    report.build(runs.PROJECT, site)
+    builder.build(config.PROJECT, site)
     assert not (site / "old.html").exists()
     (tmp_path / "thesis.txt").touch()
     with pytest.raises(FileExistsError, match="something else"):
-        report.build(runs.PROJECT, tmp_path)
+        builder.build(config.PROJECT, tmp_path)
     assert (tmp_path / "thesis.txt").exists()
 
 

@@ -17,13 +17,14 @@ import pytest
 from optuna.trial import TrialState
 
 from tests.conftest import documented
-from utils import runs, search
+from utils import config
+from utils.training import search
 
 WORKERS, TRIALS, SECONDS = 8, 64, 0.1
 WORKER = f"""
 import os, sys, time
 from pathlib import Path
-from utils import search
+from utils.training import search
 
 folder, seed, url = sys.argv[1:]
 begun = 0
@@ -68,7 +69,7 @@ def work(
     workers = [
         subprocess.Popen(
             [sys.executable, "-W", "ignore", "-c", WORKER, str(folder), str(seed), url],
-            cwd=runs.PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            cwd=config.PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )
         for seed in range(WORKERS)
     ]  # fmt: skip
@@ -195,7 +196,7 @@ def test_the_documented_script(tmp_path):
     (tmp_path / "search_many.py").write_text(documented("join_study"))
     (tmp_path / "runs").mkdir()
     commands = [[sys.executable, "-W", "ignore", "search_many.py", str(seed)] for seed in range(2)]
-    options = {"cwd": tmp_path, "env": os.environ | {"PYTHONPATH": str(runs.PROJECT)}, "stdout": subprocess.PIPE}
+    options = {"cwd": tmp_path, "env": os.environ | {"PYTHONPATH": str(config.PROJECT)}, "stdout": subprocess.PIPE}
     started = [subprocess.Popen(command, **options, text=True) for command in commands]
     printed = [process.communicate(timeout=120)[0] for process in started]
     assert [process.returncode for process in started] == [0, 0] and "learning_rate" in printed[0]

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from benchmarks import soak
-from utils import checkpoints, training
+from utils.training import checkpoints, loop
 
 
 def test_a_training_that_is_killed_and_damaged_ends_with_the_same_weights():
@@ -15,8 +15,8 @@ def test_a_training_that_is_killed_and_damaged_ends_with_the_same_weights():
 
 
 def test_it_notices_a_training_that_saves_too_late(tmp_path, monkeypatch):
-    fit = training.fit
-    monkeypatch.setattr(training, "fit", lambda *x, **options: fit(*x, **options | {"checkpoint_seconds": 60}))
+    fit = loop.fit
+    monkeypatch.setattr(loop, "fit", lambda *x, **options: fit(*x, **options | {"checkpoint_seconds": 60}))
     with pytest.raises(soak.Failure, match=r"had trained \d+ steps since a checkpoint was due"):
         soak.one_round("VAE", tmp_path, None, file_limit=100)  # the one at its end cannot be written
 

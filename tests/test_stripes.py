@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from utils import restoration, stripes
+from utils.data import masks
+from utils.evaluation import restoration
 
 
 @pytest.fixture
@@ -17,19 +18,19 @@ def mask():
 def test_mask_is_what_is_missing_in_all_images_and_not_one_images_background(mask):
     images = np.random.default_rng(0).uniform(0.01, 1, (20, 1, 64, 64)).astype(np.float32)
     images[3, 0, :10] = 0  # one image's black background
-    assert (stripes.find_mask(images * ~mask) == mask).all()
+    assert (masks.find_mask(images * ~mask) == mask).all()
 
 
 def test_nothing_missing_and_nothing_known_are_refused():
     with pytest.raises(ValueError, match="no pixel is missing"):
-        stripes.find_mask(np.ones((2, 1, 8, 8)))
+        masks.find_mask(np.ones((2, 1, 8, 8)))
     with pytest.raises(ValueError, match="no pixel is known"):
-        stripes.find_mask(np.zeros((2, 1, 8, 8)))
+        masks.find_mask(np.zeros((2, 1, 8, 8)))
 
 
 def test_variants_hide_as_much_and_differ(mask):
     torch.manual_seed(0)
-    variants = stripes.vary(torch.from_numpy(mask), 50)
+    variants = masks.vary(torch.from_numpy(mask), 50)
     assert variants.shape == (50, 64, 64) and variants.dtype == torch.bool
     assert (variants.float().mean((1, 2)) == mask.mean()).all()  # rows are rolled: not a pixel more or less
     assert len({v.numpy().tobytes() for v in variants}) == 50
@@ -37,7 +38,7 @@ def test_variants_hide_as_much_and_differ(mask):
 
 def test_hidden_lines_are_sparse_and_everywhere():
     torch.manual_seed(0)
-    lines = stripes.hide_lines((64, 64), 200).float()
+    lines = masks.hide_lines((64, 64), 200).float()
     assert 0.05 < lines.mean() < 0.4
     assert lines.mean(0).min() > 0.05  # every pixel is asked for now and then
 
@@ -45,14 +46,14 @@ def test_hidden_lines_are_sparse_and_everywhere():
 def test_row_interpolation_by_hand():
     row = torch.tensor([[[[0.0, 1.0, 0.0, 0.0, 4.0, 0.0]]]])
     known = torch.tensor([[[[False, True, False, False, True, False]]]])
-    assert stripes.fill_rows(row, known).flatten().tolist() == pytest.approx([1, 1, 2, 3, 4, 4])
-    assert stripes.fill_rows(row, torch.zeros_like(known)).flatten().tolist() == [0] * 6  # nothing to go by
+    assert masks.fill_rows(row, known).flatten().tolist() == pytest.approx([1, 1, 2, 3, 4, 4])
+    assert masks.fill_rows(row, torch.zeros_like(known)).flatten().tolist() == [0] * 6  # nothing to go by
 
 
 def test_row_interpolation_agrees_with_numpy(mask):
     images = torch.rand(3, 1, 64, 64)
     known = ~torch.from_numpy(mask)
-    filled = stripes.fill_rows(images * known, known.expand(images.shape))
+    filled = masks.fill_rows(images * known, known.expand(images.shape))
     place = np.arange(64)
     for image, found in zip(images[:, 0].numpy(), filled[:, 0].numpy()):
         for row in range(64):
@@ -60,7 +61,7 @@ def test_row_interpolation_agrees_with_numpy(mask):
             np.testing.assert_allclose(found[row], np.interp(place, place[k], image[row, k]), atol=1e-6)
 
 
-@pytest.mark.parametrize("fill", [stripes.fill_cubic, stripes.fill_biharmonic])
+@pytest.mark.parametrize("fill", [restoration.fill_cubic, restoration.fill_biharmonic])
 def test_classical_methods_keep_known_pixels_and_follow_a_plane(mask, fill):
     rows, columns = np.indices((64, 64))
     plane = ((rows + 2 * columns) / 192).astype(np.float32)[None, None]

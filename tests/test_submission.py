@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from utils import briefs, checks, heads, inspection, runs, submission
-from utils.folders import write_jpegs
+from utils import config
+from utils.data import head_images
+from utils.data.image_files import write_jpegs
+from utils.handin import briefs, checks, compare, inspection
 
 pytestmark = pytest.mark.xdist_group("submission")  # one process: they share what was expensive to make
 
@@ -60,7 +62,7 @@ def whole(tmp_path_factory):
     (root / "utils" / "models.py").write_text("raise SystemExit('a check must not run this')\n")
     (root / "brain_mri").mkdir()
     write_notebook(root / "brain_mri" / "Assessment.ipynb", SECTIONS["MRI"])
-    shutil.copy(heads.ANSWER, root / "brain_mri")
+    shutil.copy(head_images.ANSWER, root / "brain_mri")
     (root / "brain_mri" / "References.md").write_text("- diffusers, https://github.com/huggingface/diffusers\n")
     final = root / "fashion_mnist"
     (final / "samples").mkdir(parents=True)
@@ -264,15 +266,15 @@ def course_files(monkeypatch, tmp_path):
     monkeypatch.setattr(checks, "training_images", lambda: training)
     rows, columns = np.indices((64, 64))
     stripes = (columns - rows // 4) % 4 < 2
-    np.save(tmp_path / "test_set.npy", np.where(stripes, 0, heads.read(heads.ANSWER)).astype(np.float32))
-    monkeypatch.setattr(heads, "find", lambda name: tmp_path / name)
+    np.save(tmp_path / "test_set.npy", np.where(stripes, 0, head_images.read(head_images.ANSWER)).astype(np.float32))
+    monkeypatch.setattr(head_images, "find", lambda name: tmp_path / name)
 
 
 def test_a_whole_hand_in_passes(whole, course_files):
-    results = submission.check(whole)
+    results = compare.check(whole)
     assert {r.brief for r in results} == {"cw1", "cw2", "mri", "final"}
     assert [r for r in results if r.status != "pass"] == []
-    assert "0 wrong" in submission.table(results)
+    assert "0 wrong" in compare.table(results)
 
 
 @pytest.mark.parametrize(("harm", "requirement", "said"), BROKEN)
@@ -280,7 +282,7 @@ def test_each_fault_is_found_and_only_it(whole, course_files, tmp_path, harm, re
     root = tmp_path / "copy"
     shutil.copytree(whole, root)
     harm(root)
-    failed = [r for r in submission.check(root, ["cw1", "cw2", "mri", "final"]) if r.status == "fail"]
+    failed = [r for r in compare.check(root, ["cw1", "cw2", "mri", "final"]) if r.status == "fail"]
     assert failed and all(r.requirement.removeprefix("a notebook ").startswith(requirement) for r in failed)
     assert any(said in r.found for r in failed) and all(r.advice for r in failed)
 
@@ -288,7 +290,7 @@ def test_each_fault_is_found_and_only_it(whole, course_files, tmp_path, harm, re
 def test_copies_of_training_images_are_found(whole, course_files, tmp_path, monkeypatch):
     training = np.asarray(Image.open(image(whole, 9)))[None, None]
     monkeypatch.setattr(checks, "training_images", lambda: training)
-    (wrong,) = [r for r in submission.check(whole, ["cw1"]) if r.status == "fail"]
+    (wrong,) = [r for r in compare.check(whole, ["cw1"]) if r.status == "fail"]
     assert "ab123_009.jpeg is a copy" in wrong.found
 
 
@@ -296,9 +298,9 @@ def test_what_needs_the_courses_files_is_left_open_without_them(whole, monkeypat
     def nowhere(name):
         raise FileNotFoundError(name)
 
-    monkeypatch.setattr(heads, "find", nowhere)
+    monkeypatch.setattr(head_images, "find", nowhere)
     monkeypatch.setattr(checks, "training_images", lambda: None)
-    left = [r for r in submission.check(whole) if r.status != "pass"]
+    left = [r for r in compare.check(whole) if r.status != "pass"]
     assert [r.status for r in left] == ["unchecked"] * 2 and "real_hands" in left[0].found
 
 
@@ -316,7 +318,7 @@ def test_hostile_hand_ins_are_survived(whole, course_files, tmp_path):
     (root / "Assessment.ipynb").write_text("null")
     with open(root / "test_set_nogaps.npy", "wb") as file:
         file.truncate(inspection.LARGEST_FILE + 1)  # takes no room on the disk
-    results = {r.requirement: r for r in submission.check(root)}
+    results = {r.requirement: r for r in compare.check(root)}
     assert not any(r.status == "pass" for r in results.values() if "helper code" not in r.requirement)
     assert "there is no references.md" in results["references.md: sources listed"].found
     assert any("more than the 60" in r.found for r in results.values())
@@ -329,9 +331,9 @@ def test_the_command_checks_one_or_a_whole_class(whole, tmp_path):
     (tmp_path / "class" / "empty").mkdir()
 
     def run(*arguments):
-        command = [sys.executable, "-m", "utils.submission", *arguments]
+        command = [sys.executable, "-m", "utils", *arguments]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        return subprocess.run(command, cwd=runs.PROJECT, env=environment, text=True, capture_output=True)
+        return subprocess.run(command, cwd=config.PROJECT, env=environment, text=True, capture_output=True)
 
     done = run("check", "--all", str(tmp_path / "class"), "--brief", "cw2")
     lines = done.stdout.splitlines()
@@ -351,8 +353,8 @@ def test_a_class_of_30_with_mixed_faults_gets_a_line_each(whole, tmp_path):
         shutil.copytree(whole, root)
         if number in harmed:
             harmed[number][0](root)
-    command = [sys.executable, "-m", "utils.submission", "check", "--all", str(tmp_path), "--json"]
-    done = subprocess.run(command, cwd=runs.PROJECT, text=True, capture_output=True)
+    command = [sys.executable, "-m", "utils", "check", "--all", str(tmp_path), "--json"]
+    done = subprocess.run(command, cwd=config.PROJECT, text=True, capture_output=True)
     found = json.loads(done.stdout)
     assert done.returncode == 1 and len(found) == 30
     for number, results in enumerate(found.values()):

@@ -10,16 +10,17 @@ import pytest
 import torch
 
 from tests.conftest import draw_pictures
-from utils import checkpoints, folders, runs, training
-from utils.classifier import Classifier
-from utils.dcgan import DCGAN
-from utils.vae import VAE
+from utils.data import image_files
+from utils.models.classifier import Classifier
+from utils.models.dcgan import DCGAN
+from utils.models.vae import VAE
+from utils.training import checkpoints, devices, loop
 
-IMAGES = folders.to_float(draw_pictures(20, 8))
+IMAGES = image_files.to_float(draw_pictures(20, 8))
 
 
 def new_model(kind):
-    runs.seed_everything(3)
+    devices.seed_everything(3)
     if kind == "vae":
         return VAE((8, 8), latent_dim=3, base=4)
     if kind == "classifier":
@@ -30,7 +31,7 @@ def new_model(kind):
 def train(kind, folder, steps=12, **options):
     model = new_model(kind)
     data = (IMAGES, torch.arange(len(IMAGES)) % 3) if kind == "classifier" else IMAGES
-    history = training.fit(model, data, steps, 4, folder, model.config, plot=False, evaluations=3, **options)
+    history = loop.fit(model, data, steps, 4, folder, model.config, plot=False, evaluations=3, **options)
     return model, history
 
 
@@ -63,14 +64,14 @@ def test_resumed_equals_undisturbed_bit_for_bit(kind, tmp_path):
 
 
 def _config(kind):
-    asked = {"steps": 12, "batch_size": 4, "seed": 0, "images": 20, "average_share": training.AVERAGE_SHARE}
+    asked = {"steps": 12, "batch_size": 4, "seed": 0, "images": 20, "average_share": loop.AVERAGE_SHARE}
     return new_model(kind).config | asked
 
 
 KILLED = """
 import sys, torch
 from tests.test_training import new_model, IMAGES
-from utils import training
+from utils.training import loop
 torch.set_num_threads(1)
 model = new_model("dcgan")
 step = model.step
@@ -78,7 +79,7 @@ def slow(images, update):
     print("step", flush=True)
     return step(images, update)
 model.step = slow
-training.fit(model, IMAGES, 60, 4, sys.argv[1], model.config, plot=False, checkpoint_seconds=0)
+loop.fit(model, IMAGES, 60, 4, sys.argv[1], model.config, plot=False, checkpoint_seconds=0)
 torch.save(model.state_dict(), sys.argv[1] + "/final.pt")
 """
 
@@ -130,19 +131,19 @@ def test_a_loss_that_explodes_stops_the_run(tmp_path):
     with torch.no_grad():
         model.log_std.fill_(float("nan"))
     with pytest.raises(FloatingPointError, match="lower the learning rate"):
-        training.fit(model, IMAGES, 4, 4, tmp_path, model.config, plot=False)
+        loop.fit(model, IMAGES, 4, 4, tmp_path, model.config, plot=False)
 
 
 def test_an_epoch_shows_every_image_once():
-    seen = torch.cat([training.batch_indices(20, 4, step, seed=1) for step in range(5)])
+    seen = torch.cat([loop.batch_indices(20, 4, step, seed=1) for step in range(5)])
     assert sorted(seen.tolist()) == list(range(20))
-    second = torch.cat([training.batch_indices(20, 4, step, seed=1) for step in range(5, 10)])
+    second = torch.cat([loop.batch_indices(20, 4, step, seed=1) for step in range(5, 10)])
     assert sorted(second.tolist()) == list(range(20)) and not torch.equal(seen, second)
-    assert len(training.batch_indices(2, 8, 0, seed=0)) == 8  # two images only
+    assert len(loop.batch_indices(2, 8, 0, seed=0)) == 8  # two images only
 
 
 def test_schedule():
-    assert [training.learning_rate_scale(step, 100) for step in (0, 40, 70, 100)] == [1, 1, pytest.approx(0.5), 0]
+    assert [loop.learning_rate_scale(step, 100) for step in (0, 40, 70, 100)] == [1, 1, pytest.approx(0.5), 0]
 
 
 def test_evaluation_sees_averaged_weights_and_leaves_no_trace(tmp_path):
@@ -154,7 +155,7 @@ def test_evaluation_sees_averaged_weights_and_leaves_no_trace(tmp_path):
         seen.append(next(m.decoder.parameters()).clone())
         return {"n": len(seen)}
 
-    training.fit(model, IMAGES, 12, 4, tmp_path / "a", model.config, plot=False, evaluations=2, evaluate=look)
+    loop.fit(model, IMAGES, 12, 4, tmp_path / "a", model.config, plot=False, evaluations=2, evaluate=look)
     assert len(seen) == 2
     assert torch.equal(next(model.decoder.parameters()), seen[-1])  # what it returns is the average
     assert torch.equal(model.sample(2), train_like(tmp_path / "b", evaluations=2).sample(2))
@@ -162,13 +163,13 @@ def test_evaluation_sees_averaged_weights_and_leaves_no_trace(tmp_path):
 
 def train_like(folder, evaluations):
     model = new_model("vae")
-    training.fit(model, IMAGES, 12, 4, folder, model.config, plot=False, evaluations=evaluations)
+    loop.fit(model, IMAGES, 12, 4, folder, model.config, plot=False, evaluations=evaluations)
     return model
 
 
 def test_average_by_hand(tmp_path):
     layer = torch.nn.Linear(1, 1, bias=False)
-    average = training.averaged_copy(layer, half_life=1)  # halves every time
+    average = loop.averaged_copy(layer, half_life=1)  # halves every time
     values = []
     for value in (4.0, 8.0, 0.0):
         with torch.no_grad():

@@ -1,0 +1,23 @@
+"""`report`: one static site from the executed notebooks."""
+
+from __future__ import annotations
+
+import argparse
+
+from utils.config import PROJECT
+from utils.files import path_argument
+
+
+def report(options: argparse.Namespace) -> None:
+    """The command `report`."""
+    from utils.notebooks import site
+
+    pages = site.build(PROJECT, options.out)
+    print(f"{len(pages)} pages: open {options.out / 'index.html'}")
+
+
+def register(commands: argparse._SubParsersAction) -> None:
+    """Add the command to the command line."""
+    making = commands.add_parser("report", help="make one static site from the executed notebooks")
+    making.add_argument("out", type=path_argument, nargs="?", default=PROJECT / "site", help="default: site/")
+    making.set_defaults(action=report)

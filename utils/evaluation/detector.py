@@ -1,0 +1,95 @@
+"""A network that tells real images from generated ones, as a measure: how many samples pass, how well it learns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from utils.data.image_files import to_float
+
+
+class Detector(nn.Module):
+    """Small convolutional network that tells real from generated; sees pixels and their Laplacian."""
+
+    def __init__(self, channels: int = 32):
+        super().__init__()
+
+        def block(inputs: int, outputs: int) -> list[nn.Module]:
+            return [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
+
+        c = channels
+        self.net = nn.Sequential(
+            *block(2, c), *block(c, c), nn.MaxPool2d(2),
+            *block(c, 2 * c), *block(2 * c, 2 * c), nn.MaxPool2d(2),
+            *block(2 * c, 4 * c), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.3), nn.Linear(4 * c, 1),
+        )  # fmt: skip
+        laplacian = torch.tensor([[-1.0, 2, -1], [2, -4, 2], [-1, 2, -1]]) / 4
+        self.register_buffer("laplacian", laplacian[None, None])
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Float (N, 1, H, W) in [-1, 1] to logits (N,); above 0 means real."""
+        detail = F.conv2d(images, self.laplacian.to(images.dtype), padding=1)
+        return self.net(torch.cat([images, detail], 1)).squeeze(1)
+
+
+def train_detector(
+    real: np.ndarray, fake: np.ndarray, steps: int = 600, seed: int = 0, precision: Callable | None = None
+) -> Detector:
+    """Train a `Detector` from random weights on balanced batches of 64 + 64, flipped and shifted.
+
+    Args:
+        real, fake: uint8 (N, 1, H, W); their numbers may differ.
+        precision: a context such as `accelerator.autocast` to compute in.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Detector().to(memory_format=torch.channels_last)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-2)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
+        sides = [to_float(real), to_float(fake)]
+        target = torch.cat([torch.full((64,), 0.97), torch.full((64,), 0.03)])
+        for _ in range(steps):
+            batch = torch.cat([side[torch.randint(len(side), (64,))] for side in sides])
+            if torch.rand(()) < 0.5:
+                batch = batch.flip(-1)
+            top, left = torch.randint(0, 5, (2,)).tolist()
+            height, width = batch.shape[2:]
+            batch = F.pad(batch, (2, 2, 2, 2), mode="replicate")[:, :, top : top + height, left : left + width]
+            with precision() if precision else torch.autocast("cpu", enabled=False):
+                logits = model(batch.contiguous(memory_format=torch.channels_last))
+            loss = F.binary_cross_entropy_with_logits(logits.float(), target)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    return model.eval()
+
+
+def pass_rate(detector: Detector, images: np.ndarray) -> float:
+    """Share of images in [0, 1] that the detector takes for real."""
+    with torch.no_grad():
+        return float(torch.cat([detector(b) > 0 for b in to_float(images).split(500)]).float().mean())
+
+
+def learned_two_sample_accuracy(
+    train: tuple[np.ndarray, np.ndarray],
+    test: tuple[np.ndarray, np.ndarray],
+    steps: int,
+    seed: int = 0,
+    precision: Callable | None = None,
+) -> float:
+    """Classifier two-sample test with a network (Lopez-Paz & Oquab 2017): how often a detector that was
+    trained to tell this very model's samples from real images is right about new ones; 0.5 is chance.
+
+    Args:
+        train: real images and samples that the detector learns from, uint8 (N, 1, H, W) each.
+        test: others of both kinds; each counts for one half, whatever their numbers.
+        steps, seed, precision: of `train_detector`.
+    """
+    detector = train_detector(*train, steps, seed, precision)
+    real, fake = (pass_rate(detector, images) for images in test)
+    return (real + 1 - fake) / 2

@@ -1,0 +1,161 @@
+"""What each brief asks for, as data: `utils.handin.compare` checks a hand-in against it.
+
+`check` names a function of `utils.handin.checks`, `arguments` are its further arguments. File names are patterns:
+`*` stands for the username.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+BRIEFS = {
+    "cw1": "generative coursework",
+    "cw2": "classification coursework",
+    "portfolio": "both courseworks in one hand-in",
+    "mri": "MRI imputation",
+    "final": "final assignment",
+}
+# A folder is taken for a hand-in to a brief if it holds one of these.
+SIGNS = {
+    "cw1": ("*_DLcw1_clean.ipynb", "*_DLcw1_hypertune.ipynb"),
+    "cw2": ("*_DLcw2_clean.ipynb", "*_DLcw2_hypertune.ipynb", "*_classified_hands.csv"),
+    "portfolio": ("GenAI Models.ipynb", "Classifier.ipynb", "Classification Result.csv"),
+    "mri": ("Assessment.ipynb", "brain_mri/Assessment.ipynb"),
+    "final": ("fashion_mnist/*.ipynb", "fashion_mnist/report.md"),
+}
+ANSWER_WORDS = {"Answer to question 1": 150, "Answer to question 2": 100}
+TEST_FILES = 8434
+GENERATIVE = ("justification", "data", "network", "loop", "training", "generat", "sav")
+CLASSIFICATION = ("model selection", "data", "network", "loop", "training", "evaluation", "prediction")
+MRI = ("question 1", "question 2", "question 3")
+FINAL = ("data", "autoencoder", "gan", "autoregressive", "flow", "comparison")
+REPORT = ("architecture", "training", "search", "results", "lessons")
+
+
+class Requirement(NamedTuple):
+    """One thing that a brief asks for."""
+
+    brief: str
+    wording: str
+    check: str
+    arguments: dict
+    advice: str
+
+
+def notebook(brief: str, name: str, sections: tuple[str, ...] = (), loss: bool = True) -> list[Requirement]:
+    """What every brief asks of a notebook."""
+    where = {"name": name}
+    asked = [
+        Requirement(brief, f"a notebook {name}", "is_there", where, "Save the notebook under exactly this name."),
+        Requirement(
+            brief, f"{name}: bears its author's name", "signed", where,
+            "python -m utils rename USERNAME --name 'Your Full Name' --cid 12345678",
+        ),
+        Requirement(
+            brief, f"{name}: all cells executed, outputs visible, no errors", "executed", where,
+            "Restart the kernel, run all cells from top to bottom, and save.",
+        ),
+        Requirement(
+            brief, f"{name}: text explains the code", "explained", where,
+            "Write a sentence or two on what and why before each step.",
+        ),
+        Requirement(
+            brief, f"{name}: networks trained from scratch, no pre-trained weights", "from_scratch", where,
+            "Build the network without pre-trained weights and train it in the notebook.",
+        ),
+    ]  # fmt: skip
+    if loss:
+        asked.append(
+            Requirement(brief, f"{name}: a plot of the loss", "loss_plot", where, "Plot the losses over training.")
+        )
+    if sections:
+        asked.append(
+            Requirement(
+                brief, f"{name}: sections in the brief's order", "sections", where | {"titles": sections},
+                "Give each section a heading (## ...), in this order: " + ", ".join(sections) + ".",
+            )
+        )  # fmt: skip
+    return asked
+
+
+def samples(brief: str) -> list[Requirement]:
+    """What the briefs ask of the generated hands."""
+    folders = {"folders": ("GAN_hands", "VAE_hands")}
+    return [
+        Requirement(
+            brief, "300 new hands as JPEG, 32 x 32, 8-bit grey, named <username>_001.jpeg ...", "samples", folders,
+            "Write the 300 images again with utils.folders.write_jpegs; leave nothing else in the folder.",
+        ),
+        Requirement(
+            brief, "300 new hands: all different, none a copy of a training image", "new_samples", folders,
+            "Sample again with other seeds; if copies remain, the model has learned its images by heart.",
+        ),
+    ]  # fmt: skip
+
+
+def common(brief: str, references: str) -> list[Requirement]:
+    """What every brief asks of the folder."""
+    return [
+        Requirement(brief, f"{references}: sources listed", "references", {"name": references}, "List what you used."),
+        Requirement(
+            brief, "helper code in one folder, called utils", "one_utils", {},
+            "Move every .py file that the notebooks import into utils/.",
+        ),
+    ]  # fmt: skip
+
+
+def answers(brief: str) -> list[Requirement]:
+    """The two questions of the classification coursework."""
+    return [
+        Requirement(
+            brief, f"README.md: '{heading}', at most {words} words and one figure or table", "answer",
+            {"heading": heading, "words": words}, f"Shorten it to {words} words, and keep one figure or table.",
+        )
+        for heading, words in ANSWER_WORDS.items()
+    ]  # fmt: skip
+
+
+def labels(brief: str, name: str) -> Requirement:
+    return Requirement(
+        brief, f"{name}: a line '<file>, <0, 1 or 2>' for each of the {TEST_FILES} test files, in name order", "csv",
+        {"name": name, "lines": TEST_FILES}, "Write it again with utils.labels.write.",
+    )  # fmt: skip
+
+
+REQUIREMENTS = (
+    *notebook("cw1", "*_DLcw1_clean.ipynb", GENERATIVE),
+    *notebook("cw1", "*_DLcw1_hypertune.ipynb", loss=False),
+    *samples("cw1"),
+    *common("cw1", "references.md"),
+    *notebook("cw2", "*_DLcw2_clean.ipynb", CLASSIFICATION),
+    *notebook("cw2", "*_DLcw2_hypertune.ipynb", loss=False),
+    labels("cw2", "*_classified_hands.csv"),
+    *answers("cw2"),
+    *common("cw2", "references.md"),
+    *notebook("portfolio", "GenAI Models.ipynb", GENERATIVE),
+    *notebook("portfolio", "Hypertuning.ipynb", loss=False),
+    *notebook("portfolio", "Classifier.ipynb", CLASSIFICATION),
+    *samples("portfolio"),
+    labels("portfolio", "Classification Result.csv"),
+    *answers("portfolio"),
+    *common("portfolio", "references.md"),
+    *notebook("mri", "Assessment.ipynb", MRI),
+    Requirement(
+        "mri", "test_set_nogaps.npy: (100, 1, 64, 64), same order, nothing missing, known pixels unaltered", "filled",
+        {"name": "test_set_nogaps.npy"}, "Fill it again: python -m utils fill test_set.npy test_set_nogaps.npy",
+    ),
+    *common("mri", "References.md"),
+    *notebook("final", "generative_models.ipynb", FINAL),
+    Requirement(
+        "final",
+        "report.md: about two pages; architecture and hyper-parameters, splits and optimiser, searches, results and "
+        "metrics, training curves, lessons learned", "report",
+        {"name": "report.md", "parts": REPORT, "words": (600, 1800), "terms": ("split", "optimiser", "learning rate")},
+        "Give each part a heading (## ...), say how data were split and which optimiser was used, and show figures.",
+    ),
+    Requirement(
+        "final", "samples/: a selection of samples as images", "sample_pictures", {"name": "samples"},
+        "Save grids of samples as PNG or JPEG in a folder called samples.",
+    ),
+    *common("final", "references.md"),
+)  # fmt: skip

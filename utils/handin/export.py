@@ -1,0 +1,129 @@
+"""Puts together a folder that can be handed in as it is, in the layout that a brief asks for."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+import shutil
+from pathlib import Path
+
+import nbformat
+
+from utils.handin import inspection, rename
+from utils.handin.briefs import ANSWER_WORDS
+
+RUNNING = ("utils/*.py", "utils/*.json", "requirements.txt", "constraints.txt", "LICENSE", "weights/*.safetensors")
+ANSWERS = ("docs/data_and_time.png",)  # what the answers in the README show
+# For each brief: files to take along, and under which other names. `{user}` is the username, `{model}` GAN or VAE.
+LAYOUTS: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
+    "cw1": (("{user}_DLcw1_*.ipynb", "{model}_hands/{user}_*", "references.md"), {}),
+    "cw2": (
+        (
+            "{user}_DLcw2_*.ipynb", "{user}_classified_hands.csv", "references.md",
+            "GAN_hands/{user}_*", "VAE_hands/{user}_*", *ANSWERS,
+        ),
+        {},
+    ),
+    "portfolio": (
+        ("GAN_hands/{user}_*", "VAE_hands/{user}_*", "references.md", *ANSWERS),
+        {
+            "{user}_DLcw1_clean.ipynb": "GenAI Models.ipynb",
+            "{user}_DLcw2_clean.ipynb": "Classifier.ipynb",
+            "{user}_classified_hands.csv": "Classification Result.csv",
+        },
+    ),
+    "mri": (
+        ("brain_mri/*.ipynb", "brain_mri/*.md", "brain_mri/test_set_nogaps.npy", "brain_mri/weights/*.safetensors"),
+        {},
+    ),
+    "final": (
+        (
+            "fashion_mnist/*.ipynb", "fashion_mnist/report.md", "fashion_mnist/samples/*.png",
+            "fashion_mnist/figures/*.png", "fashion_mnist/results.json", "references.md",
+        ),
+        {},
+    ),
+}  # fmt: skip
+
+
+def merged(notebooks: list[Path]) -> nbformat.NotebookNode:
+    """Several executed notebooks as one, executions counted on, as if it had been run from top to bottom."""
+    whole, done = nbformat.read(notebooks[0], as_version=4), 0
+    whole.cells = []
+    for path in notebooks:
+        part = nbformat.read(path, as_version=4)
+        for cell in part.cells:
+            if cell.cell_type == "code" and cell.execution_count is not None:
+                cell.execution_count += done
+                for output in cell.outputs:
+                    if "execution_count" in output:
+                        output.execution_count = cell.execution_count
+        done += sum(cell.cell_type == "code" and bool(cell.source.strip()) for cell in part.cells)
+        whole.cells += part.cells
+    for number, cell in enumerate(whole.cells):
+        cell["id"] = f"cell-{number}"
+    return whole
+
+
+def answers(readme: str) -> str:
+    """The README of a hand-in: the answers to the two questions, out of the project's own."""
+    parts = [
+        match.group(0).strip()
+        for heading in ANSWER_WORDS
+        if (match := re.search(rf"^## {heading}\n.*?(?=^## |\Z)", readme, re.M | re.S))
+    ]
+    return "# Classification coursework: the two questions\n\n" + "\n\n".join(parts) + "\n"
+
+
+def without_dead_links(text: str, folder: Path) -> str:
+    """Markdown in which links to files that the folder lacks have become plain text."""
+
+    def kept(match: re.Match) -> str:
+        address = match.group(2).split("#")[0]
+        return match.group(0) if "://" in address or (folder / address).exists() else match.group(1)
+
+    return re.sub(r"(?<!!)\[([^\]]+)\]\(([^)\s]+)\)", kept, text)
+
+
+def export(project: Path, brief: str, out: Path, model: str = "GAN") -> Path:
+    """Write the hand-in to `out`, whole or not at all; returns `out`.
+
+    Args:
+        project: a folder like this repository.
+        model: whose 300 hands coursework 1 hands in.
+
+    Raises:
+        FileExistsError: `out` is there already and holds something.
+        FileNotFoundError: the project lacks a file that the brief asks for.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise FileExistsError(f"'{out}' is there already. Choose a new folder, or remove it.")
+    inspection.forget()
+    user, files = rename.current_name(project), inspection.listing(project)
+    patterns, renamed = LAYOUTS[brief]
+    building = out.with_name(f".{out.name}.part")
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir(parents=True)
+    try:
+        chosen: dict[str, str] = {}
+        for pattern in (*patterns, *renamed, *RUNNING):
+            wanted = pattern.format(user=user, model=model)
+            found = [name for name in files if fnmatch.fnmatchcase(name, wanted)]
+            if not found:
+                raise FileNotFoundError(f"'{project}' has no {wanted}, which the hand-in needs.")
+            chosen |= {name: renamed.get(pattern, name) for name in found}
+        for source, target in chosen.items():
+            (building / target).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(project / source, building / target)
+        if brief == "portfolio":
+            parts = [project / f"{user}_DLcw{number}_hypertune.ipynb" for number in (1, 2)]
+            nbformat.write(merged(parts), building / "Hypertuning.ipynb")
+        if brief in ("cw2", "portfolio"):
+            text = answers((project / "README.md").read_text())
+            (building / "README.md").write_text(without_dead_links(text, building))
+        if out.is_dir():
+            out.rmdir()
+        building.rename(out)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return out

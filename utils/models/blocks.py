@@ -1,0 +1,144 @@
+"""The convolutional building blocks that the models share, for any image size divisible by 4."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+LAPLACIAN = [[-1, 2, -1], [2, -4, 2], [-1, 2, -1]]
+KV = [[-1, 2, -2, 2, -1], [2, -6, 8, -6, 2], [-2, 8, -12, 8, -2], [2, -6, 8, -6, 2], [-1, 2, -2, 2, -1]]
+
+
+def num_downsamplings(size: tuple[int, int]) -> int:
+    """How often an image (height, width) is halved on its way to a map of 4 to 7 pixels a side.
+
+    Raises:
+        ValueError: a side is not divisible by 4.
+    """
+    if size[0] % 4 or size[1] % 4:
+        raise ValueError(f"image sides must be divisible by 4, not {size[0]}x{size[1]}")
+    height, width, count = *size, 0
+    while height % 2 == 0 and width % 2 == 0 and min(height, width) > 7:
+        height, width, count = height // 2, width // 2, count + 1
+    return count
+
+
+class Noise(nn.Module):
+    """Adds noise of a learned strength to each channel, zero at first (Karras et al. 2019).
+
+    It carries the detail that no latent has room for; in eval mode too, or the texture would vanish.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.strength = nn.Parameter(torch.zeros(1, channels, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to the same; one noise map per image."""
+        noise = torch.randn(x.shape[0], 1, *x.shape[2:], device=x.device, dtype=x.dtype)
+        return x + self.strength.to(x.dtype) * noise
+
+
+class Upsampler(nn.Module):
+    """Latent (N, latent_dim) to image (N, channels, H, W), unbounded; about [-1, 1] once trained.
+
+    A linear layer to a small map, then transposed convolutions that double it (Radford et al. 2016).
+
+    Args:
+        size: (height, width) in pixels, each divisible by 4.
+        channels: of the image.
+        latent_dim: length of a latent.
+        base: channels of the last, largest hidden map; doubled at each smaller one.
+        noise: inject noise after each transposed convolution.
+    """
+
+    def __init__(self, size: tuple[int, int], channels: int, latent_dim: int, base: int, noise: bool = False):
+        super().__init__()
+        levels = num_downsamplings(size)
+        widest = base * 2**levels
+        self.first = (widest, size[0] >> levels, size[1] >> levels)
+        self.linear = nn.Sequential(nn.Linear(latent_dim, widest * self.first[1] * self.first[2]), nn.SiLU())
+        layers: list[nn.Module] = []
+        for level in reversed(range(levels)):
+            inputs, outputs = base * 2 ** (level + 1), base * 2**level
+            layers.append(nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1, bias=False))
+            if noise:
+                layers.append(Noise(outputs))
+            layers += [nn.BatchNorm2d(outputs), nn.SiLU()]
+        self.layers = nn.Sequential(*layers, nn.Conv2d(base, channels, 3, padding=1))
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return self.layers(self.linear(latents).view(-1, *self.first))
+
+    def copy_from(self, other: Upsampler) -> None:
+        """Take the weights of an equal network; noise, where only this one has it, stays silent."""
+        self.linear.load_state_dict(other.linear.state_dict())
+        own = [layer for layer in self.layers if not isinstance(layer, Noise)]
+        for mine, theirs in zip(own, [layer for layer in other.layers if not isinstance(layer, Noise)]):
+            mine.load_state_dict(theirs.state_dict())
+
+
+class HighPass(nn.Module):
+    """Two fixed residual filters of steganalysis (Fridrich & Kodovsky 2012), for each channel.
+
+    Images (N, C, H, W) to (N, 2 C, H, W).
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        small = F.pad(torch.tensor(LAPLACIAN, dtype=torch.float32), (1, 1, 1, 1)) / 4
+        filters = torch.stack([small, torch.tensor(KV) / 12])[:, None]
+        self.register_buffer("filters", filters.repeat(channels, 1, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        padded = F.pad(images, (2, 2, 2, 2), mode="replicate")
+        return F.conv2d(padded, self.filters.to(images.dtype), groups=images.shape[1])
+
+
+class Residual(nn.Module):
+    """Two 3 x 3 convolutions added to their input (He et al. 2016)."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(),
+            nn.Conv2d(outputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs),
+        )  # fmt: skip
+        self.skip = nn.Conv2d(inputs, outputs, 1, bias=False) if inputs != outputs else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.skip(x) + self.body(x))
+
+
+class TextureClassifier(nn.Module):
+    """Images (N, channels, H, W) in [-1, 1] to logits (N, outputs), for any size from 16 x 16 on.
+
+    A small residual network for telling real images from generated ones. Beside the pixels it sees
+    their high-pass residuals, and its last maps are pooled to their mean and their spread: what gives
+    a generated image away is mostly fine texture, a matter of statistics rather than of place.
+
+    Args:
+        channels: of an image.
+        outputs: how many logits.
+        base: channels at full size; doubled at half and again at a quarter of it.
+        high_pass: off, only the pixels are seen.
+        dropout: before the last layer.
+    """
+
+    def __init__(self, channels: int, outputs: int, base: int, high_pass: bool = True, dropout: float = 0.0):
+        super().__init__()
+        self.high_pass = HighPass(channels) if high_pass else None
+        seen = 3 * channels if high_pass else channels
+        self.stem = nn.Sequential(nn.Conv2d(seen, base, 3, padding=1, bias=False), nn.BatchNorm2d(base), nn.ReLU())
+        self.stages = nn.Sequential(
+            Residual(base, base), nn.MaxPool2d(2),
+            Residual(base, 2 * base), nn.MaxPool2d(2),
+            Residual(2 * base, 4 * base),
+        )  # fmt: skip
+        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(8 * base, outputs))
+
+    def forward(self, images: Tensor) -> Tensor:
+        seen = torch.cat([images, self.high_pass(images)], 1) if self.high_pass is not None else images
+        maps = self.stages(self.stem(seen.contiguous(memory_format=torch.channels_last))).float()
+        return self.head(torch.cat([maps.mean((2, 3)), maps.flatten(2).std(2)], 1))

@@ -1,0 +1,188 @@
+"""A diffusion model: noise is added to images step by step, and a network learns to take it away (Ho et al. 2020).
+
+The U-Net and the samplers are the `diffusers` library's; the objective, the folding and the sampling loop are here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from utils.training import checkpoints, devices
+
+SCHEDULERS = {"ddim": 0.0, "ddpm": 0.999}  # eta, the share of fresh noise; at 1 rounding takes a root of -1e-8
+NOISE_LEVELS = 1000
+
+
+def randn_tensor(shape: tuple[int, ...], generators: list[torch.Generator]) -> Tensor:
+    """Normal noise (N, ...), each image's from a generator of its own: it does not depend on the batch."""
+    return torch.stack([torch.randn(shape[1:], generator=generator) for generator in generators])
+
+
+class AttentionInFloat32:
+    """An attention of `diffusers`, on a CPU never in bfloat16: there, its backward pass took eight times as long.
+
+    Args:
+        processor: what computes it, from the module `attn` and features (N, C, H, W) to others of that shape.
+    """
+
+    def __init__(self, processor: Callable):
+        self.processor = processor
+
+    def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, temb=None) -> Tensor:
+        others = {"encoder_hidden_states": encoder_hidden_states, "attention_mask": attention_mask, "temb": temb}
+        if hidden_states.device.type != "cpu":
+            return self.processor(attn, hidden_states, **others)
+        with torch.autocast("cpu", enabled=False):
+            return self.processor(attn, hidden_states.float(), **others)
+
+
+class Diffusion(nn.Module):
+    """The network with its loss, its sampler and its optimiser, for `loop.fit`.
+
+    The network predicts the velocity (Salimans & Ho 2022) under a cosine schedule of noise (Nichol & Dhariwal 2021).
+    It works on images folded to `fold` x `fold` fewer pixels with as many more channels, which costs no information
+    and most of the arithmetic at full size not (Luhman & Luhman 2022).
+
+    Args:
+        size: (height, width) of an image.
+        channels: of an image.
+        widths: channels at each level of the U-Net; the last one has self-attention.
+        layers: residual blocks a level.
+        fold: see above; the sides must be divisible by fold x 2 ** (levels - 1).
+        dropout: in the residual blocks.
+        lr: AdamW's learning rate.
+
+    Raises:
+        ValueError: the size does not go with fold and levels.
+    """
+
+    averaged = ("network",)
+
+    def __init__(
+        self,
+        size: tuple[int, int] = (64, 64),
+        channels: int = 1,
+        widths: tuple[int, ...] = (48, 72, 96),
+        layers: int = 1,
+        fold: int = 2,
+        dropout: float = 0.1,
+        lr: float = 5e-4,
+    ):
+        super().__init__()
+        from diffusers import DDIMScheduler, UNet2DModel  # takes seconds, for which the other models need not wait
+        from diffusers.models.attention_processor import Attention
+
+        step = fold * 2 ** (len(widths) - 1)
+        if size[0] % step or size[1] % step:
+            raise ValueError(f"image sides must be divisible by {step}, not {size[0]}x{size[1]}")
+        self.config = {
+            "size": list(size), "channels": channels, "widths": list(widths), "layers": layers, "fold": fold,
+            "dropout": dropout, "lr": lr,
+        }  # fmt: skip
+        self.network = UNet2DModel(
+            sample_size=(size[0] // fold, size[1] // fold),
+            in_channels=channels * fold**2,
+            out_channels=channels * fold**2,
+            block_out_channels=widths,
+            down_block_types=("DownBlock2D",) * (len(widths) - 1) + ("AttnDownBlock2D",),
+            up_block_types=("AttnUpBlock2D",) + ("UpBlock2D",) * (len(widths) - 1),
+            layers_per_block=layers,
+            attention_head_dim=24,
+            norm_num_groups=12,
+            dropout=dropout,
+        )
+        for module in self.network.modules():
+            if isinstance(module, Attention):
+                module.set_processor(AttentionInFloat32(module.processor))
+        self.scheduler = DDIMScheduler(
+            NOISE_LEVELS,
+            beta_schedule="squaredcos_cap_v2",
+            prediction_type="v_prediction",
+            timestep_spacing="trailing",  # begins at pure noise, as sampling does (Lin et al. 2024)
+            rescale_betas_zero_snr=True,
+        )
+
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        return {"diffusion": torch.optim.AdamW(self.network.parameters(), self.config["lr"], weight_decay=1e-2)}
+
+    def velocity(self, noisy: Tensor, levels: Tensor) -> Tensor:
+        """The network's answer (N, C, H, W) to noisy images (N, C, H, W) at noise levels (N,) in 0 ... 999."""
+        fold = self.config["fold"]
+        return F.pixel_shuffle(self.network(F.pixel_unshuffle(noisy, fold), levels).sample.float(), fold)
+
+    def step(self, images: Tensor, update) -> dict[str, Tensor]:
+        """One update on images (N, C, H, W) in [-1, 1]; `velocity` is the mean squared error."""
+        loss = self.loss(images)
+        update("diffusion", loss, clip=1.0)
+        return {"velocity": loss}
+
+    def loss(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Mean squared error of the velocity; with a seeded generator it can be compared between models."""
+        device = next(self.network.parameters()).device
+        images, noise = images.to(device), torch.randn(images.shape, generator=generator).to(device)
+        levels = torch.randint(NOISE_LEVELS, (len(images),), generator=generator).to(device)
+        noisy = self.scheduler.add_noise(images, noise, levels)
+        return F.mse_loss(self.velocity(noisy, levels), self.scheduler.get_velocity(images, noise, levels))
+
+    @torch.no_grad()
+    def sample(
+        self,
+        count: int,
+        steps: int = 50,
+        batch_size: int = 100,
+        scheduler: str = "ddim",
+        temperature: float = 1.0,
+        seed: int = 0,
+    ) -> list[Tensor]:
+        """Batches of images (<= batch_size, C, H, W) in [-1, 1], the same for the same seed and any batch size.
+
+        Args:
+            steps: evaluations of the network, a divisor of 1000, as 10, 25, 40, 50 and 100 are.
+            scheduler: `ddim`, from noise to image with no further noise (Song et al. 2021), or `ddpm`, with fresh
+                noise in each step; DDPM is DDIM with eta = 1.
+            temperature: scales all noise; less than 1 gives more typical and less various images, 0 always the same.
+            seed: image i is made from noise of its own.
+
+        Raises:
+            ValueError: an argument is out of its range.
+        """
+        if scheduler not in SCHEDULERS:
+            raise ValueError(f"scheduler is '{scheduler}', but must be one of {', '.join(SCHEDULERS)}")
+        if count < 1 or batch_size < 1 or not 0 <= temperature <= 1:
+            raise ValueError(
+                "wanted: at least 1 image and 1 a batch, and a temperature in [0, 1]; "
+                f"got {count}, {batch_size} and {temperature}"
+            )
+        if steps < 1 or NOISE_LEVELS % steps:  # otherwise the library's steps would miss the levels between
+            raise ValueError(f"{steps} steps: wanted is a divisor of {NOISE_LEVELS}, as 10, 25, 40, 50 or 100")
+        self.eval()
+        device = next(self.network.parameters()).device
+        shape = (self.config["channels"], *self.config["size"])
+        self.scheduler.set_timesteps(steps)
+        batches = []
+        for start in range(0, count, batch_size):
+            members = range(start, min(start + batch_size, count))
+            own = [torch.Generator().manual_seed(seed * 1_000_003 + i) for i in members]
+            x = temperature * randn_tensor((len(members), *shape), own).to(device)
+            for level in self.scheduler.timesteps:
+                with devices.accelerator().autocast():
+                    velocity = self.velocity(x, level.expand(len(x)).to(device))
+                fresh = temperature * randn_tensor(x.shape, own).to(device)
+                eta = SCHEDULERS[scheduler]
+                x = self.scheduler.step(velocity, level, x, eta=eta, variance_noise=fresh).prev_sample
+            batches.append(x.clamp(-1, 1))
+        return batches
+
+    def export(self, path: str | Path) -> Path:
+        """Write the network as float16 safetensors."""
+        return checkpoints.export_weights(path, self, self.config)
+
+    @classmethod
+    def from_weights(cls, path: str | Path) -> Diffusion:
+        """A trained model from what `export` wrote; errors as of `checkpoints.load_weights`."""
+        return checkpoints.load_weights(path, cls)

@@ -1,0 +1,79 @@
+"""A classifier of the data's own classes, whose features say how near generated images are to real ones.
+
+The Frechet distance is usually measured in the features of a network trained on ImageNet (Heusel et al. 2017), which
+knows neither small grey images nor this project's rule that nothing pre-trained is used. A network that tells the
+classes of the data apart serves the same purpose, and its answers say what each generated image shows.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from utils.data.image_files import to_float
+from utils.models.blocks import TextureClassifier
+from utils.models.classifier import augment
+from utils.training import devices, loop
+
+
+class FeatureClassifier(nn.Module):
+    """The classifier with its loss and its optimiser, for `loop.fit`; called, it is a feature space.
+
+    Args:
+        channels: of an image.
+        classes: how many there are.
+        base: channels of the first stage; doubled in the second and again in the third.
+        lr: AdamW's learning rate.
+        shift: training images are moved by up to so many pixels, and half of them mirrored.
+    """
+
+    averaged = ("body", "head")
+
+    def __init__(self, channels: int = 1, classes: int = 10, base: int = 24, lr: float = 2e-3, shift: int = 1):
+        super().__init__()
+        self.config = {"channels": channels, "classes": classes, "base": base, "lr": lr, "shift": shift}
+        self.num_features = 8 * base
+        self.body = TextureClassifier(channels, outputs=classes, base=base, high_pass=False)
+        self.body.head = nn.Identity()  # its pooled maps are the features
+        self.head = nn.Linear(self.num_features, classes)
+
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        return {"judge": torch.optim.AdamW(self.parameters(), self.config["lr"], weight_decay=1e-2)}
+
+    def step(self, batch: tuple[Tensor, Tensor], update) -> dict[str, Tensor]:
+        """One update on images (N, C, H, W) in [-1, 1] and classes (N,)."""
+        images, classes = batch
+        logits = self.head(self.body(augment(images, self.config["shift"], mirror=True)))
+        loss = F.cross_entropy(logits.float(), classes)
+        update("judge", loss, clip=1.0)
+        return {"cross_entropy": loss, "accuracy": (logits.argmax(1) == classes).float().mean()}
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images uint8 (N, C, H, W) to features float32 (N, num_features)."""
+        with devices.accelerator().autocast():
+            return self.body(images.to(self.head.weight.device).float() / 127.5 - 1).float().cpu()
+
+    @torch.no_grad()
+    def probabilities(self, images: np.ndarray) -> Tensor:
+        """Class probabilities (N, classes) of uint8 images (N, C, H, W)."""
+        features = torch.cat([self(batch) for batch in torch.from_numpy(images).split(500)])
+        return self.head(features.to(self.head.weight.device)).softmax(1).cpu()
+
+
+def train(
+    images: np.ndarray, labels: np.ndarray, seen: int, folder: str | Path, batch_size: int = 64, seed: int = 0
+) -> tuple[FeatureClassifier, list[dict]]:
+    """Train a judge on uint8 images (N, C, H, W) and their classes (N,), which are numbered from 0; resumes.
+
+    Returns:
+        The judge in eval mode, and the history.
+    """
+    devices.seed_everything(seed)
+    judge = FeatureClassifier(images.shape[1], int(labels.max()) + 1)
+    pairs = (to_float(images), torch.from_numpy(labels))
+    history = loop.fit(judge, pairs, seen // batch_size, batch_size, folder, judge.config, seed=seed, plot=False)
+    return judge, history

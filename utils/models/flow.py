@@ -1,0 +1,221 @@
+"""A normalising flow: an invertible network that turns images into uniform noise, so their density is exact.
+
+Coupling layers (Dinh et al. 2017) on the unit cube: a part of the image is sent, pixel by pixel, through monotone
+rational-quadratic splines (Durkan et al. 2019) whose knots a network computes from the rest. Images are folded, so
+that the parts are the phases of a 2 x 2 grid, as in multi-scale models; the phase that is left is folded again. Whole
+grey levels have no density; uniform noise is added to them, and what is reported bounds their probability
+(Theis et al. 2016).
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from utils.training import checkpoints
+
+LEAST_SIZE = 1e-4  # of a bin's width and height; a grey level is 4e-3 wide
+LEAST_SLOPE = 1e-3
+LEVELS = 256  # grey levels
+SMALLEST = 4  # pixels a side that are not folded any more
+
+
+def spline(x: Tensor, parameters: Tensor, inverse: bool = False) -> tuple[Tensor, Tensor]:
+    """Monotone rational-quadratic splines from [0, 1] onto itself, each number through its own one.
+
+    Args:
+        x: any shape, in [0, 1].
+        parameters: the same and 3 K + 1 more: unnormalised widths and heights of K bins, slopes at K + 1 knots.
+        inverse: the other way.
+
+    Returns:
+        The images of x, and the logarithm of the slope there (of the inverse's slope, if inverse).
+    """
+    bins = (parameters.shape[-1] - 1) // 3
+    widths, heights, slopes = parameters.to(x.dtype).split([bins, bins, bins + 1], -1)
+    widths, heights = (LEAST_SIZE + (1 - LEAST_SIZE * bins) * p.softmax(-1) for p in (widths, heights))
+    slopes = LEAST_SLOPE + F.softplus(slopes + math.log(math.expm1(1 - LEAST_SLOPE)))  # 1 where the number is 0
+    left, bottom = (F.pad(p.cumsum(-1), (1, 0)) for p in (widths, heights))
+    edges = bottom if inverse else left
+    which = (torch.searchsorted(edges[..., 1:-1].contiguous(), x[..., None].contiguous(), right=True)).clamp(
+        0, bins - 1
+    )
+    x0, w, y0, h, d0 = (p.gather(-1, which)[..., 0] for p in (left, widths, bottom, heights, slopes))
+    d1 = slopes.gather(-1, which + 1)[..., 0]
+    steep = h / w
+    bend = d0 + d1 - 2 * steep
+    if inverse:
+        rise = x - y0
+        a = h * (steep - d0) + rise * bend
+        b = h * d0 - rise * bend
+        c = -steep * rise
+        t = 2 * c / (-b - (b * b - 4 * a * c).clamp(min=0).sqrt())
+        y = x0 + t * w
+    else:
+        t = (x - x0) / w
+        y = y0 + h * (steep * t * t + d0 * t * (1 - t)) / (steep + bend * t * (1 - t))
+    t = t.clamp(0, 1)
+    slope = steep**2 * (d1 * t * t + 2 * steep * t * (1 - t) + d0 * (1 - t) ** 2) / (steep + bend * t * (1 - t)) ** 2
+    log_slope = slope.clamp(min=1e-12).log()
+    return y.clamp(0, 1), -log_slope if inverse else log_slope
+
+
+class Block(nn.Module):
+    """Two 3 x 3 convolutions added to their input."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.SiLU(), nn.Conv2d(width, width, 3, padding=1), nn.SiLU(), nn.Conv2d(width, width, 3, padding=1)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.body(x)
+
+
+class Coupling(nn.Module):
+    """Sends the pixels of a mask through splines that depend on the others; maps (N, D, H, W) in [0, 1].
+
+    Args:
+        mask: bool (D, H, W), which pixels are changed: whole channels, or parts of one.
+        width, depth: channels and blocks of the network.
+        bins: of a spline.
+    """
+
+    def __init__(self, mask: Tensor, width: int, depth: int, bins: int):
+        super().__init__()
+        self.register_buffer("mask", mask, persistent=False)
+        self.changed = mask.flatten(1).any(1).nonzero()[:, 0].tolist()  # channels
+        self.bins = bins
+        self.network = nn.Sequential(
+            nn.Conv2d(2 * len(mask), width, 3, padding=1),
+            *[Block(width) for _ in range(depth)],
+            nn.SiLU(),
+            nn.Conv2d(width, len(self.changed) * (3 * bins + 1), 1),
+        )
+        nn.init.zeros_(self.network[-1].weight)
+        nn.init.zeros_(self.network[-1].bias)
+
+    def forward(self, x: Tensor, inverse: bool = False) -> tuple[Tensor, Tensor]:
+        """The changed maps, and the logarithm of the determinant (N,)."""
+        kept = ~self.mask
+        seen = torch.cat([(2 * x - 1) * kept, kept.expand_as(x).to(x.dtype)], 1)
+        parameters = self.network(seen.contiguous(memory_format=torch.channels_last))
+        parameters = parameters.unflatten(1, (len(self.changed), -1)).movedim(2, -1)
+        y, log_slope = spline(x[:, self.changed], parameters, inverse)
+        mask = self.mask[self.changed]
+        out = x.clone()
+        out[:, self.changed] = torch.where(mask, y, x[:, self.changed])
+        return out, (log_slope * mask).flatten(1).sum(1)
+
+
+class Flow(nn.Module):
+    """The couplings with their exact density, their sampler and their optimiser, for `loop.fit`.
+
+    Args:
+        size: (height, width) of an image, both even.
+        channels: of an image.
+        width, depth: channels and blocks of each coupling's network.
+        bins: of a spline.
+        lr: AdamW's learning rate.
+
+    Raises:
+        ValueError: an odd side.
+    """
+
+    averaged = ("couplings",)
+
+    def __init__(
+        self,
+        size: tuple[int, int] = (28, 28),
+        channels: int = 1,
+        width: int = 64,
+        depth: int = 3,
+        bins: int = 24,
+        lr: float = 1e-3,
+    ):
+        super().__init__()
+        if size[0] % 2 or size[1] % 2:
+            raise ValueError(f"image sides must be divisible by 2, not {size[0]}x{size[1]}")
+        self.config = {
+            "size": list(size), "channels": channels, "width": width, "depth": depth, "bins": bins, "lr": lr,
+        }  # fmt: skip
+        (height, across), levels = size, []
+        while height % 2 == 0 and across % 2 == 0 and min(height, across) > SMALLEST:  # three of four phases each
+            height, across = height // 2, across // 2
+            phase = torch.arange(4).repeat(channels)[:, None, None].expand(-1, height, across)
+            levels.append(nn.ModuleList(Coupling(phase == k, width, depth, bins) for k in (3, 2, 1)))
+        board = (torch.arange(height)[:, None] + torch.arange(across)) % 2 == 0
+        board = board.repeat(channels, 1, 1)
+        last = nn.ModuleList(Coupling(part, width, depth, bins) for part in (board, ~board, board, ~board))
+        self.couplings = nn.ModuleDict({"levels": nn.ModuleList(levels), "last": last})
+
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        return {"flow": torch.optim.AdamW(self.couplings.parameters(), self.config["lr"], weight_decay=1e-2)}
+
+    def forward(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Images (N, C, H, W) in [0, 1] to what should be uniform noise, in parts, and log determinants (N,)."""
+        parts, total = [], torch.zeros(len(x), device=x.device)
+        for level in self.couplings["levels"]:
+            x = F.pixel_unshuffle(x, 2)
+            for coupling in level:
+                x, log_slope = coupling(x)
+                total = total + log_slope
+            phases = x.unflatten(1, (-1, 4))
+            parts.append(phases[:, :, 1:])
+            x = phases[:, :, 0]
+        for coupling in self.couplings["last"]:
+            x, log_slope = coupling(x)
+            total = total + log_slope
+        return [*parts, x], total
+
+    def inverse(self, parts: list[Tensor]) -> Tensor:
+        """What `forward` was given, from the parts that it returned."""
+        *parts, x = parts
+        for coupling in reversed(self.couplings["last"]):
+            x, _ = coupling(x, inverse=True)
+        for level, part in zip(reversed(self.couplings["levels"]), reversed(parts)):
+            x = torch.cat([x[:, :, None], part], 2).flatten(1, 2)
+            for coupling in reversed(level):
+                x, _ = coupling(x, inverse=True)
+            x = F.pixel_shuffle(x, 2)
+        return x
+
+    def nats(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Upper bound (N,) on the negative log probability in nats of images (N, C, H, W) in [-1, 1], which stand for
+        grey levels; `generator` is that of the noise between the levels."""
+        noise = torch.rand(images.shape, generator=generator).to(images.device)
+        x = (((images + 1) * 127.5).round() + noise) / LEVELS
+        return images[0].numel() * math.log(LEVELS) - self(x.clamp(0, 1))[1]
+
+    def step(self, images: Tensor, update) -> dict[str, Tensor]:
+        """One update on images (N, C, H, W) in [-1, 1]; `nats` an image."""
+        nats = self.nats(images).mean()
+        update("flow", nats / images[0].numel(), clip=1.0)
+        return {"nats": nats}
+
+    @torch.no_grad()
+    def sample(self, count: int, seed: int = 0, batch_size: int = 250) -> Tensor:
+        """New images (count, C, H, W) in [-1, 1], on grey levels, the same for the same seed."""
+        self.eval()
+        device = next(self.parameters()).device
+        channels, (height, width) = self.config["channels"], self.config["size"]
+        noise = torch.rand(count, channels, height, width, generator=torch.Generator().manual_seed(seed))
+        images = []
+        for batch in noise.to(device).split(batch_size):
+            x, parts = batch, []
+            for _ in self.couplings["levels"]:
+                phases = F.pixel_unshuffle(x, 2).unflatten(1, (-1, 4))
+                parts.append(phases[:, :, 1:])
+                x = phases[:, :, 0]
+            images.append(self.inverse([*parts, x]))
+        levels = (torch.cat(images).cpu() * LEVELS).floor().clamp(max=LEVELS - 1)
+        return levels / 127.5 - 1
+
+    def export(self, path: str | Path) -> Path:
+        """Write the couplings as float16 safetensors."""
+        return checkpoints.export_weights(path, self, self.config)

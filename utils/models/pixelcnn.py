@@ -1,0 +1,242 @@
+"""An autoregressive model: each pixel's distribution given all pixels before it, exactly (van den Oord et al. 2016).
+
+A gated PixelCNN whose convolutions run over blocks of 2 x 2 pixels, at half the height and width: a layer costs a
+quarter and sees twice as far. The pixels of one block come one after the other in a small network at the end, so
+nothing is assumed to be independent. Each pixel has a mixture of discretised logistics (Salimans et al. 2017).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from utils.training import checkpoints
+
+BLOCK = 2  # side of a block in pixels
+LEVELS = 256  # grey levels
+LEAST_LOG_SCALE = -7.0  # of a logistic, in units of half the grey range: a seventh of a grey level
+
+
+class Causal(nn.Conv2d):
+    """A convolution that sees only what came before.
+
+    Args:
+        size: (rows, columns) of the kernel. Several rows: centred in its columns, for a map that knows only of rows
+            above. One row: to the left.
+        strict: leave out the current row, or the current column of it.
+    """
+
+    def __init__(self, inputs: int, outputs: int, size: tuple[int, int], strict: bool = False):
+        super().__init__(inputs, outputs, size)
+        rows, columns = size
+        if rows > 1:
+            self.around = (columns // 2, columns // 2, rows - 1 + strict, -int(strict))
+        else:
+            self.around = (columns - 1 + strict, -int(strict), 0, 0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(F.pad(x, self.around))
+
+
+def gate(x: Tensor) -> Tensor:
+    """(N, 2 C, H, W) to (N, C, H, W): one half lets the other one pass."""
+    value, switch = x.chunk(2, 1)
+    return value.tanh() * switch.sigmoid()
+
+
+class Layer(nn.Module):
+    """One gated layer: a stack that knows the rows above, and one that knows the row to the left and the first stack.
+
+    Each adds to the map (N, width, H, W) that it gets.
+    """
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.above = Causal(width, 2 * width, (2, 3))
+        self.left = Causal(width, 2 * width, (1, 2))
+        self.link = nn.Conv2d(2 * width, 2 * width, 1)
+        self.out = nn.Conv2d(width, width, 1)
+
+    def from_above(self, above: Tensor) -> tuple[Tensor, Tensor]:
+        """The first stack's next map, and what the second stack gets from it."""
+        seen = self.above(above)
+        return above + gate(seen), self.link(seen)
+
+    def forward(self, left: Tensor, link: Tensor) -> Tensor:
+        return left + self.out(gate(self.left(left) + link))
+
+
+class Within(nn.Module):
+    """From a block's context (N, width, H, W) and its pixels (N, D, H, W) to what is predicted of each pixel,
+    (N, D, outputs, H, W): of pixel k, given the context and the pixels before k."""
+
+    def __init__(self, pixels: int, width: int, hidden: int, outputs: int):
+        super().__init__()
+        self.shape = (pixels, hidden)
+        self.context = nn.Conv2d(width, pixels * hidden, 1)
+        self.before = nn.Parameter(torch.randn(pixels, hidden, pixels) / pixels)
+        self.register_buffer("order", torch.ones(pixels, pixels).tril(-1)[:, None], persistent=False)
+        self.layer = nn.Conv2d(pixels * hidden, pixels * hidden, 1, groups=pixels)
+        self.head = nn.Conv2d(pixels * hidden, pixels * outputs, 1, groups=pixels)
+
+    def forward(self, context: Tensor, pixels: Tensor) -> Tensor:
+        weight = (self.before * self.order).flatten(0, 1)[:, :, None, None]
+        hidden = F.silu(self.context(context) + F.conv2d(pixels, weight.to(pixels.dtype)))
+        hidden = F.silu(hidden + self.layer(hidden))
+        return self.head(hidden).unflatten(1, (self.shape[0], -1))
+
+
+def mixture_nats(parameters: Tensor, levels: Tensor) -> Tensor:
+    """Negative log probability of grey levels under mixtures of discretised logistics, in nats.
+
+    A level gets what its logistic has between the middles to its neighbours; 0 and 255 get the tails.
+
+    Args:
+        parameters: (N, D, 3 K, H, W): logits of the weights, means, log scales; means and scales in units of half the
+            grey range.
+        levels: (N, D, H, W), whole numbers in [0, 255].
+
+    Returns:
+        (N, D, H, W).
+    """
+    weights, means, log_scales = parameters.float().chunk(3, 2)
+    log_scales = log_scales.clamp(min=LEAST_LOG_SCALE)
+    centre = levels[:, :, None] / 127.5 - 1 - means
+    half = 1 / 255
+    upper, lower = (centre + half) * (-log_scales).exp(), (centre - half) * (-log_scales).exp()
+    first, last = (levels == 0)[:, :, None], (levels == LEVELS - 1)[:, :, None]
+    # log(sigmoid(u) - sigmoid(l)) = logsigmoid(u) + logsigmoid(-l) + log(1 - exp(l - u)), without cancellation
+    inside = F.logsigmoid(upper) + F.logsigmoid(-lower) + torch.log1p(-torch.exp((lower - upper).clamp(max=-1e-7)))
+    log_mass = torch.where(first, F.logsigmoid(upper), torch.where(last, F.logsigmoid(-lower), inside))
+    return -(weights.log_softmax(2) + log_mass).logsumexp(2)
+
+
+class PixelCNN(nn.Module):
+    """The network with its loss, its exact likelihood, its sampler and its optimiser, for `loop.fit`.
+
+    Args:
+        size: (height, width) of an image, both even.
+        channels: of an image.
+        width: channels of the convolutions.
+        layers: gated layers.
+        hidden: width of the network within a block.
+        components: logistics a pixel.
+        lr: AdamW's learning rate.
+
+    Raises:
+        ValueError: an odd side.
+    """
+
+    averaged = ("network",)
+
+    def __init__(
+        self,
+        size: tuple[int, int] = (28, 28),
+        channels: int = 1,
+        width: int = 64,
+        layers: int = 6,
+        hidden: int = 48,
+        components: int = 8,
+        lr: float = 1e-3,
+    ):
+        super().__init__()
+        if size[0] % BLOCK or size[1] % BLOCK:
+            raise ValueError(f"image sides must be divisible by {BLOCK}, not {size[0]}x{size[1]}")
+        self.config = {
+            "size": list(size), "channels": channels, "width": width, "layers": layers, "hidden": hidden,
+            "components": components, "lr": lr,
+        }  # fmt: skip
+        pixels = channels * BLOCK**2
+        self.network = nn.ModuleDict(
+            {
+                "above": Causal(pixels + 1, width, (2, 3), strict=True),
+                "left": Causal(pixels + 1, width, (1, 2), strict=True),
+                "layers": nn.ModuleList(Layer(width) for _ in range(layers)),
+                "within": Within(pixels, width, hidden, 3 * components),
+            }
+        )
+        with torch.no_grad():  # spread the first means over the grey range
+            bias = self.network["within"].head.bias.view(pixels, 3, components)
+            bias[:, 1] = torch.linspace(-1, 1, components)
+            bias[:, 2] = -2.0
+
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        return {"pixelcnn": torch.optim.AdamW(self.network.parameters(), self.config["lr"], weight_decay=1e-2)}
+
+    def from_above(self, blocks: Tensor) -> list[Tensor]:
+        """What each layer gets to know of the rows above each block (N, D, h, w), one map a layer and one at first."""
+        above = self.network["above"](framed(blocks))
+        links = [above]
+        for layer in self.network["layers"]:
+            above, link = layer.from_above(above)
+            links.append(link)
+        return links
+
+    def context(self, blocks: Tensor) -> Tensor:
+        """What is known of each block (N, D, h, w) from those before it: (N, width, h, w)."""
+        first, *links = self.from_above(blocks)
+        left = self.network["left"](framed(blocks)) + first
+        for layer, link in zip(self.network["layers"], links):
+            left = layer(left, link)
+        return left
+
+    def nats(self, images: Tensor) -> Tensor:
+        """Exact negative log probability (N,) in nats of images (N, C, H, W) of grey levels in [-1, 1]."""
+        blocks = F.pixel_unshuffle(images, BLOCK)
+        parameters = self.network["within"](self.context(blocks), blocks)
+        return mixture_nats(parameters, ((blocks + 1) * 127.5).round()).flatten(1).sum(1)
+
+    def step(self, images: Tensor, update) -> dict[str, Tensor]:
+        """One update on images (N, C, H, W) in [-1, 1]; `nats` an image."""
+        nats = self.nats(images).mean()
+        update("pixelcnn", nats / images[0].numel(), clip=1.0)
+        return {"nats": nats}
+
+    @torch.no_grad()
+    def sample(self, count: int, seed: int = 0) -> Tensor:
+        """New images (count, C, H, W) in [-1, 1], on grey levels, the same for the same seed; one pixel at a time.
+
+        What comes from above is computed once a row, and in the row only what the last block has changed.
+        """
+        self.eval()
+        device = self.network["within"].before.device
+        generator = torch.Generator().manual_seed(seed)
+        height, width = (side // BLOCK for side in self.config["size"])
+        blocks = torch.zeros(count, self.config["channels"] * BLOCK**2, height, width, device=device)
+        for y in range(height):
+            first, *links = (link[:, :, y:] for link in self.from_above(blocks[:, :, : y + 1]))
+            row = blocks[:, :, y : y + 1]
+            maps = [torch.zeros_like(first) for _ in links]
+            for x in range(width):
+                last = slice(max(0, x - 2), x + 1)
+                left = self.network["left"](framed(row[..., last]))[..., -1:] + first[..., x : x + 1]
+                for layer, link, known in zip(self.network["layers"], links, maps):
+                    known[..., x : x + 1] = left
+                    last = slice(max(0, x - 1), x + 1)
+                    left = layer(known[..., last], link[..., last])[..., -1:]
+                for k in range(len(blocks[0])):
+                    parameters = self.network["within"](left, row[..., x : x + 1])[:, k, :, 0, 0]
+                    row[:, k, 0, x] = draw(parameters.float().cpu(), generator).to(device)
+        return F.pixel_shuffle(blocks, BLOCK).cpu()
+
+    def export(self, path: str | Path) -> Path:
+        """Write the network as float16 safetensors."""
+        return checkpoints.export_weights(path, self, self.config)
+
+
+def framed(blocks: Tensor) -> Tensor:
+    """Blocks (N, D, h, w) with one more channel of ones, so that convolutions can tell black from outside."""
+    return torch.cat([blocks, torch.ones_like(blocks[:, :1])], 1).contiguous(memory_format=torch.channels_last)
+
+
+def draw(parameters: Tensor, generator: torch.Generator) -> Tensor:
+    """Grey levels in [-1, 1] (N,), one from each mixture of `mixture_nats` (N, 3 K)."""
+    weights, means, log_scales = parameters.chunk(3, 1)
+    chosen = torch.multinomial(weights.softmax(1), 1, generator=generator)
+    mean, log_scale = means.gather(1, chosen), log_scales.clamp(min=LEAST_LOG_SCALE).gather(1, chosen)
+    uniform = torch.rand(mean.shape, generator=generator).clamp(1e-6, 1 - 1e-6)
+    value = mean + log_scale.exp() * uniform.logit()
+    return (((value[:, 0].clamp(-1, 1) + 1) * 127.5).round()) / 127.5 - 1

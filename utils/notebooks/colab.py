@@ -1,0 +1,32 @@
+"""The "Open in Colab" links of notebooks and pages."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from utils import files
+from utils.handin import inspection
+
+COLAB = re.compile(r"(?<=colab\.research\.google\.com/github/)[\w.-]+/[\w.-]+(?=/blob/)")  # in a link to a notebook
+
+
+def point_to(folder: Path, repository: str) -> list[str]:
+    """Let all "Open in Colab" links lead to a repository on GitHub, given as owner/name; returns the changed files.
+
+    Raises:
+        ValueError: it is not of that form.
+    """
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
+        raise ValueError(f"'{repository}' is no repository: wanted is OWNER/NAME, as in its address on GitHub")
+    inspection.forget()
+    changed = []
+    for path in inspection.listing(folder):
+        if not path.endswith((".ipynb", ".md")):
+            continue
+        old = (folder / path).read_bytes().decode(errors="surrogateescape")
+        new = COLAB.sub(repository, old)
+        if new != old:
+            files.write_atomically(folder / path, new.encode(errors="surrogateescape"))
+            changed.append(path)
+    return changed

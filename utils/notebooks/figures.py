@@ -1,0 +1,99 @@
+"""Pictures for the notebooks: image grids, curves, and the source of an imported object."""
+
+from __future__ import annotations
+
+import inspect
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
+from IPython.display import Code, display
+from torch import Tensor, nn
+
+from utils.data.image_files import tile
+
+
+def show_grids(grids: dict[str, np.ndarray], columns: int = 10, zoom: float = 1.5):
+    """Grids of images uint8 (N, C, H, W) side by side, each under its title, all at one size.
+
+    Returns the matplotlib figure. `zoom` is the width of a grid's column in tenths of an inch per
+    8 pixels, so equal numbers of columns give equal sizes.
+    """
+    tiles = [tile(images, columns) for images in grids.values()]
+    width = tiles[0].shape[1] / 80 * zoom
+    height = max(t.shape[0] for t in tiles) / 80 * zoom
+    figure, axes = plt.subplots(1, len(tiles), figsize=(width * len(tiles), height + 0.4), squeeze=False)
+    for axis, picture, title in zip(axes[0], tiles, grids):
+        axis.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        axis.set_title(title)
+        axis.axis("off")
+    figure.tight_layout()
+    return figure
+
+
+def show_rows(rows: dict[str, np.ndarray], zoom: float = 1.5):
+    """One labelled row of images for each entry, one below the other; shorter ones are filled up with black."""
+    length = max(1, *(len(images) for images in rows.values()))
+    filled = [np.pad(x, [(0, length - len(x))] + [(0, 0)] * 3) for x in rows.values()]
+    picture = tile(np.concatenate(filled), length)
+    height, width = picture.shape[:2]
+    figure, axis = plt.subplots(figsize=(width / 80 * zoom + 2, height / 80 * zoom))
+    axis.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    step = height / len(rows)
+    axis.set_yticks([step * (i + 0.5) for i in range(len(rows))], list(rows))
+    axis.set_xticks([])
+    for side in axis.spines.values():
+        side.set_visible(False)
+    axis.tick_params(length=0)
+    figure.tight_layout()
+    return figure
+
+
+def show_curves(histories: dict[str, list[dict]], panels: dict[str, list[str]], unit: str = "images"):
+    """Training curves: one panel for each title in `panels`, in it one line for each named quantity.
+
+    Args:
+        histories: what `loop.fit` returned, by run name.
+        panels: axis label -> names of the history's columns.
+        unit: the history's column for the x axis.
+    """
+    figure, axes = plt.subplots(1, len(panels), figsize=(4.5 * len(panels), 3.2), squeeze=False)
+    for axis, (label, names) in zip(axes[0], panels.items()):
+        for run, history in histories.items():
+            for name in names:
+                points = [(row[unit] / 1000, row[name]) for row in history if name in row]
+                title = " ".join(filter(None, [run, name if len(names) > 1 else ""]))
+                axis.plot(*zip(*points), marker=".", label=title)
+        axis.set_xlabel(f"{unit} seen (thousands)")
+        axis.set_ylabel(label)
+        axis.grid(alpha=0.3)
+        if len(histories) * len(names) > 1:
+            axis.legend()
+    figure.tight_layout()
+    return figure
+
+
+def layer_table(module: nn.Module, example: Tensor) -> pd.DataFrame:
+    """A network's layers in the order they compute: kind, output shape, number of parameters."""
+    rows: list[dict] = []
+
+    def record(layer: nn.Module, _, output: Tensor) -> None:
+        count = sum(p.numel() for p in layer.parameters())
+        rows.append({"layer": type(layer).__name__, "output": tuple(output.shape[1:]), "parameters": count})
+
+    leaves = [m for m in module.modules() if not list(m.children())]
+    hooks = [leaf.register_forward_hook(record) for leaf in leaves]
+    module.eval()
+    with torch.no_grad():
+        module(example)
+    for hook in hooks:
+        hook.remove()
+    rows.append({"layer": "in all", "output": "", "parameters": sum(p.numel() for p in module.parameters())})
+    return pd.DataFrame(rows)
+
+
+def show_source(*objects) -> None:
+    """Display the code of imported functions or classes, highlighted, in the notebook's output."""
+    for thing in objects:
+        display(Code(inspect.getsource(thing), language="python"))

@@ -1,0 +1,112 @@
+"""One static site from the executed notebooks: `make report` writes `site/`, which opens from disk, without a network.
+
+The README is the first page, each notebook and the final assignment's report a page of its own.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import nbformat
+from nbconvert import HTMLExporter
+from nbconvert.filters.markdown_mistune import markdown2html_mistune
+
+from utils.config import TASKS
+from utils.handin import export
+
+DOCUMENTS = ("fashion_mnist/report.md",)  # other pages; their pictures are in figures/ beside them
+FIRST, LAST = "# ", "\n## The data"  # the part of the README that is shown
+STYLE = """
+:root { color-scheme: light dark; }
+body { font: 1rem/1.55 system-ui, sans-serif; max-width: 56rem; margin: 0 auto; padding: 1rem; }
+h1 { line-height: 1.2; }
+.anchor-link { display: none; }
+a { overflow-wrap: anywhere; }
+img { max-width: 100%; height: auto; }
+pre, .table { overflow-x: auto; }
+pre { background: #8882; padding: .6rem; }
+table { border-collapse: collapse; }
+th, td { padding: .25rem .6rem; border-bottom: 1px solid #8886; text-align: left; }
+@media print { body { max-width: none; padding: 0; } a { color: inherit; } table { break-inside: avoid; } }
+"""
+PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>{style}</style>
+</head>
+<body>
+{body}
+</body>
+</html>
+"""
+# Notebook pages: what the exporter's own style lacks on a phone.
+NARROW = """<style>
+.jp-OutputArea-output, .jp-RenderedHTMLCommon table { overflow-x: auto; max-width: 100%; }
+.jp-RenderedImage img { max-width: 100%; height: auto; }
+@media (max-width: 50rem) { .jp-InputPrompt, .jp-OutputPrompt { display: none; } main { padding: 0 .4rem; } }
+</style>"""
+
+
+def page_of(name: str) -> str:
+    """The file name of the page for a notebook or document."""
+    return Path(name).stem.replace(" ", "_") + ".html"
+
+
+def notebook_page(path: Path) -> str:
+    """A notebook as HTML that loads nothing from elsewhere."""
+    exporter = HTMLExporter(
+        template_name="lab", mathjax_url="", require_js_url="", jquery_url="", widget_renderer_url=""
+    )
+    body, _ = exporter.from_notebook_node(nbformat.read(path, as_version=4))
+    body = re.sub(r"<script[^>]*\bsrc=[^>]*>\s*</script>", "", body)
+    viewport = '<meta name="viewport" content="width=device-width, initial-scale=1">'
+    back = '<p style="padding: .6rem 1rem; margin: 0"><a href="index.html">All courseworks</a></p>'
+    body = body.replace("</head>", f"{viewport}{NARROW}</head>", 1)
+    return re.sub(r"(<body[^>]*>)", rf"\1{back}", body, count=1)
+
+
+def page(shown: str, pages: dict[str, str], folder: Path) -> str:
+    """Markdown as a page; links to the files in `pages` lead to the pages given there, and dead ones become text."""
+    for name, target in pages.items():
+        for address in (name, Path(name).name):
+            shown = shown.replace(f"({address})", f"({target})")
+    shown = re.sub(r"\(#[^)]*\)", "()", shown).replace("]()", "](index.html)")
+    html = markdown2html_mistune(export.without_dead_links(shown, folder))
+    html = re.sub(r"(<table.*?</table>)", r'<div class="table">\1</div>', html, flags=re.S)
+    title = shown.splitlines()[0].lstrip("# ")
+    return PAGE.format(title=title, style=STYLE, body=html)
+
+
+def build(project: Path, out: Path) -> list[Path]:
+    """Write the site's pages to `out`, replacing an older site; returns them.
+
+    Raises:
+        FileExistsError: `out` holds something that is no site.
+        FileNotFoundError: a notebook is missing.
+    """
+    if out.exists() and any(out.iterdir()) and not (out / "index.html").is_file():
+        raise FileExistsError(f"'{out}' holds something else. Choose a new folder, or remove it.")
+    notebooks = [name for names in TASKS.values() for name in names]
+    building = out.with_name(f".{out.name}.part")
+    shutil.rmtree(building, ignore_errors=True)
+    shutil.copytree(project / "docs", building / "docs", ignore=shutil.ignore_patterns("*.md"))
+    for name in notebooks:
+        (building / page_of(name)).write_text(notebook_page(project / name))
+    pages = {name: page_of(name) for name in (*notebooks, *DOCUMENTS)}
+    (building / "index.html").write_text("")  # the pages link to it, and it to them
+    for name in DOCUMENTS:
+        shutil.copytree((project / name).parent / "figures", building / "figures", dirs_exist_ok=True)
+        (building / page_of(name)).write_text(page((project / name).read_text(), pages, building))
+    readme = (project / "README.md").read_text()
+    for name in DOCUMENTS:  # their pictures lie in one folder now
+        readme = readme.replace(f"({Path(name).parent.as_posix()}/figures/", "(figures/")
+    shown = readme[readme.index(FIRST) : readme.index(LAST)]
+    (building / "index.html").write_text(page(shown, pages, building))
+    shutil.rmtree(out, ignore_errors=True)
+    building.rename(out)
+    return sorted(out.glob("*.html"))

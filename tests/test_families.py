@@ -6,10 +6,9 @@ import torch
 from PIL import Image
 
 from tests.conftest import draw_pictures, three_kinds
-from utils.commands import train
 from utils.data import image_files
 from utils.evaluation import fidelity, likelihood
-from utils.models import feature_classifier, zoo
+from utils.models import feature_classifier, folder_training, zoo
 from utils.training import checkpoints
 
 SETTINGS = {
@@ -64,7 +63,7 @@ def test_each_family_trains_samples_and_is_judged(family, channels, size, tmp_pa
 @pytest.mark.parametrize("family", SETTINGS)
 def test_the_command_trains_every_family_on_a_folder(family, tmp_path, few_latents):
     image_files.write_jpegs(draw_pictures(20, 20), tmp_path / "pictures", "picture", 20)
-    train.train(family, str(tmp_path / "pictures"), 16, None, 64, tmp_path / "out", samples=3, seed=0)
+    folder_training.train(family, str(tmp_path / "pictures"), 16, None, 64, tmp_path / "out", samples=3, seed=0)
     _, tensors = checkpoints.read_weights(tmp_path / "out" / "weights.safetensors")
     assert sum(tensor.numel() for tensor in tensors.values()) > 10_000
     with Image.open(tmp_path / "out" / "samples.png") as picture:
@@ -75,12 +74,12 @@ def test_the_command_refuses_other_images_and_less_than_a_batch(tmp_path):
     for name, seed in (("one", 0), ("other", 1)):
         image_files.write_jpegs(draw_pictures(20, 16, seed), tmp_path / name, "picture", 20)
     arguments = {"file": None, "seen": 64, "out": tmp_path / "out", "samples": 3, "seed": 0}
-    train.train("PixelCNN", str(tmp_path / "one"), 16, **arguments)
-    train.train("PixelCNN", str(tmp_path / "one"), 16, **arguments)
+    folder_training.train("PixelCNN", str(tmp_path / "one"), 16, **arguments)
+    folder_training.train("PixelCNN", str(tmp_path / "one"), 16, **arguments)
     with pytest.raises(ValueError, match="holds a run on other images"):
-        train.train("PixelCNN", str(tmp_path / "other"), 16, **arguments)
+        folder_training.train("PixelCNN", str(tmp_path / "other"), 16, **arguments)
     with pytest.raises(ValueError, match="3 images are to be seen, but one batch of a PixelCNN holds"):
-        train.train("PixelCNN", str(tmp_path / "one"), 16, **arguments | {"seen": 3, "out": tmp_path / "few"})
+        folder_training.train("PixelCNN", str(tmp_path / "one"), 16, **arguments | {"seen": 3, "out": tmp_path / "few"})
 
 
 def test_a_gan_begins_as_the_vae_that_it_is_given_and_both_are_paid_for(tmp_path, few_latents):

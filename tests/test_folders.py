@@ -74,7 +74,7 @@ def test_colour_becomes_grey(tmp_path):
 
 
 def test_missing_empty_and_wrong_folders(tmp_path):
-    with pytest.raises(FileNotFoundError, match="course_data"):
+    with pytest.raises(FileNotFoundError, match="utils data"):
         image_files.read(tmp_path / "nowhere")
     with pytest.raises(ValueError, match="no usable"):
         image_files.read(tmp_path)

@@ -11,7 +11,7 @@ import torch
 from tests.conftest import draw_pictures
 from tests.test_models import plain_update
 from utils import config
-from utils.data import head_images
+from utils.data import head_images, masks
 from utils.models import head_generator, imputer
 from utils.models.diffusion import Diffusion
 from utils.training import checkpoints, devices, loop
@@ -231,7 +231,7 @@ def test_pairs_hide_stripes_of_complete_images_and_known_lines_of_others(picture
 def test_an_untrained_network_is_the_interpolation(pictures64):
     known = ~torch.from_numpy(STRIPES).expand(12, 1, 64, 64)
     mean, _ = small()(pictures64 * known, known)
-    assert torch.allclose(mean, imputer.stripes.fill_rows(pictures64 * known, known))
+    assert torch.allclose(mean, masks.fill_rows(pictures64 * known, known))
 
 
 def test_the_loss_by_hand(pictures64):
@@ -239,7 +239,7 @@ def test_the_loss_by_hand(pictures64):
     model = small(own_mask=1.0, mirror=False, tone=0.0)
     losses = model.step((pictures64, torch.ones(12, 1, 64, 64, dtype=torch.bool)), lambda *_, **__: None)
     known = ~torch.from_numpy(STRIPES).expand(12, 1, 64, 64)
-    error = (imputer.stripes.fill_rows(pictures64 * known, known) - pictures64)[~known]
+    error = (masks.fill_rows(pictures64 * known, known) - pictures64)[~known]
     assert losses["charbonnier"].item() == pytest.approx((error**2 + 1e-4).sqrt().mean().item(), rel=1e-4)
     assert losses["psnr"].item() == pytest.approx(-10 * np.log10((error**2).mean().item()), rel=1e-4)
     nll = 0.5 * ((error**2).mean().item() * np.exp(5) - 5 + np.log(2 * np.pi))
@@ -439,7 +439,7 @@ def test_heads_stand_in_where_the_courses_are_not(monkeypatch):
         raise FileNotFoundError(name)
 
     monkeypatch.setattr(head_images, "find", nowhere)
-    images, origin = head_images.load(stand_in=4)
+    images, origin = head_images.load(lambda: torch.rand(4, 1, 64, 64))
     assert images.shape == (4, 1, 64, 64) and origin.startswith("STAND-IN")
     test_images, origin = head_images.load_test()
     assert test_images.shape == (100, 1, 64, 64) and "test_set_nogaps" in origin

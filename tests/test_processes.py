@@ -197,7 +197,7 @@ def test_samples_of_two_processes_are_those_of_the_one_model_that_is_kept(pictur
     program = tmp_path / "told.py"
     program.write_text(TELLS_ITS_MODEL)
     out = tmp_path / "run"
-    launch = (*TWO, "--num_machines", 1, "--main_process_port", 0, program)
+    launch = (*TWO, "--num_machines", 1, "--main_process_port", 0, program, "train")
     printed = run(*launch, *arguments("GAN", pictures, out), PYTHONPATH=str(config.PROJECT))
     first, second = re.findall(r"model (\w+)", printed)
     assert first == second

@@ -20,7 +20,7 @@ def command_line() -> argparse.ArgumentParser:
 def main() -> None:
     options = command_line().parse_args()
     try:
-        sys.exit(options.action(options))
+        code = options.action(options)
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("utils"):
             raise
@@ -30,6 +30,8 @@ def main() -> None:
         )
     except (OSError, ValueError, FloatingPointError) as error:
         sys.exit(f"error: {error}")
+    if code:
+        sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -90,7 +90,7 @@ def budget(what: str) -> int | None:
     return BUDGETS[profile()][what]
 
 
-def folder(name: str = "") -> Path:
+def run_folder(name: str = "") -> Path:
     """`runs/<profile>/<name>`, made where missing. RUNS_FOLDER moves `runs` (in Colab: to Drive)."""
     path = Path(os.environ.get("RUNS_FOLDER", PROJECT / "runs")) / profile() / name
     path.mkdir(parents=True, exist_ok=True)
@@ -102,10 +102,10 @@ def in_place() -> bool:
     return profile() == "full" and "RUNS_FOLDER" not in os.environ
 
 
-def hand_in() -> Path:
+def results_folder() -> Path:
     """Where results go: the project's own folder if `in_place`, else `runs/<profile>`, so that a short trial never
     overwrites the committed hand-in, and one in Colab stays on Drive."""
-    return PROJECT if in_place() else folder()
+    return PROJECT if in_place() else run_folder()
 
 
 def hyperparameters(model: str, committed: bool = False) -> dict:
@@ -113,7 +113,7 @@ def hyperparameters(model: str, committed: bool = False) -> dict:
 
     `utils/hyperparameters.json` is the one place; the hypertune notebook writes it.
     """
-    path, tuned = PROJECT / "utils" / "hyperparameters.json", folder() / "hyperparameters.json"
+    path, tuned = PROJECT / "utils" / "hyperparameters.json", run_folder() / "hyperparameters.json"
     values = json.loads(path.read_text())
     if not committed and not in_place() and tuned.is_file():
         values |= json.loads(tuned.read_text())
@@ -124,7 +124,7 @@ def hyperparameters(model: str, committed: bool = False) -> dict:
 
 def write_hyperparameters(model: str, values: dict) -> Path:
     """Record a model's tuned values where `hyperparameters` finds them; returns the file."""
-    path = PROJECT / "utils" / "hyperparameters.json" if in_place() else folder() / "hyperparameters.json"
+    path = PROJECT / "utils" / "hyperparameters.json" if in_place() else run_folder() / "hyperparameters.json"
     committed = json.loads((PROJECT / "utils" / "hyperparameters.json").read_text())
     known = json.loads(path.read_text()) if path.is_file() else committed
     path.write_text(json.dumps(known | {model: values}, indent=2) + "\n")

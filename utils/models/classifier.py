@@ -58,7 +58,7 @@ class Classifier(nn.Module):
         shift, mirror: of `augment`, in pixels and yes or no.
     """
 
-    averaged = ("network",)
+    ema_modules = ("network",)
 
     def __init__(
         self,

@@ -108,7 +108,7 @@ class DCGAN(nn.Module):
         jpeg_quality: of the files the images will be saved as; None for data that is not JPEG.
     """
 
-    averaged = ("generator",)
+    ema_modules = ("generator",)
     BANK = 10_000  # latents of the prior that training draws from, made once because a draw is slow
 
     def __init__(

@@ -61,7 +61,7 @@ class Diffusion(nn.Module):
         ValueError: the size does not go with fold and levels.
     """
 
-    averaged = ("network",)
+    ema_modules = ("network",)
 
     def __init__(
         self,

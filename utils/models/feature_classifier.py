@@ -31,7 +31,7 @@ class FeatureClassifier(nn.Module):
         shift: training images are moved by up to so many pixels, and half of them mirrored.
     """
 
-    averaged = ("body", "head")
+    ema_modules = ("body", "head")
 
     def __init__(self, channels: int = 1, classes: int = 10, base: int = 24, lr: float = 2e-3, shift: int = 1):
         super().__init__()

@@ -127,7 +127,7 @@ class Flow(nn.Module):
         ValueError: an odd side.
     """
 
-    averaged = ("couplings",)
+    ema_modules = ("couplings",)
 
     def __init__(
         self,

@@ -101,7 +101,7 @@ class Imputer(nn.Module):
         residual: correct the interpolation; else predict the grey level itself.
     """
 
-    averaged = ("network",)
+    ema_modules = ("network",)
 
     def __init__(
         self,

@@ -61,7 +61,7 @@ class LatentFlow(nn.Module):
         lr: AdamW's learning rate.
     """
 
-    averaged = ("field",)
+    ema_modules = ("field",)
     STEPS = 20  # of Heun's method
 
     def __init__(self, latent_dim: int = 64, width: int = 320, depth: int = 4, dropout: float = 0.1, lr: float = 2e-3):

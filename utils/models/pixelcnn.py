@@ -130,7 +130,7 @@ class PixelCNN(nn.Module):
         ValueError: an odd side.
     """
 
-    averaged = ("network",)
+    ema_modules = ("network",)
 
     def __init__(
         self,

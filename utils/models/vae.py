@@ -79,7 +79,7 @@ class VAE(nn.Module):
         prior: arguments of `LatentFlow`.
     """
 
-    averaged = ("encoder", "decoder")
+    ema_modules = ("encoder", "decoder")
 
     def __init__(
         self,

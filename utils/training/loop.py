@@ -1,6 +1,6 @@
 """The one loop that every model shares.
 
-A model brings `optimizers()`, `step(images, update)` and `averaged` (the names of the parts whose
+A model brings `optimizers()`, `step(images, update)` and `ema_modules` (the names of the parts whose
 weights are averaged over training); it knows its losses. The loop knows optimisation: devices,
 number format, learning-rate schedule, averaging, progress, plots, evaluation and checkpoints.
 """
@@ -77,7 +77,7 @@ def fit(
     """Train a model to the end, going on from the newest checkpoint of `folder` if there is one.
 
     Args:
-        model: has `optimizers() -> dict`, `step(images, update) -> dict of losses` and `averaged`.
+        model: has `optimizers() -> dict`, `step(images, update) -> dict of losses` and `ema_modules`.
             On return, the averaged parts hold their averaged weights, and the model is in eval mode.
         images: float (N, C, H, W) in [-1, 1]; or a tuple of tensors of equal length N (images and
             labels, say), and `step` gets a tuple too. Kept whole on the device.
@@ -110,7 +110,7 @@ def fit(
         raise ValueError(f"the tensors to train on differ in length: {', '.join(str(len(x)) for x in data)}")
     optimizers = model.optimizers()
     rates = {name: [g["lr"] for g in o.param_groups] for name, o in optimizers.items()}
-    averages = {n: averaged_copy(getattr(model, n), average_share * steps) for n in model.averaged}
+    averages = {n: averaged_copy(getattr(model, n), average_share * steps) for n in model.ema_modules}
     if batch_size % world:
         raise ValueError(f"a batch of {batch_size} cannot be shared by {world} processes")
     asked = {"steps": steps, "batch_size": batch_size, "seed": seed, "average_share": average_share}

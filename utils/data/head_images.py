@@ -1,4 +1,7 @@
-"""Head slices: reading and writing arrays, loading the course's files, splitting, augmenting."""
+"""Head slices: reading and writing arrays, loading the course's files, splitting, augmenting.
+
+torch and SciPy are imported where they are needed, so that `check` can read a test set without them.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +9,15 @@ import io
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import safetensors.numpy
-import torch
-import torch.nn.functional as F
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
-from torch import Tensor
 
 from utils import config, files
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FOLDER = config.PROJECT / "brain_mri"
 IMPUTERS = [FOLDER / "weights" / f"imputer_{number}.safetensors" for number in range(4)]
@@ -93,6 +94,8 @@ def load(stand_in: Callable[[], Tensor] | None = None) -> tuple[Tensor, str]:
         FileNotFoundError: there is no `heads.npz`, and no `stand_in`, or the profile is `full`.
         ValueError: the file is damaged.
     """
+    import torch
+
     try:
         path = find("heads.npz")
     except FileNotFoundError:
@@ -129,6 +132,10 @@ def load_test() -> tuple[np.ndarray, str]:
 
 def groups(images: Tensor) -> np.ndarray:
     """A group number for each slice (N,); slices that are alike, as neighbours of one patient are, share one."""
+    import torch.nn.functional as F
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
     pixels = F.avg_pool2d(images, 2).flatten(1)
     pixels = F.normalize(pixels - pixels.mean(1, keepdim=True), dim=1)
     return connected_components(coo_matrix((pixels @ pixels.T > ALIKE).numpy()), directed=False)[1]
@@ -153,6 +160,9 @@ def split(images: Tensor, seed: int = 0, held_out: float = 0.15) -> Heads:
 def augment(images: Tensor, copies: int, seed: int = 0) -> Tensor:
     """The images (N, 1, H, W) in [0, 1], and `copies` of each that are turned, scaled, squeezed and moved a
     little at random: (N * (copies + 1), 1, H, W)."""
+    import torch
+    import torch.nn.functional as F
+
     generator = torch.Generator().manual_seed(seed)
     count = len(images) * copies
     if not count:

@@ -1,7 +1,6 @@
-"""What each brief asks for, as data: `utils.handin.compare` checks a hand-in against it.
+"""What each brief asks for, as data. `utils.handin.compare` compares a hand-in with it.
 
-`check` names a function of `utils.handin.checks`, `arguments` are its further arguments. File names are patterns:
-`*` stands for the username.
+To add a requirement, add a line to `REQUIREMENTS`. File names are patterns: `*` stands for the username.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ BRIEFS = {
     "mri": "MRI imputation",
     "final": "final assignment",
 }
-# A folder is taken for a hand-in to a brief if it holds one of these.
+# A folder counts as a hand-in for a brief if it holds one of these files.
 SIGNS = {
     "cw1": ("*_DLcw1_clean.ipynb", "*_DLcw1_hypertune.ipynb"),
     "cw2": ("*_DLcw2_clean.ipynb", "*_DLcw2_hypertune.ipynb", "*_classified_hands.csv"),
@@ -35,46 +34,43 @@ REPORT = ("architecture", "training", "search", "results", "lessons")
 class Requirement(NamedTuple):
     """One thing that a brief asks for."""
 
-    brief: str
-    wording: str
-    check: str
-    arguments: dict
-    advice: str
+    brief: str  # a key of BRIEFS
+    wording: str  # what is asked for
+    check: str  # 'module.function' in utils.handin that checks it
+    arguments: dict  # what the function gets besides the folder
+    advice: str  # what to do if it is not met
 
 
 def notebook(brief: str, name: str, sections: tuple[str, ...] = (), loss: bool = True) -> list[Requirement]:
-    """What every brief asks of a notebook."""
-    where = {"name": name}
+    """What every brief asks of a notebook. With `sections`, also these headings in this order."""
+
+    def ask(wording: str, check: str, advice: str, **further) -> Requirement:
+        return Requirement(brief, wording, f"check_notebooks.{check}", {"name": name} | further, advice)
+
     asked = [
-        Requirement(brief, f"a notebook {name}", "is_there", where, "Save the notebook under exactly this name."),
-        Requirement(
-            brief, f"{name}: bears its author's name", "signed", where,
+        ask(f"a notebook {name}", "is_there", "Save the notebook under exactly this name."),
+        ask(
+            f"{name}: has its author's name", "signed",
             "python -m utils rename USERNAME --name 'Your Full Name' --cid 12345678",
         ),
-        Requirement(
-            brief, f"{name}: all cells executed, outputs visible, no errors", "executed", where,
+        ask(
+            f"{name}: all cells executed, outputs visible, no errors", "executed",
             "Restart the kernel, run all cells from top to bottom, and save.",
         ),
-        Requirement(
-            brief, f"{name}: text explains the code", "explained", where,
-            "Write a sentence or two on what and why before each step.",
+        ask(
+            f"{name}: text explains the code", "explained",
+            "Write one or two sentences before each step: what it does, and why.",
         ),
-        Requirement(
-            brief, f"{name}: networks trained from scratch, no pre-trained weights", "from_scratch", where,
+        ask(
+            f"{name}: networks trained from scratch, no pre-trained weights", "from_scratch",
             "Build the network without pre-trained weights and train it in the notebook.",
         ),
     ]  # fmt: skip
     if loss:
-        asked.append(
-            Requirement(brief, f"{name}: a plot of the loss", "loss_plot", where, "Plot the losses over training.")
-        )
+        asked.append(ask(f"{name}: a plot of the loss", "loss_plot", "Plot the losses over training."))
     if sections:
-        asked.append(
-            Requirement(
-                brief, f"{name}: sections in the brief's order", "sections", where | {"titles": sections},
-                "Give each section a heading (## ...), in this order: " + ", ".join(sections) + ".",
-            )
-        )  # fmt: skip
+        advice = f"Give each section a heading (## ...), in this order: {', '.join(sections)}."
+        asked.append(ask(f"{name}: sections in the brief's order", "sections", advice, titles=sections))
     return asked
 
 
@@ -83,12 +79,14 @@ def samples(brief: str) -> list[Requirement]:
     folders = {"folders": ("GAN_hands", "VAE_hands")}
     return [
         Requirement(
-            brief, "300 new hands as JPEG, 32 x 32, 8-bit grey, named <username>_001.jpeg ...", "samples", folders,
-            "Write the 300 images again with utils.folders.write_jpegs; leave nothing else in the folder.",
+            brief, "300 new hands as JPEG, 32 x 32, 8-bit grey, named <username>_001.jpeg ...",
+            "check_samples.samples", folders,
+            "Write the 300 images again with utils.data.image_files.write_jpegs. Leave nothing else in the folder.",
         ),
         Requirement(
-            brief, "300 new hands: all different, none a copy of a training image", "new_samples", folders,
-            "Sample again with other seeds; if copies remain, the model has learned its images by heart.",
+            brief, "300 new hands: all different, none a copy of a training image",
+            "check_samples.new_samples", folders,
+            "Sample again with other seeds. If copies remain, the model has memorised its training images.",
         ),
     ]  # fmt: skip
 
@@ -96,10 +94,13 @@ def samples(brief: str) -> list[Requirement]:
 def common(brief: str, references: str) -> list[Requirement]:
     """What every brief asks of the folder."""
     return [
-        Requirement(brief, f"{references}: sources listed", "references", {"name": references}, "List what you used."),
         Requirement(
-            brief, "helper code in one folder, called utils", "one_utils", {},
-            "Move every .py file that the notebooks import into utils/.",
+            brief, f"{references}: sources listed",
+            "check_texts.references", {"name": references}, "List the sources that you used.",
+        ),
+        Requirement(
+            brief, "helper code in one folder, called utils",
+            "check_texts.one_utils", {}, "Move every .py file that the notebooks import into utils/.",
         ),
     ]  # fmt: skip
 
@@ -108,17 +109,19 @@ def answers(brief: str) -> list[Requirement]:
     """The two questions of the classification coursework."""
     return [
         Requirement(
-            brief, f"README.md: '{heading}', at most {words} words and one figure or table", "answer",
-            {"heading": heading, "words": words}, f"Shorten it to {words} words, and keep one figure or table.",
+            brief, f"README.md: '{heading}', at most {words} words and one figure or table",
+            "check_texts.answer", {"heading": heading, "words": words},
+            f"Shorten it to {words} words. Keep at most one figure or table.",
         )
         for heading, words in ANSWER_WORDS.items()
     ]  # fmt: skip
 
 
 def labels(brief: str, name: str) -> Requirement:
+    """The labels of the test images."""
     return Requirement(
-        brief, f"{name}: a line '<file>, <0, 1 or 2>' for each of the {TEST_FILES} test files, in name order", "csv",
-        {"name": name, "lines": TEST_FILES}, "Write it again with utils.labels.write.",
+        brief, f"{name}: a line '<file>, <0, 1 or 2>' for each of the {TEST_FILES} test files, in name order",
+        "check_tables.csv", {"name": name, "lines": TEST_FILES}, "Write it again with utils.data.label_csv.write.",
     )  # fmt: skip
 
 
@@ -141,20 +144,22 @@ REQUIREMENTS = (
     *common("portfolio", "references.md"),
     *notebook("mri", "Assessment.ipynb", MRI),
     Requirement(
-        "mri", "test_set_nogaps.npy: (100, 1, 64, 64), same order, nothing missing, known pixels unaltered", "filled",
-        {"name": "test_set_nogaps.npy"}, "Fill it again: python -m utils fill test_set.npy test_set_nogaps.npy",
+        "mri", "test_set_nogaps.npy: (100, 1, 64, 64), same order, nothing missing, known pixels unaltered",
+        "check_tables.filled", {"name": "test_set_nogaps.npy"},
+        "Fill it again: python -m utils fill test_set.npy test_set_nogaps.npy",
     ),
     *common("mri", "References.md"),
     *notebook("final", "generative_models.ipynb", FINAL),
     Requirement(
         "final",
         "report.md: about two pages; architecture and hyper-parameters, splits and optimiser, searches, results and "
-        "metrics, training curves, lessons learned", "report",
+        "metrics, training curves, lessons learned",
+        "check_texts.report",
         {"name": "report.md", "parts": REPORT, "words": (600, 1800), "terms": ("split", "optimiser", "learning rate")},
-        "Give each part a heading (## ...), say how data were split and which optimiser was used, and show figures.",
+        "Give each part a heading (## ...). Say how the data were split and which optimiser was used. Show figures.",
     ),
     Requirement(
-        "final", "samples/: a selection of samples as images", "sample_pictures", {"name": "samples"},
+        "final", "samples/: a selection of samples as images", "check_samples.sample_pictures", {"name": "samples"},
         "Save grids of samples as PNG or JPEG in a folder called samples.",
     ),
     *common("final", "references.md"),

@@ -1,23 +1,24 @@
-"""Compares a hand-in with what its brief asks for, and prints the outcome.
+"""Compares a hand-in with what its brief asks for, and prints the results.
 
-Nothing in a hand-in is run, unpickled or followed out of its folder.
+Nothing of a hand-in is executed or unpickled, and no link in it is followed.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import textwrap
 from pathlib import Path
 from typing import NamedTuple
 
-from utils.handin import checks, inspection
-from utils.handin.briefs import BRIEFS, REQUIREMENTS, SIGNS
+from utils.handin import inspection
+from utils.handin.briefs import BRIEFS, REQUIREMENTS, SIGNS, Requirement
 
 MARKS = {"pass": "ok  ", "fail": "FAIL", "unchecked": "?   "}
 
 
 class Result(NamedTuple):
-    """What became of one requirement; `status` is pass, fail or unchecked."""
+    """The result of one requirement; `status` is pass, fail or unchecked."""
 
     brief: str
     requirement: str
@@ -27,7 +28,7 @@ class Result(NamedTuple):
 
 
 def applying(folder: Path) -> list[str]:
-    """The briefs that a folder looks like a hand-in for."""
+    """The briefs that a folder looks like a hand-in for: a file of theirs is there."""
     return [brief for brief, signs in SIGNS.items() if any(any(folder.glob(sign)) for sign in signs)]
 
 
@@ -36,39 +37,42 @@ def check(folder: Path, briefs: list[str] | None = None) -> list[Result]:
 
     Raises:
         NotADirectoryError: there is no such folder.
-        ValueError: it looks like a hand-in to none of the briefs.
+        ValueError: the folder looks like a hand-in for none of the briefs.
     """
     if not folder.is_dir():
         raise NotADirectoryError(f"There is no folder '{folder}'.")
     briefs = briefs or applying(folder)
     if not briefs:
         wanted = "; ".join(f"{brief}: {', '.join(signs)}" for brief, signs in SIGNS.items())
-        raise ValueError(f"'{folder}' looks like no hand-in: it holds none of these files. {wanted}")
+        raise ValueError(f"'{folder}' does not look like a hand-in: it holds none of these files. {wanted}")
     inspection.forget()
-    results = []
-    for brief, wording, name, arguments, advice in REQUIREMENTS:
-        if brief not in briefs:
-            continue
-        try:
-            status, found = "pass", getattr(checks, name)(folder, **arguments)
-        except inspection.Failed as error:
-            status, found = "fail", str(error)
-        except inspection.Unchecked as error:
-            status, found = "unchecked", str(error)
-        except Exception as error:  # somebody else's files: one odd file must not end the check of a whole class
-            status, found = "fail", f"could not be read ({type(error).__name__}: {error})"
-        results.append(Result(brief, wording, status, found, advice if status == "fail" else ""))
-    return results
+    return [check_one(folder, requirement) for requirement in REQUIREMENTS if requirement.brief in briefs]
+
+
+def check_one(folder: Path, requirement: Requirement) -> Result:
+    """Check one requirement. A file that cannot be read makes it fail, and never ends the check of a whole class."""
+    module, function = requirement.check.split(".")
+    check = getattr(importlib.import_module(f"utils.handin.{module}"), function)
+    advice = ""
+    try:
+        status, found = "pass", check(folder, **requirement.arguments)
+    except inspection.Unchecked as error:
+        status, found = "unchecked", str(error)
+    except inspection.Failed as error:
+        status, found, advice = "fail", str(error), requirement.advice
+    except Exception as error:  # somebody else's files can be damaged in any way
+        status, found, advice = "fail", f"could not be read ({type(error).__name__}: {error})", requirement.advice
+    return Result(requirement.brief, requirement.wording, status, found, advice)
 
 
 def counts(results: list[Result]) -> str:
-    """One line: how many of each."""
+    """One line: how many requirements are right, wrong and unchecked."""
     number = {status: sum(r.status == status for r in results) for status in MARKS}
     return f"{number['pass']} right, {number['fail']} wrong, {number['unchecked']} could not be checked"
 
 
 def table(results: list[Result]) -> str:
-    """The results by brief, one requirement a line, with what was found below where it is not right."""
+    """The results by brief, a line for each requirement. Below those that are not right: what was found, and advice."""
     lines = []
     for brief in dict.fromkeys(r.brief for r in results):
         lines.append(f"\n{brief}: {BRIEFS[brief]}")
@@ -82,14 +86,18 @@ def table(results: list[Result]) -> str:
 
 
 def report(folder: Path, briefs: list[str] | None, as_json: bool) -> bool:
-    """Check one hand-in and print the outcome; is everything right that could be checked?"""
+    """Check one hand-in and print the results. Returns whether no requirement failed."""
     results = check(folder, briefs)
     print(json.dumps([r._asdict() for r in results], indent=1) if as_json else table(results))
     return not any(r.status == "fail" for r in results)
 
 
 def report_all(parent: Path, briefs: list[str] | None, as_json: bool) -> bool:
-    """Check every folder in `parent`, a line each."""
+    """Check every folder in `parent` and print a line for each. Returns whether no requirement failed.
+
+    Raises:
+        NotADirectoryError: there is no such folder.
+    """
     if not parent.is_dir():
         raise NotADirectoryError(f"There is no folder '{parent}'.")
     every = {}

@@ -1,4 +1,4 @@
-"""Puts together a folder that can be handed in as it is, in the layout that a brief asks for."""
+"""Makes a folder that can be handed in as it is: the files that a brief asks for, under the names that it asks for."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from utils.handin import inspection, rename
 from utils.handin.briefs import ANSWER_WORDS
 
 RUNNING = ("utils/*.py", "utils/*.json", "requirements.txt", "constraints.txt", "LICENSE", "weights/*.safetensors")
-ANSWERS = ("docs/data_and_time.png",)  # what the answers in the README show
-# For each brief: files to take along, and under which other names. `{user}` is the username, `{model}` GAN or VAE.
+ANSWERS = ("docs/data_and_time.png",)  # the pictures in the README's answers
+# For each brief: patterns of files to copy, and files that get another name. `{user}` is the username, `{model}` is GAN
+# or VAE. The files in RUNNING are always copied.
 LAYOUTS: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
     "cw1": (("{user}_DLcw1_*.ipynb", "{model}_hands/{user}_*", "references.md"), {}),
     "cw2": (
@@ -47,7 +48,7 @@ LAYOUTS: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
 
 
 def merged(notebooks: list[Path]) -> nbformat.NotebookNode:
-    """Several executed notebooks as one, executions counted on, as if it had been run from top to bottom."""
+    """Join executed notebooks into one. Execution numbers continue, as if it had been run from top to bottom."""
     whole, done = nbformat.read(notebooks[0], as_version=4), 0
     whole.cells = []
     for path in notebooks:
@@ -66,7 +67,7 @@ def merged(notebooks: list[Path]) -> nbformat.NotebookNode:
 
 
 def answers(readme: str) -> str:
-    """The README of a hand-in: the answers to the two questions, out of the project's own."""
+    """The README of a hand-in: the answers to the two questions, taken from the project's README."""
     parts = [
         match.group(0).strip()
         for heading in ANSWER_WORDS
@@ -76,7 +77,7 @@ def answers(readme: str) -> str:
 
 
 def without_dead_links(text: str, folder: Path) -> str:
-    """Markdown in which links to files that the folder lacks have become plain text."""
+    """Turn Markdown links to files that are not in the folder into plain text."""
 
     def kept(match: re.Match) -> str:
         address = match.group(2).split("#")[0]
@@ -86,18 +87,20 @@ def without_dead_links(text: str, folder: Path) -> str:
 
 
 def export(project: Path, brief: str, out: Path, model: str = "GAN") -> Path:
-    """Write the hand-in to `out`, whole or not at all; returns `out`.
+    """Write the hand-in to `out`, completely or not at all; returns `out`.
 
     Args:
         project: a folder like this repository.
-        model: whose 300 hands coursework 1 hands in.
+        brief: one of `LAYOUTS`.
+        out: a new or an empty folder.
+        model: the model whose 300 hands are handed in for coursework 1, GAN or VAE.
 
     Raises:
-        FileExistsError: `out` is there already and holds something.
-        FileNotFoundError: the project lacks a file that the brief asks for.
+        FileExistsError: `out` already holds something.
+        FileNotFoundError: a file that the brief asks for is not in the project.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(f"'{out}' is there already. Choose a new folder, or remove it.")
+        raise FileExistsError(f"'{out}' already exists. Choose a new folder, or remove it.")
     inspection.forget()
     user, files = rename.current_name(project), inspection.listing(project)
     patterns, renamed = LAYOUTS[brief]
@@ -119,8 +122,8 @@ def export(project: Path, brief: str, out: Path, model: str = "GAN") -> Path:
             parts = [project / f"{user}_DLcw{number}_hypertune.ipynb" for number in (1, 2)]
             nbformat.write(merged(parts), building / "Hypertuning.ipynb")
         if brief in ("cw2", "portfolio"):
-            text = answers((project / "README.md").read_text())
-            (building / "README.md").write_text(without_dead_links(text, building))
+            text = answers((project / "README.md").read_text(encoding="utf-8"))
+            (building / "README.md").write_text(without_dead_links(text, building), encoding="utf-8")
         if out.is_dir():
             out.rmdir()
         building.rename(out)

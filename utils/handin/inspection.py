@@ -1,4 +1,7 @@
-"""Reads somebody's hand-in without running, unpickling or following anything of theirs; sizes are bounded."""
+"""Reads somebody else's hand-in safely.
+
+Nothing is executed or unpickled, links are not followed, and files that are too large are not opened.
+"""
 
 from __future__ import annotations
 
@@ -9,24 +12,24 @@ from functools import lru_cache
 from pathlib import Path
 
 LARGEST_FILE = 60_000_000  # bytes; a larger notebook, image or array is not opened
-MOST_FILES = 50_000  # of a folder that is looked at
+MAX_FILES = 50_000  # in a hand-in
 IGNORED = ("runs", "site", "__pycache__", "node_modules", "venv")  # folders that are never handed in
 
 
 class Failed(Exception):
-    """The requirement is not met; the text says why."""
+    """A requirement is not met; the message says why."""
 
 
 class Unchecked(Exception):
-    """It cannot be told; the text says what is missing."""
+    """A requirement cannot be checked; the message says what is missing."""
 
 
 @lru_cache(maxsize=4)
 def listing(folder: Path) -> tuple[str, ...]:
-    """Relative paths of the regular files of a folder; links and what is hidden are left out.
+    """Relative paths of the regular files in a folder, sorted; links and hidden files are left out.
 
     Raises:
-        Failed: more than MOST_FILES.
+        Failed: there are more than MAX_FILES.
     """
     found: list[str] = []
     waiting = [(folder, "")]
@@ -40,29 +43,35 @@ def listing(folder: Path) -> tuple[str, ...]:
                     waiting.append((Path(entry.path), f"{prefix}{entry.name}/"))
             elif entry.is_file(follow_symlinks=False):
                 found.append(prefix + entry.name)
-        if len(found) > MOST_FILES:
-            raise Failed(f"more than {MOST_FILES} files; hand in results, not data sets or environments")
+        if len(found) > MAX_FILES:
+            raise Failed(f"more than {MAX_FILES} files; hand in results, not data sets or environments")
     return tuple(sorted(found))
 
 
+def last_part(name: str) -> str:
+    """The file's own name in a relative path; a hand-in has thousands of files, and pathlib would take seconds."""
+    return name.rpartition("/")[2]
+
+
 def forget() -> None:
-    """Forget what was read of hand-ins, which may have changed since."""
+    """Forget what was read so far. Call it when files may have changed."""
     listing.cache_clear()
     cells.cache_clear()
 
 
 def find(folder: Path, pattern: str) -> str:
-    """The one file of that name, at the top or in a sub-folder.
+    """The one file whose name matches the pattern; one at the top comes before those in sub-folders.
 
     Raises:
-        Failed: none, or several.
+        Failed: there is none, or there are several.
     """
     files = listing(folder)
-    top = [name for name in files if fnmatch.fnmatchcase(name, pattern) and "/" not in name]
-    found = top or [name for name in files if fnmatch.fnmatchcase(Path(name).name, pattern)]
+    found = [name for name in files if fnmatch.fnmatchcase(last_part(name), pattern)]
+    found = [name for name in found if "/" not in name] or found
     if not found:
-        close = [name for name in files if fnmatch.fnmatch(Path(name).name.lower(), pattern.lower())]
-        raise Failed(f"there is no {pattern}" + (f"; '{close[0]}' differs in capitals" if close else ""))
+        close = [name for name in files if fnmatch.fnmatchcase(last_part(name).lower(), pattern.lower())]
+        hint = f"; '{close[0]}' has other capital letters" if close else ""
+        raise Failed(f"there is no {pattern}{hint}")
     if len(found) > 1:
         raise Failed(f"there are {len(found)} files {pattern}: {', '.join(found[:3])}")
     return found[0]
@@ -78,7 +87,7 @@ def content(folder: Path, name: str) -> bytes:
     try:
         size = path.stat().st_size
         if size > LARGEST_FILE:
-            raise Failed(f"{name} has {size / 1e6:.0f} MB, more than the {LARGEST_FILE / 1e6:.0f} that are looked at")
+            raise Failed(f"{name} has {size / 1e6:.0f} MB; files over {LARGEST_FILE / 1e6:.0f} MB are not opened")
         data = path.read_bytes()
     except OSError as error:
         raise Failed(f"{name} cannot be read: {error.strerror}") from error
@@ -88,15 +97,26 @@ def content(folder: Path, name: str) -> bytes:
 
 
 def text(folder: Path, name: str) -> str:
-    """A text file's content; see `content`."""
+    """The content of a UTF-8 text file.
+
+    Raises:
+        Failed: it is no such file; also as `content`.
+    """
     try:
         return content(folder, name).decode()
     except UnicodeDecodeError as error:
-        raise Failed(f"{name} is no text file: {error}") from error
+        raise Failed(f"{name} is no text file in UTF-8: {error}") from error
 
 
 class Cell:
-    """A notebook's cell: kind, source, number of its execution, outputs as dicts; odd parts read as empty."""
+    """A cell of a notebook; parts of a wrong type are read as empty.
+
+    Attributes:
+        code: is it a code cell?
+        source: its text.
+        count: its execution number, or None.
+        outputs: its outputs, each as a dict.
+    """
 
     def __init__(self, cell: dict):
         source, outputs = cell.get("source", ""), cell.get("outputs", [])
@@ -106,16 +126,17 @@ class Cell:
         self.outputs = [output for output in outputs if isinstance(output, dict)] if isinstance(outputs, list) else []
 
     def pictures(self) -> bool:
+        """Does one of the outputs hold a picture?"""
         kinds = [output.get("data") for output in self.outputs]
         return any(isinstance(data, dict) and any(k.startswith("image/") for k in data) for data in kinds)
 
 
 @lru_cache(maxsize=8)
 def cells(folder: Path, pattern: str) -> list[Cell]:
-    """A notebook's cells, those of empty code left out.
+    """The cells of a notebook, without empty ones.
 
     Raises:
-        Failed: there is no such notebook, or it is no notebook.
+        Failed: there is no such file, or it is no notebook.
     """
     name = find(folder, pattern)
     try:

@@ -1,4 +1,4 @@
-"""Gives a hand-in its author's name: files and the texts that name them, all or nothing."""
+"""Gives a hand-in its author's username: in the names of files and in the texts that mention them, all or nothing."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from utils.handin import inspection
 
 TEXTS = (".ipynb", ".md", ".py", ".txt", ".toml", ".yml", "Makefile", ".gitignore")
 HIDDEN_TEXTS = (".gitignore", ".github/workflows/test.yml")
-JOURNAL = ".renaming"  # the old texts and the plan, until everything is done
-NAME = re.compile(r"(?<=\*\*Name:\*\* )Your Name\b")  # as the notebooks' first cells have them
+JOURNAL = ".renaming"  # a folder with the old texts and the plan; removed when everything is done
+NAME = re.compile(r"(?<=\*\*Name:\*\* )Your Name\b")  # the form in the first cells of the notebooks
 CID = re.compile(r"(?<=\*\*CID:\*\* )0{8}\b")
-TAKEN = ("real", "vae", "gan", "test", "stand", "username")  # how other files' names begin
+TAKEN = ("real", "vae", "gan", "test", "stand", "username")  # the names of other files begin with these
 
 
 class Plan(NamedTuple):
-    """What a renaming changes: paths relative to the folder."""
+    """What a renaming changes; paths are relative to the folder."""
 
     moves: list[tuple[str, str]]  # old name, new name
     texts: list[str]  # files whose content changes, by their old names
 
 
 def current_name(folder: Path) -> str:
-    """The username that a hand-in's files bear.
+    """The username in the names of a hand-in's files.
 
     Raises:
-        ValueError: none, or several.
+        ValueError: there is none, or there are several.
     """
     names = {
         match.group(1)
@@ -39,46 +39,46 @@ def current_name(folder: Path) -> str:
     }
     if len(names) != 1:
         found = ", ".join(sorted(names)) or "none"
-        raise ValueError(f"'{folder}': the notebooks should bear one username, but bear {found}")
+        raise ValueError(f"'{folder}': one username is expected in the names of the notebooks, but found: {found}")
     return names.pop()
 
 
 def check_name(name: str) -> None:
-    """Refuse what cannot be a username.
+    """Check a username.
 
     Raises:
-        ValueError: says what is wrong with it.
+        ValueError: it is not allowed; the message says why.
     """
     if not re.fullmatch(r"[a-z][a-z0-9]{1,19}", name):
-        raise ValueError(f"'{name}' is no username: wanted are 2 to 20 small letters and digits, a letter first")
+        raise ValueError(f"'{name}' is no username: use 2 to 20 small letters and digits, and begin with a letter")
     if name in TAKEN:
-        raise ValueError(f"'{name}' cannot be used: other files' names begin like that")
+        raise ValueError(f"'{name}' cannot be used: the names of other files begin with it")
 
 
 def mentions(name: str) -> re.Pattern:
-    """Where texts mean the username: before an underscore, in quotes, and after 'Username:'."""
+    """A pattern for the username in texts: before an underscore, in quotes, and after 'Username:'."""
     return re.compile(rf'(?<![<\w]){name}(?=_)|(?<="){name}(?=\\?")|(?<=\*\*Username:\*\* ){name}\b')
 
 
 def replacements(old: str, new: str, name: str | None, cid: str | None) -> list[tuple[re.Pattern, str]]:
-    """What texts are searched for, and what comes in its place.
+    """Patterns to search for in texts, and what replaces them.
 
     Raises:
-        ValueError: the name or the CID cannot be one.
+        ValueError: the name or the CID has a form that is not allowed.
     """
     if name is not None and not re.fullmatch(r"[^\W\d_][^\W\d_' .-]*(?:[' .-]+[^\W\d_]+)*\.?", name):
-        raise ValueError(f"'{name}' is no name: wanted are letters, with spaces, hyphens and apostrophes between them")
+        raise ValueError(f"'{name}' is no name: use letters, with spaces, hyphens or apostrophes between them")
     if cid is not None and not re.fullmatch(r"\d{8}", cid):
-        raise ValueError(f"'{cid}' is no CID: wanted are 8 digits")
+        raise ValueError(f"'{cid}' is no CID: use 8 digits")
     every = [(mentions(old), new if old != new else None), (NAME, name), (CID, cid)]
     return [(pattern, text) for pattern, text in every if text is not None]
 
 
 def plan(folder: Path, new: str, name: str | None = None, cid: str | None = None) -> Plan:
-    """What renaming would change; with a name and a CID, also where the notebooks still have the template's.
+    """What a renaming would change. A name and a CID replace those of the template in the notebooks.
 
     Raises:
-        ValueError: `new` is no username, the folder bears none, or a file would be overwritten.
+        ValueError: `new` is no username, the folder's own username is not clear, or a file would be overwritten.
     """
     check_name(new)
     inspection.forget()
@@ -92,21 +92,21 @@ def plan(folder: Path, new: str, name: str | None = None, cid: str | None = None
             moves.append((path, Path(path).with_name(new + bare[len(old) :]).as_posix()))
     clash = sorted({target for _, target in moves} & set(files))
     if clash:
-        raise ValueError(f"'{clash[0]}' is there already; remove it, or choose another name")
+        raise ValueError(f"'{clash[0]}' already exists; remove it, or choose another name")
     texts = []
     for path in [*files, *(hidden for hidden in HIDDEN_TEXTS if (folder / hidden).is_file())]:
         if path.endswith(TEXTS):
-            text = (folder / path).read_text(errors="replace")
+            text = (folder / path).read_bytes().decode(errors="surrogateescape")
             if any(pattern.search(text) for pattern, _ in wanted):
                 texts.append(path)
     return Plan(moves, texts)
 
 
 def rename(folder: Path, new: str, name: str | None = None, cid: str | None = None) -> Plan:
-    """Rename files and texts; if anything fails, or an earlier call was killed, everything is put back first.
+    """Rename files and change texts, all or nothing. If an earlier call was killed, its changes are undone first.
 
     Raises:
-        OSError, ValueError: what failed, after undoing it.
+        OSError, ValueError: something failed; all changes were undone.
     """
     undo(folder)
     steps = plan(folder, new, name, cid)
@@ -119,14 +119,14 @@ def rename(folder: Path, new: str, name: str | None = None, cid: str | None = No
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(folder / path, copy)
     building.mkdir(exist_ok=True)
-    (building / "plan.json").write_text(json.dumps(steps._asdict()))
-    building.replace(journal)  # from here on, a kill can be undone
+    (building / "plan.json").write_text(json.dumps(steps._asdict()), encoding="utf-8")
+    building.replace(journal)  # from now on, `undo` can put everything back, also after a kill
     try:
         for path in steps.texts:
-            text = (folder / path).read_bytes().decode()
+            text = (folder / path).read_bytes().decode(errors="surrogateescape")
             for pattern, replacement in wanted:
                 text = pattern.sub(replacement, text)
-            files.write_atomically(folder / path, text.encode())
+            files.write_atomically(folder / path, text.encode(errors="surrogateescape"))
         for source, target in steps.moves:
             (folder / source).rename(folder / target)
     except BaseException:
@@ -138,11 +138,11 @@ def rename(folder: Path, new: str, name: str | None = None, cid: str | None = No
 
 
 def undo(folder: Path) -> bool:
-    """Put back what an unfinished renaming has changed; was there one?"""
+    """Undo a renaming that did not finish. Returns whether there was one."""
     journal = folder / JOURNAL
     if not journal.is_dir():
         return False
-    steps = json.loads((journal / "plan.json").read_text())
+    steps = json.loads((journal / "plan.json").read_text(encoding="utf-8"))
     for source, target in steps["moves"]:
         if (folder / target).exists() and not (folder / source).exists():
             (folder / target).rename(folder / source)

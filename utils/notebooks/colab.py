@@ -1,4 +1,4 @@
-"""The "Open in Colab" links of notebooks and pages."""
+"""The "Open in Colab" links in notebooks and Markdown files."""
 
 from __future__ import annotations
 
@@ -12,13 +12,20 @@ COLAB = re.compile(r"(?<=colab\.research\.google\.com/github/)[\w.-]+/[\w.-]+(?=
 
 
 def point_to(folder: Path, repository: str) -> list[str]:
-    """Let all "Open in Colab" links lead to a repository on GitHub, given as owner/name; returns the changed files.
+    """Make all "Open in Colab" links lead to a repository on GitHub.
+
+    Args:
+        folder: a folder like this repository.
+        repository: OWNER/NAME.
+
+    Returns:
+        The names of the files that were changed.
 
     Raises:
-        ValueError: it is not of that form.
+        ValueError: `repository` does not have this form.
     """
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
-        raise ValueError(f"'{repository}' is no repository: wanted is OWNER/NAME, as in its address on GitHub")
+        raise ValueError(f"'{repository}' is no repository: write OWNER/NAME, as in its address on GitHub")
     inspection.forget()
     changed = []
     for path in inspection.listing(folder):

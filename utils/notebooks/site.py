@@ -1,6 +1,6 @@
-"""One static site from the executed notebooks: `make report` writes `site/`, which opens from disk, without a network.
+"""A static site made from the executed notebooks. It opens from disk and needs no network.
 
-The README is the first page, each notebook and the final assignment's report a page of its own.
+The first page is the README. Each notebook has a page, and so has the final assignment's report.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from nbconvert.filters.markdown_mistune import markdown2html_mistune
 from utils.config import TASKS
 from utils.handin import export
 
-DOCUMENTS = ("fashion_mnist/report.md",)  # other pages; their pictures are in figures/ beside them
-FIRST, LAST = "# ", "\n## The data"  # the part of the README that is shown
+DOCUMENTS = ("fashion_mnist/report.md",)  # further pages; their pictures are in figures/ beside them
+FIRST, LAST = "# ", "\n## The data"  # where the part of the README that is shown begins and ends
 STYLE = """
 :root { color-scheme: light dark; }
 body { font: 1rem/1.55 system-ui, sans-serif; max-width: 56rem; margin: 0 auto; padding: 1rem; }
@@ -44,7 +44,7 @@ PAGE = """<!DOCTYPE html>
 </body>
 </html>
 """
-# Notebook pages: what the exporter's own style lacks on a phone.
+# Added to the notebooks' pages, so that they can be read on a phone.
 NARROW = """<style>
 .jp-OutputArea-output, .jp-RenderedHTMLCommon table { overflow-x: auto; max-width: 100%; }
 .jp-RenderedImage img { max-width: 100%; height: auto; }
@@ -58,7 +58,7 @@ def page_of(name: str) -> str:
 
 
 def notebook_page(path: Path) -> str:
-    """A notebook as HTML that loads nothing from elsewhere."""
+    """A notebook as HTML that loads nothing from the network."""
     exporter = HTMLExporter(
         template_name="lab", mathjax_url="", require_js_url="", jquery_url="", widget_renderer_url=""
     )
@@ -71,7 +71,13 @@ def notebook_page(path: Path) -> str:
 
 
 def page(shown: str, pages: dict[str, str], folder: Path) -> str:
-    """Markdown as a page; links to the files in `pages` lead to the pages given there, and dead ones become text."""
+    """Markdown as an HTML page.
+
+    Args:
+        shown: the Markdown text.
+        pages: the pages that links to these files lead to instead.
+        folder: where the page will be; links to files that are not there become plain text.
+    """
     for name, target in pages.items():
         for address in (name, Path(name).name):
             shown = shown.replace(f"({address})", f"({target})")
@@ -83,7 +89,7 @@ def page(shown: str, pages: dict[str, str], folder: Path) -> str:
 
 
 def build(project: Path, out: Path) -> list[Path]:
-    """Write the site's pages to `out`, replacing an older site; returns them.
+    """Write the site to the folder `out` and return its pages. An older site there is replaced.
 
     Raises:
         FileExistsError: `out` holds something that is no site.
@@ -96,17 +102,18 @@ def build(project: Path, out: Path) -> list[Path]:
     shutil.rmtree(building, ignore_errors=True)
     shutil.copytree(project / "docs", building / "docs", ignore=shutil.ignore_patterns("*.md"))
     for name in notebooks:
-        (building / page_of(name)).write_text(notebook_page(project / name))
+        (building / page_of(name)).write_text(notebook_page(project / name), encoding="utf-8")
     pages = {name: page_of(name) for name in (*notebooks, *DOCUMENTS)}
-    (building / "index.html").write_text("")  # the pages link to it, and it to them
+    (building / "index.html").touch()  # the pages link to it, so it must exist first
     for name in DOCUMENTS:
         shutil.copytree((project / name).parent / "figures", building / "figures", dirs_exist_ok=True)
-        (building / page_of(name)).write_text(page((project / name).read_text(), pages, building))
-    readme = (project / "README.md").read_text()
-    for name in DOCUMENTS:  # their pictures lie in one folder now
+        text = (project / name).read_text(encoding="utf-8")
+        (building / page_of(name)).write_text(page(text, pages, building), encoding="utf-8")
+    readme = (project / "README.md").read_text(encoding="utf-8")
+    for name in DOCUMENTS:  # their pictures are in one folder now
         readme = readme.replace(f"({Path(name).parent.as_posix()}/figures/", "(figures/")
     shown = readme[readme.index(FIRST) : readme.index(LAST)]
-    (building / "index.html").write_text(page(shown, pages, building))
+    (building / "index.html").write_text(page(shown, pages, building), encoding="utf-8")
     shutil.rmtree(out, ignore_errors=True)
     building.rename(out)
     return sorted(out.glob("*.html"))

@@ -67,7 +67,7 @@ def decoding(pixels: int, count: int = 1000) -> float:
 
 def own_memory() -> float:
     """MiB that this process holds beyond mapped files."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return int(next(line for line in lines if line.startswith("RssAnon")).split()[1]) / 1024
 
 

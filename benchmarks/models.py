@@ -432,7 +432,7 @@ def between(page: Path, name: str, command: str) -> tuple[str, str]:
         ValueError: the page has no such place.
     """
     begin, end = (mark.format(name, command) for mark in (BEGIN, END))
-    text = page.read_text()
+    text = page.read_text(encoding="utf-8")
     if text.count(begin) != 1 or text.count(end) != 1:
         raise ValueError(f"'{page}' must hold '{begin}' and '{end}', once each")
     return text.split(begin)[0] + begin, end + text.split(end)[1]

@@ -82,7 +82,7 @@ class Failure(AssertionError):
 def work(kind: str, folder: Path, told, late, file_limit: int | None, rank: int, world: int, port: int) -> None:
     """One process of a training; sends `told` the step that it goes on from, and counts in `late` the steps that have
     ended since a checkpoint was due."""
-    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
+    sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for as long as the process lives
     if world > 1:
         os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "OMP_NUM_THREADS": "1"}
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}

@@ -80,5 +80,7 @@ def picture_folder(tmp_path, pictures):
 
 def documented(word: str) -> str:
     """The block of Python in docs/scaling.md that this word stands in."""
-    blocks = re.findall(r"```python\n(.*?)```", (config.PROJECT / "docs" / "scaling.md").read_text(), re.S)
+    blocks = re.findall(
+        r"```python\n(.*?)```", (config.PROJECT / "docs" / "scaling.md").read_text(encoding="utf-8"), re.S
+    )
     return next(block for block in blocks if word in block)

@@ -60,7 +60,7 @@ def test_it_is_a_npy_file_that_only_the_cache_writes(folder, tmp_path):
 def test_another_header_or_length_or_no_description_is_made_again(folder, tmp_path):
     file = tmp_path / "images"
     wanted = cache.images(folder, (16, 16), file)[0].clone()
-    whole, described = file.read_bytes(), (tmp_path / "images.json").read_text()
+    whole, described = file.read_bytes(), (tmp_path / "images.json").read_text(encoding="utf-8")
     assert b"(30, 1, 16, 16)" in whole
     damaged = (whole.replace(b"(30, 1, 16, 16)", b"(15, 2, 16, 16)"), b"", whole[:-1], whole + b"0", whole[128:])
     for content in damaged:
@@ -68,9 +68,9 @@ def test_another_header_or_length_or_no_description_is_made_again(folder, tmp_pa
         assert torch.equal(cache.images(folder, (16, 16), file)[0], wanted) and file.read_bytes() == whole
     counted = [described.replace('"count": 30', f'"count": {count}') for count in ("29", '"30"', "[]")]
     for text in ("", "[]", *counted):
-        file.with_name("images.json").write_text(text)
+        file.with_name("images.json").write_text(text, encoding="utf-8")
         assert torch.equal(cache.images(folder, (16, 16), file)[0], wanted)
-        assert file.with_name("images.json").read_text() == described
+        assert file.with_name("images.json").read_text(encoding="utf-8") == described
 
 
 def test_a_file_that_is_larger_than_memory_can_be_mapped(tmp_path):

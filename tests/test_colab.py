@@ -48,7 +48,7 @@ def colab(tmp_path):
     module.mkdir(parents=True)
     (module.parent / "__init__.py").touch()
     (module / "__init__.py").touch()
-    (module / "drive.py").write_text(DRIVE)
+    (module / "drive.py").write_text(DRIVE, encoding="utf-8")
 
     remote = tmp_path / "remote"
     files = subprocess.run(

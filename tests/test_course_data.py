@@ -235,7 +235,7 @@ def test_no_network_gives_a_labelled_stand_in_that_real_images_replace(root, mon
     assert "STAND-IN DATA, NOT A RESULT" in origin and "NOT A RESULT" in messages[-1]
     made = sorted((root / "real_hands").glob("*.jpeg"))
     assert len(made) == 40 and b"stand-in" in Image.open(made[0]).info["comment"]
-    assert "not a real X-ray" in (root / "real_hands" / "STAND_IN.txt").read_text()
+    assert "not a real X-ray" in (root / "real_hands" / "STAND_IN.txt").read_text(encoding="utf-8")
     hands = hand_images.load_hands(root=root)
     assert len(hands.train) + len(hands.held_out) == 40 and "NOT A RESULT" in hands.origin
     assert hands.train.std() > 30  # hands, not a grey nothing

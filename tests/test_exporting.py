@@ -32,7 +32,7 @@ def test_names_of_the_portfolio_and_links_of_its_answers(exported):
     names = {path.name for path in exported["portfolio"].iterdir()}
     wanted = {"GenAI Models.ipynb", "Hypertuning.ipynb", "Classifier.ipynb", "Classification Result.csv", "README.md"}
     assert wanted | {"GAN_hands", "VAE_hands", "references.md"} <= names
-    text = (exported["portfolio"] / "README.md").read_text()
+    text = (exported["portfolio"] / "README.md").read_text(encoding="utf-8")
     assert "## Answer to question 1" in text and "## The data" not in text
     assert ".ipynb)" not in text and "(docs/data_and_time.png)" in text
     assert (exported["portfolio"] / "docs" / "data_and_time.png").is_file()

@@ -11,7 +11,7 @@ from utils import config
 from utils.models import zoo
 
 HERE = config.PROJECT / "fashion_mnist"
-RESULTS = json.loads((HERE / "results.json").read_text())
+RESULTS = json.loads((HERE / "results.json").read_text(encoding="utf-8"))
 
 
 def rows(text: str) -> dict[str, list[str]]:
@@ -26,7 +26,7 @@ def rows(text: str) -> dict[str, list[str]]:
 
 @pytest.mark.parametrize("document", ["fashion_mnist/report.md", "README.md"])
 def test_the_numbers_of_report_and_readme_are_the_notebooks(document):
-    tables = rows((config.PROJECT / document).read_text())
+    tables = rows((config.PROJECT / document).read_text(encoding="utf-8"))
     for family, values in RESULTS["likelihood"].items():
         wanted = f"{values['bits/dim, test']:.3f}"
         assert any(wanted in cell for cells in tables[family] for cell in cells), (family, wanted)
@@ -37,7 +37,7 @@ def test_the_numbers_of_report_and_readme_are_the_notebooks(document):
 
 
 def test_report_says_which_split_optimiser_and_sizes_were_used():
-    text = (HERE / "report.md").read_text()
+    text = (HERE / "report.md").read_text(encoding="utf-8")
     assert "55,000" in text and "5,000" in text and "AdamW" in text
     for family in zoo.MODELS:
         rate = config.hyperparameters(f"final_{family.lower()}").get("lr")

@@ -32,7 +32,7 @@ def bad_files(folder: Path) -> dict[str, str]:
     """Every kind of bad file, with a word that its reason must contain."""
     good = next(folder.glob("*.jpeg")).read_bytes()
     (folder / "b_empty.jpeg").write_bytes(b"")
-    (folder / "b_text.jpeg").write_text("this is no image")
+    (folder / "b_text.jpeg").write_text("this is no image", encoding="utf-8")
     with zipfile.ZipFile(folder / "b_zip.jpeg", "w") as archive:
         archive.writestr("x", "y")
     (folder / "b_truncated.jpeg").write_bytes(good[: len(good) * 2 // 3])
@@ -78,7 +78,7 @@ def test_missing_empty_and_wrong_folders(tmp_path):
         image_files.read(tmp_path / "nowhere")
     with pytest.raises(ValueError, match="no usable"):
         image_files.read(tmp_path)
-    (tmp_path / "file").write_text("x")
+    (tmp_path / "file").write_text("x", encoding="utf-8")
     with pytest.raises(NotADirectoryError, match="is a file"):
         image_files.read(tmp_path / "file")
 

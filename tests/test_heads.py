@@ -148,7 +148,7 @@ def test_generate_goes_on_with_ours_where_the_courses_fails(monkeypatch, capsys)
 
 
 def test_generate_goes_on_where_the_courses_cannot_even_be_imported(tmp_path, monkeypatch, capsys):
-    (tmp_path / "ese_invldm.py").write_text("raise OSError('no CUDA')")
+    (tmp_path / "ese_invldm.py").write_text("raise OSError('no CUDA')", encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     assert head_generator.generate(1, 2, 1)[0].shape == (1, 1, 64, 64)
     assert "no CUDA" in capsys.readouterr().out
@@ -172,7 +172,9 @@ def test_augmented_images_are_the_images_and_moved_copies(pictures64):
     more = head_images.augment(pictures64, 2)
     assert more.shape == (36, 1, 64, 64) and torch.equal(more[:12], pictures64)
     assert 0 < (more[12:24] - pictures64).abs().mean() < 0.2 and more.min() >= 0 and more.max() <= 1
-    assert torch.equal(more, head_images.augment(pictures64, 2)) and torch.equal(head_images.augment(pictures64, 0), pictures64)
+    assert torch.equal(more, head_images.augment(pictures64, 2)) and torch.equal(
+        head_images.augment(pictures64, 0), pictures64
+    )
 
 
 # The imputer
@@ -365,7 +367,9 @@ def test_another_mask_is_filled_with_a_warning(pictures64, capsys):
 def test_further_gaps_are_filled_too(striped):
     _, images, mask = striped
     more = mask | (ROWS % 8 == 0)
-    filled, _ = imputer.fill_missing(np.where(more, 0, images).astype(np.float32), [imputer.Imputer.from_weights(head_images.IMPUTERS[0])])
+    filled, _ = imputer.fill_missing(
+        np.where(more, 0, images).astype(np.float32), [imputer.Imputer.from_weights(head_images.IMPUTERS[0])]
+    )
     assert (filled[:, :, more] > 0).mean() > 0.9
 
 
@@ -403,7 +407,7 @@ def test_other_files_named_heads_are_refused(tmp_path, monkeypatch, content, mes
 def test_the_command_explains_missing_and_foreign_files(striped, tmp_path):
     path, _, _ = striped
     out = tmp_path / "out.npy"
-    (tmp_path / "text.npy").write_text("no array")
+    (tmp_path / "text.npy").write_text("no array", encoding="utf-8")
     for arguments, message in (
         ((tmp_path / "none.npy", out), "There is no file"),
         ((tmp_path / "text.npy", out), "is no .npy file"),

@@ -156,7 +156,7 @@ def test_the_portfolios_notebooks_run_from_what_is_handed_in(tmp_path):
 @pytest.mark.slow
 def test_the_portfolios_tuning_runs_from_what_is_handed_in(tmp_path):
     _, out = run_hand_in(tmp_path, "portfolio", ["Hypertuning.ipynb"])  # both courseworks' in one
-    assert set(json.loads((out / "hyperparameters.json").read_text())) >= {"vae", "dcgan", "classifier"}
+    assert set(json.loads((out / "hyperparameters.json").read_text(encoding="utf-8"))) >= {"vae", "dcgan", "classifier"}
 
 
 @pytest.mark.slow
@@ -173,7 +173,7 @@ def test_the_mri_notebook_runs_from_what_is_handed_in(tmp_path):
 
 
 def test_the_committed_csv_has_a_label_for_each_of_the_courses_8434_files():
-    text = (PROJECT / "username_classified_hands.csv").read_text()
+    text = (PROJECT / "username_classified_hands.csv").read_text(encoding="utf-8")
     assert re.fullmatch(r"(test_hand_\d+\.jpeg, [012]\n){8434}", text)
     given = label_csv.read(PROJECT / "username_classified_hands.csv")
     assert list(given) == sorted(given) and set(given.values()) == {0, 1, 2}
@@ -198,7 +198,7 @@ def test_a_failing_notebook_says_so_and_keeps_what_it_had(tmp_path):
     command = [sys.executable, "-m", "utils", "notebooks", str(tmp_path / "bad.ipynb")]
     done = subprocess.run(command, cwd=PROJECT, env=environment, text=True, capture_output=True)
     assert done.returncode == 1 and "ZeroDivisionError" in done.stderr
-    assert "so far" in (tmp_path / "smoke" / "bad.ipynb").read_text()
+    assert "so far" in (tmp_path / "smoke" / "bad.ipynb").read_text(encoding="utf-8")
 
 
 def test_bars_and_widgets_are_cleaned_away():

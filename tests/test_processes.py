@@ -110,7 +110,7 @@ def close(wanted: list[float]):
 
 
 def losses(out: Path) -> list[float]:
-    return [row["nats"] for row in json.loads((out / "checkpoints" / "history.json").read_text())]
+    return [row["nats"] for row in json.loads((out / "checkpoints" / "history.json").read_text(encoding="utf-8"))]
 
 
 def largest_difference(a: Path, b: Path) -> float:
@@ -195,13 +195,13 @@ print(*(output.get("text", "") for output in notebook.cells[0].outputs))
 def test_samples_of_two_processes_are_those_of_the_one_model_that_is_kept(pictures, tmp_path):
     """A GAN and the VAE that it begins from have batch normalisation, whose statistics each process counts."""
     program = tmp_path / "told.py"
-    program.write_text(TELLS_ITS_MODEL)
+    program.write_text(TELLS_ITS_MODEL, encoding="utf-8")
     out = tmp_path / "run"
     launch = (*TWO, "--num_machines", 1, "--main_process_port", 0, program, "train")
     printed = run(*launch, *arguments("GAN", pictures, out), PYTHONPATH=str(config.PROJECT))
     first, second = re.findall(r"model (\w+)", printed)
     assert first == second
-    history = json.loads((out / "checkpoints" / "history.json").read_text())
+    history = json.loads((out / "checkpoints" / "history.json").read_text(encoding="utf-8"))
     assert history[-1]["images"] == SEEN
     model = DCGAN.from_weights(out / "weights.safetensors")
     wanted = np.concatenate([image_files.to_uint8(model.sample(5, seed)) for seed in (0, 1)])

@@ -17,7 +17,7 @@ PROJECT = config.PROJECT
 
 @pytest.mark.parametrize("page", ["README.md", "docs/scaling.md", "docs/speed.md"])
 def test_what_the_pages_name_exists(page):
-    text = (PROJECT / page).read_text()
+    text = (PROJECT / page).read_text(encoding="utf-8")
     for path in re.findall(r"\]\((?!http)([^)#]+)\)", text):
         assert ((PROJECT / page).parent / path).exists(), path
     for module in re.findall(r"python -m (utils[.\w]*|benchmarks[.\w]*)", text):
@@ -26,7 +26,7 @@ def test_what_the_pages_name_exists(page):
         )
         assert done.returncode == 0, module
     for target in re.findall(r"^make ([\w-]+)|`make ([\w-]+)", text, re.M):
-        assert re.search(rf"^{''.join(target)}:", (PROJECT / "Makefile").read_text(), re.M), target
+        assert re.search(rf"^{''.join(target)}:", (PROJECT / "Makefile").read_text(encoding="utf-8"), re.M), target
     for words in re.findall(r"-m utils\.train ([A-Z][^`'\n]+)", text):
         train.command_line().parse_args(words.split())
 

@@ -93,7 +93,7 @@ def write_celeba(root, count: int = 12) -> None:
     split = [0 if i < count // 2 else 1 + (i % 2) for i in range(count)]
 
     def write(name, rows, header=()):
-        (folder / name).write_text("".join(f"{line}\n" for line in [*header, *rows]))
+        (folder / name).write_text("".join(f"{line}\n" for line in [*header, *rows]), encoding="utf-8")
 
     write("list_eval_partition.txt", [f"{n} {s}" for n, s in zip(names, split)])
     write("identity_CelebA.txt", [f"{n} {i}" for i, n in enumerate(names)])

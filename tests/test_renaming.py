@@ -22,11 +22,14 @@ def folder(tmp_path):
         (root / "GAN_hands" / f"someone_{number:03d}.jpeg").write_bytes(bytes([number]))
     (root / "GAN_hands" / "GAN_hand_001.jpeg").write_bytes(b"course")
     (root / "someone_DLcw1_clean.ipynb").write_text(
-        '{"cells": ["**Username:** someone **CID:**", "USERNAME = \\"someone\\"", "someone_001.jpeg"]}'
+        '{"cells": ["**Username:** someone **CID:**", "USERNAME = \\"someone\\"", "someone_001.jpeg"]}',
+        encoding="utf-8",
     )
-    (root / "someone_classified_hands.csv").write_text("test_hand_0001.jpeg, 2\n")
-    (root / "README.md").write_text("[it](someone_DLcw1_clean.ipynb); your username; `<username>_001.jpeg`\n")
-    (root / ".gitignore").write_text("!*_hands/someone_*.jpeg\n")
+    (root / "someone_classified_hands.csv").write_text("test_hand_0001.jpeg, 2\n", encoding="utf-8")
+    (root / "README.md").write_text(
+        "[it](someone_DLcw1_clean.ipynb); your username; `<username>_001.jpeg`\n", encoding="utf-8"
+    )
+    (root / ".gitignore").write_text("!*_hands/someone_*.jpeg\n", encoding="utf-8")
     return root
 
 
@@ -51,9 +54,11 @@ def test_files_and_texts_are_renamed_and_can_be_renamed_again(folder):
 
 def test_name_and_cid_take_the_places_of_the_templates(folder):
     notebook = folder / "someone_DLcw1_clean.ipynb"
-    notebook.write_text('{"cells": ["**Name:** Your Name **Username:** someone **CID:** 00000000", "# Your Name"]}')
+    notebook.write_text(
+        '{"cells": ["**Name:** Your Name **Username:** someone **CID:** 00000000", "# Your Name"]}', encoding="utf-8"
+    )
     rename.rename(folder, "ab123", "Zoë O'Neil-Smith", "01234567")
-    text = (folder / "ab123_DLcw1_clean.ipynb").read_text()
+    text = (folder / "ab123_DLcw1_clean.ipynb").read_text(encoding="utf-8")
     assert text == '{"cells": ["**Name:** Zoë O\'Neil-Smith **Username:** ab123 **CID:** 01234567", "# Your Name"]}'
     for wrong in (('x"y', None), ("a\\nb", None), ("", None), (None, "123"), (None, "1234567a")):
         with pytest.raises(ValueError, match="no name|no CID"):
@@ -72,7 +77,7 @@ def test_what_is_no_username_is_refused(folder, name):
 
 
 def test_nothing_is_overwritten_and_a_folder_without_a_name_is_refused(folder, tmp_path):
-    (folder / "ab123_classified_hands.csv").write_text("mine")
+    (folder / "ab123_classified_hands.csv").write_text("mine", encoding="utf-8")
     with pytest.raises(ValueError, match="bear ab123, someone"):
         rename.rename(folder, "ab123")
     (folder / "ab123_classified_hands.csv").rename(folder / "GAN_hands" / "ab123_002.jpeg")
@@ -127,7 +132,7 @@ def test_after_a_kill_the_next_call_undoes_it_first(folder):
 def test_links_to_colab_are_led_to_another_repository(folder):
     address = "https://colab.research.google.com/github/{}/blob/main/someone_DLcw1_clean.ipynb"
     (folder / "README.md").write_text(
-        f"[Open]({address.format('OWNER/REPOSITORY')}) [elsewhere](https://a.b/OWNER/x)\n"
+        f"[Open]({address.format('OWNER/REPOSITORY')}) [elsewhere](https://a.b/OWNER/x)\n", encoding="utf-8"
     )
     before = contents(folder)
     assert colab.point_to(folder, "anna/deep-learning") == ["README.md"]
@@ -140,6 +145,6 @@ def test_links_to_colab_are_led_to_another_repository(folder):
 
 def test_every_notebook_has_its_own_link_to_colab():
     for name in (name for names in config.TASKS.values() for name in names):
-        text = (config.PROJECT / name).read_text()
+        text = (config.PROJECT / name).read_text(encoding="utf-8")
         found = re.findall(r"colab\.research\.google\.com/github/[\w.-]+/[\w.-]+/blob/main/([^)]+)\)", text)
         assert found == [name]

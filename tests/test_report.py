@@ -20,17 +20,17 @@ def site(tmp_path_factory):
 
 
 def test_every_notebook_has_a_page_that_the_first_one_leads_to(site):
-    first = (site / "index.html").read_text()
+    first = (site / "index.html").read_text(encoding="utf-8")
     for name in (name for names in config.TASKS.values() for name in names):
         page = builder.page_of(name)
-        assert f'href="{page}"' in first and "<img" in (site / page).read_text()
+        assert f'href="{page}"' in first and "<img" in (site / page).read_text(encoding="utf-8")
     assert "Results" in first and "<table" in first
-    assert 'href="report.html"' in first and "<img" in (site / "report.html").read_text()
+    assert 'href="report.html"' in first and "<img" in (site / "report.html").read_text(encoding="utf-8")
 
 
 def test_nothing_is_loaded_from_elsewhere_and_no_link_is_dead(site):
     for path in site.glob("*.html"):
-        text = re.sub(r"data:[^\"')]*", "data:", path.read_text())
+        text = re.sub(r"data:[^\"')]*", "data:", path.read_text(encoding="utf-8"))
         assert not re.findall(r"(?:src|<link[^>]*href)=[\"']https?:", text), path.name
         for address in re.findall(r"(?:src|href)=[\"']([^\"'#]+)[\"'#]", text):
             if not re.match(r"https?:|data:|mailto:|javascript:", address):

@@ -193,7 +193,7 @@ def test_a_database(tmp_path, database):
 
 
 def test_the_documented_script(tmp_path):
-    (tmp_path / "search_many.py").write_text(documented("join_study"))
+    (tmp_path / "search_many.py").write_text(documented("join_study"), encoding="utf-8")
     (tmp_path / "runs").mkdir()
     commands = [[sys.executable, "-W", "ignore", "search_many.py", str(seed)] for seed in range(2)]
     options = {"cwd": tmp_path, "env": os.environ | {"PYTHONPATH": str(config.PROJECT)}, "stdout": subprocess.PIPE}

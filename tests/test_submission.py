@@ -54,16 +54,18 @@ def whole(tmp_path_factory):
         write_notebook(root / f"ab123_{coursework}_clean.ipynb", SECTIONS[coursework])
         write_notebook(root / f"ab123_{coursework}_hypertune.ipynb", ["A", "B", "C", "D", "E", "F", "G"])
     rows = [f"test_hand_{i:04d}.jpeg, {i % 3}" for i in range(1, briefs.TEST_FILES + 1)]
-    (root / "ab123_classified_hands.csv").write_text("\n".join(rows) + "\n")
-    (root / "references.md").write_text("- Goodfellow et al. 2014\n")
+    (root / "ab123_classified_hands.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    (root / "references.md").write_text("- Goodfellow et al. 2014\n", encoding="utf-8")
     answers = [f"## {heading}\n\n" + "word " * 90 + "\n\n![a](b.png)\n" for heading in briefs.ANSWER_WORDS]
-    (root / "README.md").write_text("# Mine\n\n" + "\n".join(answers))
+    (root / "README.md").write_text("# Mine\n\n" + "\n".join(answers), encoding="utf-8")
     (root / "utils").mkdir()
-    (root / "utils" / "models.py").write_text("raise SystemExit('a check must not run this')\n")
+    (root / "utils" / "models.py").write_text("raise SystemExit('a check must not run this')\n", encoding="utf-8")
     (root / "brain_mri").mkdir()
     write_notebook(root / "brain_mri" / "Assessment.ipynb", SECTIONS["MRI"])
     shutil.copy(head_images.ANSWER, root / "brain_mri")
-    (root / "brain_mri" / "References.md").write_text("- diffusers, https://github.com/huggingface/diffusers\n")
+    (root / "brain_mri" / "References.md").write_text(
+        "- diffusers, https://github.com/huggingface/diffusers\n", encoding="utf-8"
+    )
     final = root / "fashion_mnist"
     (final / "samples").mkdir(parents=True)
     write_notebook(final / "generative_models.ipynb", SECTIONS["final"])
@@ -71,7 +73,7 @@ def whole(tmp_path_factory):
     words = "We split the data by seed, and the optimiser is Adam with a learning rate of 0.001. " * 12
     headings = ("Architecture", "Training", "Hyper-parameter search", "Results", "Lessons learned")
     report = "".join(f"## {heading}\n\n{words}\n\n" for heading in headings)
-    (final / "report.md").write_text(f"# Report\n\n![samples](samples/VAE.png)\n\n{report}")
+    (final / "report.md").write_text(f"# Report\n\n![samples](samples/VAE.png)\n\n{report}", encoding="utf-8")
     return root
 
 
@@ -173,12 +175,12 @@ def alike(root):
 
 
 def a_script_outside(root):
-    (root / "helpers.py").write_text("x = 1\n")
+    (root / "helpers.py").write_text("x = 1\n", encoding="utf-8")
 
 
 def change_csv(root, change):
     path = root / "ab123_classified_hands.csv"
-    path.write_text("\n".join(change(path.read_text().splitlines())) + "\n")
+    path.write_text("\n".join(change(path.read_text(encoding="utf-8").splitlines())) + "\n", encoding="utf-8")
 
 
 def label_3(root):
@@ -194,8 +196,8 @@ def csv_short(root):
 
 
 def too_many_words(root):
-    text = (root / "README.md").read_text()
-    (root / "README.md").write_text(text + "word " * 20)
+    text = (root / "README.md").read_text(encoding="utf-8")
+    (root / "README.md").write_text(text + "word " * 20, encoding="utf-8")
 
 
 def altered_pixels(root):
@@ -216,7 +218,7 @@ def pickled(root):
 
 def change_report(root, old, new):
     path = root / "fashion_mnist" / "report.md"
-    path.write_text(path.read_text().replace(old, new))
+    path.write_text(path.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
 
 
 def blank_samples(root):
@@ -240,13 +242,13 @@ BROKEN = [
     (one_too_few, "300 new hands", "holds 299 images"),
     (alike, "300 new hands: all different", "ab123_008.jpeg has the pixels of ab123_007.jpeg"),
     (lambda root: (root / "GAN_hands" / "notes.txt").touch(), "300 new hands", "something else: notes.txt"),
-    (lambda root: (root / "references.md").write_text("none"), "references.md", "lists nothing"),
+    (lambda root: (root / "references.md").write_text("none", encoding="utf-8"), "references.md", "lists nothing"),
     (a_script_outside, "helper code", "the first: helpers.py"),
     (label_3, "*_classified_hands.csv", "line 1"),
     (csv_unsorted, "*_classified_hands.csv", "not in name order"),
     (csv_short, "*_classified_hands.csv", "8433 lines"),
     (too_many_words, "README.md: 'Answer to question 2'", "10 too many"),
-    (lambda root: (root / "README.md").write_text("# Mine"), "README.md: 'Answer", "has no heading"),
+    (lambda root: (root / "README.md").write_text("# Mine", encoding="utf-8"), "README.md: 'Answer", "has no heading"),
     (altered_pixels, "test_set_nogaps.npy", "known pixels of 100 images were altered"),
     (wrong_shape, "test_set_nogaps.npy", "has shape (100, 64, 64)"),
     (pickled, "test_set_nogaps.npy", "no .npy file of numbers"),
@@ -308,14 +310,16 @@ def test_hostile_hand_ins_are_survived(whole, course_files, tmp_path):
     root = tmp_path / "hostile"
     root.mkdir()
     secret = tmp_path / "secret.md"
-    secret.write_text("- somebody else's")
+    secret.write_text("- somebody else's", encoding="utf-8")
     (root / "references.md").symlink_to(secret)
     (root / "GAN_hands").symlink_to(whole / "GAN_hands")
-    (root / "x_DLcw1_clean.ipynb").write_text("[" * 100_000)
-    (root / "x_DLcw1_hypertune.ipynb").write_text(json.dumps({"cells": [{"source": 3, "outputs": "no"}, 7]}))
+    (root / "x_DLcw1_clean.ipynb").write_text("[" * 100_000, encoding="utf-8")
+    (root / "x_DLcw1_hypertune.ipynb").write_text(
+        json.dumps({"cells": [{"source": 3, "outputs": "no"}, 7]}), encoding="utf-8"
+    )
     (root / "x_DLcw2_clean.ipynb").write_bytes(b"\xff\xfe")
     (root / "x_classified_hands.csv").write_bytes(pickle.dumps({"x": 1}))
-    (root / "Assessment.ipynb").write_text("null")
+    (root / "Assessment.ipynb").write_text("null", encoding="utf-8")
     with open(root / "test_set_nogaps.npy", "wb") as file:
         file.truncate(inspection.LARGEST_FILE + 1)  # takes no room on the disk
     results = {r.requirement: r for r in compare.check(root)}

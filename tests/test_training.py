@@ -109,7 +109,7 @@ def test_killed_at_any_moment_it_goes_on(tmp_path):
 def test_a_finished_run_is_not_trained_again(tmp_path):
     first, history = train("vae", tmp_path)
     again, same = train("vae", tmp_path, evaluate=lambda model: pytest.fail("nothing was left to do"))
-    assert history == same == json.loads((tmp_path / "history.json").read_text())
+    assert history == same == json.loads((tmp_path / "history.json").read_text(encoding="utf-8"))
     assert torch.equal(first.sample(2), again.sample(2))
 
 

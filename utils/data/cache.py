@@ -83,7 +83,7 @@ def _header(count: int, size: tuple[int, int]) -> bytes:
 def _description(file: Path) -> dict:
     """What the description says, if the file begins and is as long as it should be; else nothing."""
     try:
-        known = json.loads(_beside(file).read_text())
+        known = json.loads(_beside(file).read_text(encoding="utf-8"))
         header, length = _header(known["count"], known["size"]), 4 * known["count"] * math.prod(known["size"])
         with open(file, "rb") as begin:
             whole = begin.read(len(header)) == header and file.stat().st_size == len(header) + length

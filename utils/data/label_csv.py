@@ -26,7 +26,7 @@ def write(path: str | Path, names: list[str], labels: np.ndarray) -> Path:
     path = Path(path)
     unfinished = path.with_name(f".{path.name}.unfinished")
     try:
-        with open(unfinished, "w", newline="") as file:
+        with open(unfinished, "w", newline="", encoding="utf-8") as file:
             file.writelines(f"{name}, {int(label)}\n" for name, label in sorted(zip(names, labels)))
             file.flush()
             os.fsync(file.fileno())
@@ -44,7 +44,7 @@ def read(path: str | Path) -> dict[str, int]:
         ValueError: a line is not `name, label` with a label of 0, 1 or 2, or a name comes twice; says where.
     """
     found: dict[str, int] = {}
-    for number, line in enumerate(Path(path).read_text().splitlines(), start=1):
+    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
         name, comma, label = (part.strip() for part in line.partition(","))
         if not name or not comma or label not in map(str, LABELS):
             raise ValueError(f"'{path}', line {number}: '{line[:60]}' is not a file name, a comma and 0, 1 or 2")

@@ -50,7 +50,7 @@ def remember(data: Tensor, out: Path) -> None:
     checkpoints_here = sorted(str(path.relative_to(out)) for path in out.rglob("step_*.ckpt"))
     if len(set(gather_object([(mark, *checkpoints_here)]))) > 1:
         raise ValueError(f"the processes see different images or checkpoints; do all of them share '{out}'?")
-    if note.is_file() and note.read_text() != mark:
+    if note.is_file() and note.read_text(encoding="utf-8") != mark:
         raise ValueError(f"'{out}' holds a run on other images; choose another folder, or delete it")
     if devices.accelerator().is_main_process:
         files.write_atomically(note, mark.encode())

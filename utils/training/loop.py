@@ -222,7 +222,7 @@ def fit(
         getattr(model, name).load_state_dict(average.module.state_dict())
     model.eval()
     if main:
-        Path(folder, "history.json").write_text(json.dumps(history, indent=1) + "\n")
+        Path(folder, "history.json").write_text(json.dumps(history, indent=1) + "\n", encoding="utf-8")
     return history
 
 

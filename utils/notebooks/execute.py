@@ -1,8 +1,9 @@
-"""Executes notebooks top to bottom, showing where they are."""
+"""Executes notebooks top to bottom, and says while it does so where it is and how long it still takes."""
 
 from __future__ import annotations
 
-import shutil
+import json
+import re
 import time
 from pathlib import Path
 
@@ -10,14 +11,16 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 
-from utils import config
+from utils import config, files
 from utils.data import hand_images
+from utils.notebooks import results
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
+SETTLED = 20  # seconds that a machine must have worked before its own pace is used to estimate the time that is left
 
 
 def clean(notebook: nbformat.NotebookNode) -> None:
-    """Remove what keeps a saved notebook from rendering on GitHub: widgets, and bars drawn over."""
+    """Remove what keeps a saved notebook from rendering on GitHub: widgets, and bars that were drawn over."""
     notebook.metadata.pop("widgets", None)
     notebook.metadata.kernelspec = {"display_name": "Python 3", "language": "python", "name": "python3"}
     for cell in notebook.cells:
@@ -31,68 +34,118 @@ def clean(notebook: nbformat.NotebookNode) -> None:
         cell.outputs = [o for o in cell.outputs if o.get("text", "x").strip()]
 
 
-def execute(path: Path, target: Path) -> None:
-    """Execute `path` in the project's folder and save it as `target` after every cell.
+def headings(notebook: nbformat.NotebookNode) -> list[str]:
+    """For each code cell, the last heading above it."""
+    found, heading = [], ""
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            found.append(heading)
+        else:
+            heading = (re.findall(r"^#+ +(.+)$", cell.source, re.M) or [heading])[-1]
+    return found
+
+
+def clock(seconds: float) -> str:
+    """Seconds as minutes and seconds, for example `3:07`."""
+    return f"{round(seconds) // 60}:{round(seconds) % 60:02d}"
+
+
+def known_durations(name: str, cells: int) -> list[float]:
+    """The seconds that each code cell of a notebook took when they were measured in this profile; empty if unknown."""
+    path = Path(__file__).with_name(f"durations_{config.profile()}.json")
+    known = json.loads(path.read_text(encoding="utf-8")).get(name, []) if path.is_file() else []
+    return known if len(known) == cells else []
+
+
+def time_left(known: list[float], done: int, elapsed: float) -> float:
+    """Estimate of the seconds that are left after `done` cells, in `elapsed` seconds, from the known durations."""
+    pace = elapsed / sum(known[:done]) if elapsed > SETTLED and sum(known[:done]) > SETTLED else 1.0
+    return pace * sum(known[done:])
+
+
+def execute(path: Path, target: Path) -> list[float]:
+    """Execute `path` in the project's folder and save it as `target` after every cell; returns each cell's seconds.
 
     Raises:
         CellExecutionError: a cell failed; `target` holds the outputs up to it.
     """
     notebook = nbformat.read(path, as_version=4)
     code = [i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
-    start = time.monotonic()
+    sections, known = headings(notebook), known_durations(path.name, len(code))
+    start, ends = time.monotonic(), [0.0]
+
+    def announce(cell, cell_index) -> None:
+        number = code.index(cell_index)
+        if number == 0 or sections[number] != sections[number - 1]:
+            elapsed = time.monotonic() - start
+            left = f", about {clock(time_left(known, number, elapsed))} left" if known else ""
+            print(f"  {clock(elapsed):>5}  {sections[number]} (cell {number + 1} of {len(code)}{left})", flush=True)
 
     def save(cell=None, cell_index=None, **_) -> None:
-        clean(notebook)
-        nbformat.write(notebook, target)
         if cell_index is not None:
-            print(f"  cell {code.index(cell_index) + 1}/{len(code)}, {time.monotonic() - start:.0f} s", flush=True)
-
-    def begin(cell, cell_index) -> None:
-        cell.outputs, cell.execution_count = [], None
+            ends.append(time.monotonic() - start)
+        clean(notebook)
+        files.write_atomically(target, nbformat.writes(notebook).encode())
 
     for index in code:
-        begin(notebook.cells[index], index)
+        notebook.cells[index].outputs, notebook.cells[index].execution_count = [], None
     client = NotebookClient(
         notebook,
         timeout=None,
         kernel_name="python3",
+        extra_arguments=["--log-level=ERROR"],  # a notebook of one's own needs no warning of an open port
         resources={"metadata": {"path": str(config.PROJECT)}},
+        on_cell_execute=announce,
         on_cell_executed=save,
     )
     try:
         client.execute()
     finally:
         save()
+    print(f"  {clock(ends[-1]):>5}  finished", flush=True)
+    return [round(end - begin, 1) for begin, end in zip(ends, ends[1:])]
+
+
+def refuse_to_replace_results(paths: list[Path]) -> None:
+    """Stop before the committed results would be replaced by some that were made without the course's data.
+
+    Raises:
+        ValueError: the profile is full, and the images that the notebooks need are not here; says which.
+    """
+    if not config.in_place():
+        return
+    if any("DLcw" in path.name for path in paths) and hand_images.origin().startswith("STAND-IN"):
+        raise ValueError(f"{hand_images.origin()}. The profile full would overwrite the committed results.")
+    if any("DLcw2" in path.name for path in paths) and not any((config.PROJECT / "test_hands").glob("test_hand_*")):
+        raise ValueError(
+            "The course's test images (hands_cw2.tar.gz) are not here. The profile full would overwrite the committed "
+            "labels with labels of our own images."
+        )
 
 
 def execute_all(paths: list[Path]) -> None:
     """Execute notebooks one after the other and say where the results are.
 
     Raises:
-        SystemExit: a notebook failed, or would overwrite committed results without the course's data.
+        ValueError: as of `refuse_to_replace_results`.
+        SystemExit: a notebook failed.
     """
-    in_place = config.in_place()
     paths = [path.resolve() for path in paths]
-    hands = any(path.parent == config.PROJECT.resolve() for path in paths)
-    if in_place and hands and hand_images.origin().startswith("STAND-IN"):
-        raise SystemExit(f"error: {hand_images.origin()}; the profile full would overwrite the committed results.")
-    labelling = any("DLcw2" in path.name for path in paths)
-    if in_place and labelling and not any((config.PROJECT / "test_hands").glob("test_hand_*")):
-        raise SystemExit(
-            "error: the course's test images (hands_cw2.tar.gz) are not here; the profile full would overwrite the "
-            "committed labels with labels of our own images."
-        )
-    for source in paths:
+    refuse_to_replace_results(paths)
+    durations, begin = {}, time.monotonic()
+    for number, source in enumerate(paths, start=1):
         target = config.run_folder() / source.name
-        print(f"{source.name} (profile {config.profile()}) -> {target}", flush=True)
+        notebook = nbformat.read(source, as_version=4)
+        title = re.search(r"^# +(.+)$", notebook.cells[0].source, re.M)
+        known = known_durations(source.name, sum(cell.cell_type == "code" for cell in notebook.cells))
+        takes = f", about {clock(sum(known))} minutes on two cores" if known else ""
+        print(f"Notebook {number} of {len(paths)}: {source.name}, profile {config.profile()}{takes}")
+        print(f"  {title[1] if title else ''}", flush=True)
         try:
-            execute(source, target)
+            durations[source.name] = execute(source, target)
         except (CellExecutionError, DeadKernelError) as error:
-            raise SystemExit(f"{source.name} failed; what it had done is in {target}.\n{error}") from error
-        if in_place:
-            shutil.copyfile(target, source)
-    where = config.results_folder()
-    folders = sorted({path.parent.name for path in paths if path.parent != config.PROJECT.resolve()})
-    made = [f"The 300 + 300 new hands: {where}/GAN_hands, {where}/VAE_hands"] if hands else []
-    made += [f"Its files: {where}/{folder}" for folder in folders]
-    print(f"\nDone. Executed notebooks: {config.run_folder()}/*.ipynb", *made, sep="\n")
+            raise SystemExit(f"{source.name} failed. What it had done is in {target}\n{error}") from error
+        if config.in_place():
+            files.write_atomically(source, target.read_bytes())
+    files.write_atomically(config.run_folder() / "durations.json", (json.dumps(durations, indent=1) + "\n").encode())
+    print(f"\nDone in {clock(time.monotonic() - begin)}. The results:", *results.summary(paths), sep="\n  ")

@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.limit import Roofline, bandwidths, call_seconds, fastest, matmul_peak, wait
-from utils import config, files
+from utils import budgets, config, files
 from utils.data import image_files
 from utils.evaluation import cross_validation, fidelity, likelihood
 from utils.models import classifier, imputer
@@ -76,7 +76,7 @@ class Course(NamedTuple):
     """A whole training in the profile full: images seen, evaluations on the way, whether each of them is plotted, and
     what it does, with the numbers of images of the notebook."""
 
-    seen: int
+    images_seen: int
     evaluations: int
     plotted: bool
     evaluate: Callable[[nn.Module], object]
@@ -127,19 +127,19 @@ def cases() -> dict[str, Case]:
     hands, garments, heads = images(2000, (32, 32)), images(512, (28, 28)), (images(128, (64, 64)) + 1) / 2
     labels, pixels, known = torch.arange(2000) % 3, image_files.to_uint8(hands), torch.rand(heads.shape) < 0.7
     (vae, vae_batch), (gan, gan_batch) = settings("vae"), settings("dcgan")
-    full = config.BUDGETS["full"]
+    hands_budget, heads_budget, garments_budget = (b["full"] for b in (budgets.HANDS, budgets.HEADS, budgets.GARMENTS))
     made = {
         "VAE, hands": Case(
             lambda: VAE(**vae),
             (hands,),
             vae_batch,
-            course=Course(full["vae"], 10, True, bound_on(hands)),
+            course=Course(hands_budget.vae_images, 10, True, bound_on(hands)),
         ),
         "GAN, hands": Case(
             lambda: DCGAN(**gan),
             (hands,),
             gan_batch,
-            course=Course(full["dcgan"], 10, True, distances_to(hands[300:])),
+            course=Course(hands_budget.gan_images, 10, True, distances_to(hands[300:])),
         ),
         "classifier, hands": Case(
             lambda: Classifier(**config.hyperparameters("classifier", committed=True)),
@@ -147,7 +147,7 @@ def cases() -> dict[str, Case]:
             inspect.signature(classifier.train).parameters["batch_size"].default,
             lambda model, _: model.logits(pixels[:USED]),
             Course(
-                full["classifier"],
+                budgets.CLASSIFIER["full"].images,
                 5,
                 False,
                 lambda model: model.logits(pixels[: cross_validation.CURVE_IMAGES], classifier.VIEWS[:1]),
@@ -158,7 +158,12 @@ def cases() -> dict[str, Case]:
             (heads, known),
             IMPUTER_BATCH,
             lambda model, _: imputer.fill([model], heads[:USED], known[:USED]),
-            Course(full["imputer"], 8, False, lambda model: imputer.fill([model], heads[:80], known[:80], plain=True)),
+            Course(
+                heads_budget.imputer_images,
+                8,
+                False,
+                lambda model: imputer.fill([model], heads[:80], known[:80], plain=True),
+            ),
         ),
     }
     for label, name, build in (
@@ -167,8 +172,8 @@ def cases() -> dict[str, Case]:
         ("diffusion, garments", "diffusion", Diffusion),
     ):
         given, batch = settings(f"final_{name.lower()}")
-        few = garments[: full["garment_few"]]
-        course = Course(full[f"garment_{name}"], 10, False, likelihood.bits_on(few, few, effort=4))
+        few = garments[: garments_budget.curve_images]
+        course = Course(garments_budget.images_seen[name], 10, False, likelihood.bits_on(few, few, effort=4))
         used = PIXELCNN_USED if name == "PixelCNN" else USED
         build = partial(build, size=(28, 28), **given)
         made[label] = Case(build, (garments,), batch, partial(sample, count=used), course, used)
@@ -292,7 +297,11 @@ def plot_seconds(rows: int = 10) -> float:
 
 def course_row(case: Case, ms_a_step: float) -> dict[str, float]:
     """What a whole training in the profile full spends on what is not training."""
-    steps, evaluations, plotted = case.course.seen // case.batch_size, case.course.evaluations, case.course.plotted
+    steps, evaluations, plotted = (
+        case.course.images_seen // case.batch_size,
+        case.course.evaluations,
+        case.course.plotted,
+    )
     training_seconds, model = steps * ms_a_step / 1000, case.build()
     with tempfile.TemporaryDirectory() as folder:
         data = case.data if len(case.data) > 1 else case.data[0]

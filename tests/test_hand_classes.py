@@ -21,7 +21,7 @@ def course_like(root: Path, test: bool = True) -> None:
         (root / f"{kind}_hands").mkdir()
         for i, picture in enumerate(draw_pictures(9, seed=seed)[:, 0]):
             Image.fromarray(picture).save(root / f"{kind}_hands" / f"{kind}_hand_{i:03d}.jpeg")
-        (root / f"{kind}_hands" / f"{kind}_hand_100.jpeg").write_text("no image")
+        (root / f"{kind}_hands" / f"{kind}_hand_100.jpeg").write_text("no image", encoding="utf-8")
     (root / "test_hands").mkdir()
     if test:
         for i, picture in enumerate(draw_pictures(5, seed=9)[:, 0]):
@@ -44,7 +44,7 @@ def test_labelled_images_and_what_was_set_aside(tmp_path):
 def test_test_folder_with_odd_files(tmp_path):
     course_like(tmp_path)
     (tmp_path / "test_hands/test_hand_0007.jpeg").write_bytes(b"PK\x03\x04 a zip")
-    (tmp_path / "test_hands/notes.txt").write_text("not a test file")
+    (tmp_path / "test_hands/notes.txt").write_text("not a test file", encoding="utf-8")
     Image.new("RGB", (400, 300), "red").save(tmp_path / "test_hands/test_hand_0008.jpeg")
     found = labelled_hands.load_test(tmp_path)
     assert [s.name for s in found.skipped] == ["test_hand_0007.jpeg"] and found.foreign == ["notes.txt"]
@@ -61,7 +61,7 @@ def test_an_empty_test_folder_is_an_error_where_the_courses_fakes_are(tmp_path):
 def test_a_class_without_a_readable_file_is_named(tmp_path):
     course_like(tmp_path)
     for path in (tmp_path / "GAN_hands").iterdir():
-        path.write_text("no image")
+        path.write_text("no image", encoding="utf-8")
     with pytest.raises(ValueError, match="GAN_hands"):
         labelled_hands.load_labelled(tmp_path)
 
@@ -83,15 +83,15 @@ def test_without_the_courses_fakes_our_own_are_used_and_the_truth_is_known(tmp_p
 
 def test_groups_join_near_copies_and_copies_of_copies():
     images = draw_pictures(4).astype(int)
-    near = (images[:1] + 2).clip(0, 255)
-    far = (images[:1] + 4).clip(0, 255)
+    near = (images[:1] + 4).clip(0, 255)  # grey levels; nearer than 6 to the first image
+    far = (images[:1] + 8).clip(0, 255)
     found = labelled_hands.groups(np.concatenate([images, near, far]).astype(np.uint8))
     assert found[0] == found[4] == found[5] and len(set(found)) == 4
 
 
 def test_csv_is_in_name_order_without_a_header(tmp_path):
     path = label_csv.write(tmp_path / "out.csv", ["test_hand_0002.jpeg", "test_hand_0001.jpeg"], [2, 0])
-    assert path.read_text() == "test_hand_0001.jpeg, 0\ntest_hand_0002.jpeg, 2\n"
+    assert path.read_text(encoding="utf-8") == "test_hand_0001.jpeg, 0\ntest_hand_0002.jpeg, 2\n"
     assert label_csv.read(path) == {"test_hand_0001.jpeg": 0, "test_hand_0002.jpeg": 2}
 
 
@@ -121,7 +121,7 @@ def test_nonsense_is_not_written(tmp_path, names, given, message):
 @pytest.mark.parametrize("text", ["a, 0\nb, 3\n", "a, 0\nb\n", "a, 0\nb, real\n", "a, 0\n, 1\n", "a, 0\na, 1\n"])
 def test_a_wrong_csv_is_refused_with_the_line(tmp_path, text):
     path = tmp_path / "in.csv"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match="line 2"):
         label_csv.read(path)
 

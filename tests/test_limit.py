@@ -92,7 +92,7 @@ def test_what_processes_may_expect_counts_bytes_and_messages():
 def test_a_whole_training_is_reckoned_from_its_parts():
     case = models.cases()["classifier, hands"]
     row = models.course_row(case, ms_a_step=1000.0)
-    assert row["steps"] == case.course.seen // case.batch_size and row["training (s)"] == row["steps"]
+    assert row["steps"] == case.course.images_seen // case.batch_size and row["training (s)"] == row["steps"]
     spent = row["evaluations (s)"] + row["checkpoints (s)"]
     assert row["evaluations (s)"] > 0 and row["checkpoints (s)"] > 0 and row["plots (s)"] == 0
     assert row["beside training"] == pytest.approx(spent / (spent + row["training (s)"]))

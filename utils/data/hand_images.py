@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from utils import config
+from utils import budgets, config
 from utils.data import image_files
 from utils.data.stand_ins import STAND_IN_NOTE
 
@@ -58,7 +58,7 @@ def load_hands(held_out: int = 2000, seed: int = 0, root: Path = config.PROJECT)
         FileNotFoundError, ValueError: the folder is missing, or holds too few usable images.
     """
     found = image_files.drop_duplicates(image_files.read(root / "real_hands", pattern="*.jp*g"))
-    found = image_files.first(found, config.budget("hands"))
+    found = image_files.first(found, budgets.reading().hands)
     if len(found.names) < FEWEST:
         raise ValueError(
             f"'{root / 'real_hands'}' holds {len(found.names)} different usable images; {FEWEST} are the least that "

@@ -15,12 +15,11 @@ from PIL import Image
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from utils import config
+from utils import budgets, config
 from utils.data import image_files
 
 REAL, VAE, GAN = 0, 1, 2
 LABELLED_REALS = 500  # the course's real hands of this coursework are the first 500 of coursework 1's
-ALIKE = 3.0  # grey levels (root mean square) below which two images count as copies of each other
 COURSE = "the course's labelled images"
 OWN_TEST_REALS = 100  # where the course's test images are not there
 BLANK = 6.0  # grey levels of standard deviation below which an image shows nothing
@@ -62,7 +61,7 @@ def _own_folder(root: Path, kind: str) -> image_files.ImageFolder:
 
 def _reals(root: Path) -> image_files.ImageFolder:
     found = image_files.drop_duplicates(image_files.read(root / "real_hands", pattern="*.jp*g"))
-    return image_files.first(found, config.budget("cw2_hands"))
+    return image_files.first(found, budgets.reading().classifier_images)
 
 
 def load_labelled(root: Path = config.PROJECT) -> Labelled:
@@ -83,7 +82,7 @@ def load_labelled(root: Path = config.PROJECT) -> Labelled:
             fakes = image_files.ImageFolder(fakes.images[:cut], fakes.names[:cut], fakes.skipped)
             origin = "OUR OWN GENERATED HANDS, not the course's: they are not here"
         parts.append(fakes)
-    parts = [image_files.first(part, config.budget("labelled")) for part in parts]
+    parts = [image_files.first(part, budgets.reading().labelled_images) for part in parts]
     names = [f"{kind}_hands/{name}" for kind, part in zip(("real", "VAE", "GAN"), parts) for name in part.names]
     skipped = [
         image_files.Skipped(f"{kind}_hands/{name}", reason)
@@ -115,7 +114,7 @@ def load_test(root: Path = config.PROJECT, seed: int = 0) -> Unlabelled:
     foreign = [name for name in names if not name.startswith("test_hand_")]
     if len(foreign) < len(names):
         found = image_files.read(folder, pattern="test_hand_*", resize=True)
-        found = image_files.first(found, config.budget("cw2_hands"))
+        found = image_files.first(found, budgets.reading().classifier_images)
         return Unlabelled(found.images, found.names, found.skipped, foreign, None, f"{folder.name}/")
     if _course_folder(root, "VAE") is not None:
         raise ValueError(
@@ -140,7 +139,7 @@ def groups(images: np.ndarray) -> np.ndarray:
     pairs = []
     for start in range(0, len(pixels), 500):  # all at once would take a gigabyte for 16,000 images
         distance = torch.cdist(pixels[start : start + 500], pixels[start:]) / pixels.shape[1] ** 0.5
-        pairs.append((distance < ALIKE).nonzero() + start)
+        pairs.append((distance < config.NEAR_COPY_RMS).nonzero() + start)
     rows, columns = torch.cat(pairs).T.numpy()
     graph = coo_matrix((np.ones(len(rows)), (rows, columns)), shape=(len(images),) * 2)
     return connected_components(graph, directed=False)[1]

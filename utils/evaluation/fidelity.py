@@ -18,11 +18,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
+from utils import config
 from utils.data import image_files
 from utils.data.image_files import to_float
 
 COMPONENTS = 64  # principal components of the pixels: 97 % of the variance of the hands
-COPY = 6.0  # grey levels (RMS): nearer than this to a training image, and a sample is called a copy
 BATCH = 100  # images whose features are computed at a time: more of them no longer fit into a processor's caches
 NEIGHBOURS = 5  # k of precision and recall (Kynkaanniemi et al. 2019 use 3 on 50,000 images)
 
@@ -188,14 +188,14 @@ def memorised(images: np.ndarray, training: np.ndarray, held_out: np.ndarray) ->
     Returns:
         `nearest`: median distance to the nearest training image, in grey levels; `nearest_held_out`:
         the same for real images never trained on; `copies`: how many samples are nearer than
-        `COPY` grey levels.
+        `config.NEAR_COPY_RMS` grey levels.
     """
     own, _ = nearest(images, training)
     others, _ = nearest(held_out, training)
     return {
         "nearest": float(np.median(own)),
         "nearest_held_out": float(np.median(others)),
-        "copies": int((own < COPY).sum()),
+        "copies": int((own < config.NEAR_COPY_RMS).sum()),
     }
 
 

@@ -1,0 +1,210 @@
+"""How much each notebook does: one dataclass for each task, and one instance of it for each profile.
+
+"Images seen" counts repetitions: 8 epochs of 1000 images are 8000 images seen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from utils import config
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How many images are read from the folders of hands; None: all of them."""
+
+    hands: int | None  # real images, coursework 1; a quarter of them is held out, 300 of these for the tables
+    classifier_images: int | None  # real images and test images each, coursework 2
+    labelled_images: int | None  # labelled images of each class, coursework 2
+
+
+@dataclass(frozen=True)
+class Hands:
+    """Coursework 1: a VAE and a GAN of the hands."""
+
+    vae_images: int  # images seen by the VAE
+    prior_images: int  # latents seen by the VAE's prior
+    gan_images: int  # images seen by the GAN
+    two_sample_steps: int  # training steps of the detector in the two-sample test
+    detector_steps: int  # training steps of a detector of other people's fakes
+    detectors: int  # such detectors, each with its own seed
+
+
+@dataclass(frozen=True)
+class HandsTuning:
+    """The search for coursework 1's hyper-parameters."""
+
+    vae_trials: int  # trials of the VAE's search
+    vae_images: int  # images seen by the VAE in a trial
+    prior_images: int  # latents seen by the VAE's prior, in a trial and in the long training
+    long_vae_images: int  # images seen by the VAE when the best learning rates are compared
+    gan_trials: int  # trials of the GAN's search
+    gan_images: int  # images seen by the GAN in a trial
+    gan_seeds: int  # trainings of the best GAN, each with its own seed
+    discriminator_steps: int  # training steps of a discriminator without a generator
+    two_sample_steps: int  # training steps of the detector in the two-sample test
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """Coursework 2: the classifier of real hands, VAE hands and GAN hands."""
+
+    images: int  # images seen by each classifier
+    mixture_images: int  # images seen by each network that tells reals from the test folder
+    presumed_images: int  # images seen by each network that tells reals from presumed fakes
+    folds: int  # cross-validation folds of images without labels
+    labelled_folds: int  # cross-validation folds of labelled images; a multiple of `folds`
+    seeds: int  # repetitions of the cross-validation, each with its own seed
+    views: int  # shifts at which an image is judged
+    network_kinds: int  # 1: networks of pixels; 2: networks of pixels with high-pass inputs too
+
+
+@dataclass(frozen=True)
+class ClassifierTuning:
+    """The search for coursework 2's hyper-parameters."""
+
+    trials: int  # trials of the search
+    images: int  # images seen by each classifier in a trial
+    mixture_images: int  # images seen by each network that tells reals from the test folder, or from presumed fakes
+    folds: int  # cross-validation folds
+    views: int  # shifts at which an image is judged
+
+
+@dataclass(frozen=True)
+class Heads:
+    """The MRI project: a generator of heads and the imputer."""
+
+    generator_images: int  # images seen by the generator
+    generated_heads: int  # heads that the generator adds to the training images
+    imputer_images: int  # images seen by each imputer
+    trials: int  # trials of the imputer's search
+    trial_images: int  # images seen by the imputer in a trial, and in each ablation
+
+
+@dataclass(frozen=True)
+class Garments:
+    """The final assignment: five families of generative models."""
+
+    images: int | None  # training images that are read; None: all of them
+    curve_images: int  # validation images for a point of a curve
+    test_images: int  # test images for the likelihood
+    samples: int  # samples that are drawn from each model and measured
+    classifier_images: int  # images seen by the classifier whose features measure the samples
+    images_seen: dict[str, int]  # images seen by the model of each family
+    gan_alone_images: int  # images seen by the GAN that begins with random weights
+    longer_pixelcnn_images: int  # images seen by the PixelCNN that is trained for longer
+    trials: int  # trials of each family's search
+    trial_images: dict[str, int]  # images seen by the model of each family in a trial
+
+
+READING = {
+    "smoke": Reading(hands=1_300, classifier_images=500, labelled_images=100),
+    "quick": Reading(hands=None, classifier_images=None, labelled_images=None),
+    "full": Reading(hands=None, classifier_images=None, labelled_images=None),
+}
+HANDS = {
+    "smoke": Hands(
+        vae_images=256, prior_images=1_000, gan_images=96, two_sample_steps=3, detector_steps=3, detectors=1
+    ),
+    "quick": Hands(
+        vae_images=20_000, prior_images=60_000, gan_images=5_000, two_sample_steps=20, detector_steps=100, detectors=1
+    ),
+    "full": Hands(
+        vae_images=160_000, prior_images=400_000, gan_images=12_000, two_sample_steps=200, detector_steps=400,
+        detectors=2,
+    ),
+}  # fmt: skip
+HANDS_TUNING = {
+    "smoke": HandsTuning(
+        vae_trials=1, vae_images=256, prior_images=1_000, long_vae_images=256,
+        gan_trials=1, gan_images=64, gan_seeds=1, discriminator_steps=3, two_sample_steps=3,
+    ),
+    "quick": HandsTuning(
+        vae_trials=2, vae_images=2_400, prior_images=8_000, long_vae_images=20_000,
+        gan_trials=2, gan_images=640, gan_seeds=1, discriminator_steps=40, two_sample_steps=20,
+    ),
+    "full": HandsTuning(
+        vae_trials=6, vae_images=32_000, prior_images=100_000, long_vae_images=160_000,
+        gan_trials=4, gan_images=12_000, gan_seeds=2, discriminator_steps=300, two_sample_steps=200,
+    ),
+}  # fmt: skip
+CLASSIFIER = {
+    "smoke": Classifier(
+        images=128, mixture_images=128, presumed_images=128, folds=2, labelled_folds=2, seeds=1, views=1,
+        network_kinds=2,
+    ),
+    "quick": Classifier(
+        images=5_000, mixture_images=8_000, presumed_images=6_000, folds=2, labelled_folds=2, seeds=1, views=1,
+        network_kinds=1,
+    ),
+    "full": Classifier(
+        images=30_000, mixture_images=80_000, presumed_images=200_000, folds=5, labelled_folds=10, seeds=2, views=5,
+        network_kinds=2,
+    ),
+}  # fmt: skip
+CLASSIFIER_TUNING = {
+    "smoke": ClassifierTuning(trials=1, images=128, mixture_images=128, folds=2, views=1),
+    "quick": ClassifierTuning(trials=1, images=800, mixture_images=1_000, folds=2, views=1),
+    "full": ClassifierTuning(trials=6, images=10_000, mixture_images=20_000, folds=5, views=5),
+}
+HEADS = {
+    "smoke": Heads(generator_images=32, generated_heads=8, imputer_images=64, trials=1, trial_images=32),
+    "quick": Heads(generator_images=800, generated_heads=40, imputer_images=2_000, trials=2, trial_images=400),
+    "full": Heads(generator_images=32_000, generated_heads=250, imputer_images=50_000, trials=6, trial_images=4_000),
+}
+GARMENTS = {
+    "smoke": Garments(
+        images=400, curve_images=10, test_images=10, samples=24, classifier_images=256,
+        images_seen={"VAE": 128, "GAN": 64, "PixelCNN": 64, "flow": 64, "diffusion": 64},
+        gan_alone_images=64, longer_pixelcnn_images=64,
+        trials=1, trial_images={"VAE": 128, "GAN": 64, "PixelCNN": 32, "flow": 32, "diffusion": 32},
+    ),
+    "quick": Garments(
+        images=12_000, curve_images=100, test_images=200, samples=200, classifier_images=15_000,
+        images_seen={"VAE": 15_000, "GAN": 1_500, "PixelCNN": 4_000, "flow": 2_000, "diffusion": 3_000},
+        gan_alone_images=1_500, longer_pixelcnn_images=8_000,
+        trials=2, trial_images={"VAE": 2_000, "GAN": 500, "PixelCNN": 500, "flow": 250, "diffusion": 500},
+    ),
+    "full": Garments(
+        images=None, curve_images=500, test_images=10_000, samples=1_000, classifier_images=120_000,
+        images_seen={"VAE": 160_000, "GAN": 6_000, "PixelCNN": 100_000, "flow": 56_000, "diffusion": 90_000},
+        gan_alone_images=40_000, longer_pixelcnn_images=400_000,
+        trials=6, trial_images={"VAE": 14_560, "GAN": 15_000, "PixelCNN": 4_160, "flow": 2_330, "diffusion": 4_160},
+    ),
+}  # fmt: skip
+
+
+def reading() -> Reading:
+    """How many images are read in this profile."""
+    return READING[config.profile()]
+
+
+def hands() -> Hands:
+    """The budget of coursework 1 in this profile."""
+    return HANDS[config.profile()]
+
+
+def hands_tuning() -> HandsTuning:
+    """The budget of coursework 1's search in this profile."""
+    return HANDS_TUNING[config.profile()]
+
+
+def classifier() -> Classifier:
+    """The budget of coursework 2 in this profile."""
+    return CLASSIFIER[config.profile()]
+
+
+def classifier_tuning() -> ClassifierTuning:
+    """The budget of coursework 2's search in this profile."""
+    return CLASSIFIER_TUNING[config.profile()]
+
+
+def heads() -> Heads:
+    """The budget of the MRI project in this profile."""
+    return HEADS[config.profile()]
+
+
+def garments() -> Garments:
+    """The budget of the final assignment and of its search in this profile."""
+    return GARMENTS[config.profile()]

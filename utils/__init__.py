@@ -1,43 +1,87 @@
-"""Everything the notebooks import. One idea a module:
+"""Everything that the notebooks import, and the one command: python -m utils COMMAND.
 
-folders        image folders <-> uint8 arrays; what could not be read is returned, never swallowed
-course_data    fills the data folders; `python -m utils data --help`
-cache          folders of more images than memory holds, decoded once into a mapped file
-public_images  Fashion-MNIST and CelebA, read and split
-archives       archives checked before extraction, resumable downloads
-runs           profile, seed, device, run folder, hyper-parameters
-checkpoints    atomic save, exact resume, weights as safetensors
-training       the one loop every model shares
-latent_flow    the prior of a VAE's latents
-networks       the convolutional building blocks of the models
-dcgan, vae     one model family each: the modules, its loss as one `step`, its `sample`
-pixelcnn       an autoregressive model with exact likelihood
-flow           an invertible one
-families       VAE, GAN, PixelCNN, flow and diffusion by one interface, for the final assignment
-judge          a classifier of the data's own classes, whose features say how near samples are
-classifier     tells real from VAE from GAN: the network, its training, cross-validation
-calibration    from logits to probabilities: temperature, class shares, stacking
-unlabelled     what images without labels can teach: reals against a mixture, pseudo-labels
-hand_classes   the labelled, further and test images of the classification, and what is odd in them
-heads          head slices: loading, splitting, `generate`; `python -m utils fill IN.npy OUT.npy`
-stripes        the missing stripes: mask, variants of it, classical filling
-unet           fills the stripes: the network, its augmentation and loss, its uncertainty
-diffusion      generates images by taking noise away, with the `diffusers` library
-restoration    how good filled images are: PSNR, SSIM, traces of the stripes
-labels         the classification's CSV: written in one step, read back, compared with a truth
-search         Optuna studies that resume, their tables and plots
-train          one of those families from the command line, on one process or many; `python -m utils train --help`
-likelihood     bits per dimension; the bounds of VAE and diffusion
-fidelity       how close generated images are to real ones, and whether they were memorised
-figures        grids, curves, and the source of an imported object in a notebook's output
-submission     checks, renames and exports a hand-in; `python -m utils --help`
-report         one static site from the executed notebooks, `make report`
-briefs         what each brief asks for, as data
-checks         what they can ask for, one function each
-inspection     reads somebody's hand-in without running anything of it
-exporting      puts together a brief's layout
-renaming       gives files and texts the author's username, all or nothing
-notebooks      executes notebooks; `python -m utils notebooks --help`
+The rooms, from the bottom up. A module imports only from its own room and from the rooms above it in this list.
 
-`python -m utils run` and `python -m utils test` make the environment first (see `__main__`).
+files              writes files whole or not at all; paths from the command line; names that every console can print
+config             the project's folders, the profiles, the notebooks of each task, the hyper-parameters
+budgets            how much each notebook does in each profile: numbers of images, steps and trials
+
+data/              from files to arrays of images
+  image_files      image folders <-> uint8 arrays; writes the JPEGs
+  hand_images      the real hands, split into training and held-out images
+  labelled_hands   the labelled and the test images of the classification coursework
+  label_csv        the CSV with a label for each test image
+  head_images      the head slices: reading, writing, splitting, augmenting
+  masks            the missing stripes of the heads: where they are, and classical ways to fill them
+  public_images    Fashion-MNIST and CelebA
+  sources          fills the data folders from a folder, an archive or the network
+  filling          puts verified files into a data folder, all or nothing; stand-ins only where there are none
+  archives         archives that are verified before a file is put in place, and MedNIST's download
+  cache            folders of more images than memory holds, decoded once into one file
+
+training/          how every model is trained
+  loop             the one training loop: `fit`
+  checkpoints      checkpoints that survive a kill, and weights as safetensors
+  identity         what makes two trainings the same run: settings, data and source
+  devices          seeds, the device, the number format, several processes
+  search           hyper-parameter studies that go on after a kill
+
+models/            the networks, each with its loss as `step` and its images as `sample`
+  blocks           convolutional building blocks
+  vae              variational autoencoder
+  latent_flow      the prior of a VAE's latents
+  dcgan            GAN
+  pixelcnn         autoregressive model
+  flow             normalising flow
+  diffusion        diffusion model
+  zoo              these five families behind one interface, for the final assignment
+  classifier       tells real hands from those of VAEs and GANs
+  feature_classifier  tells classes of the data apart; its features measure how good samples are
+  imputer          fills the missing stripes of head slices
+  head_generator   generates head slices
+  folder_training  trains a family on a folder of images, for the command `train`
+  shipped          samples from the weights that this repository ships, for the command `sample`
+
+evaluation/        how good the results are
+  fidelity         distance, precision and recall between generated and real images, and copies
+  feature_spaces   the features that these measures compare
+  sample_sizes     checks that there are enough images for a measure
+  detector         a detector of generated images, used as a measure
+  likelihood       bits per dimension
+  grey_levels      probabilities of whole grey levels
+  calibration      from logits to probabilities
+  cross_validation trains the classifier once for each fold
+  folds            stratified folds that keep copies together
+  pu_learning      what images without labels can teach
+  restoration      how good filled head slices are
+
+handin/            checks, renames and packs a hand-in; needs no torch
+  briefs           what each brief asks for, as data
+  compare          compares a hand-in with its brief and prints the results
+  check_notebooks  checks of notebooks: executed, explained, signed ...
+  check_samples    checks of generated images: number, names, format, copies
+  check_tables     checks of the CSV of labels and of the filled head images
+  check_texts      checks of references, answers and report
+  inspection       reads somebody else's hand-in safely
+  rename           puts the author's username into names and texts
+  export           copies what a brief asks for into a new folder
+
+notebooks/         notebooks as files
+  execute          executes them and says how long it still takes
+  results          what a run has made: paths, one sheet of hands, label counts
+  figures          pictures and source code for their outputs
+  colab            their "Open in Colab" links
+  site             a static site made from them
+
+commands/          the commands of `python -m utils`, one module for each group
+  arguments        what the commands share
+  environment      `run`, `test`, `notebooks`
+  data             `data`
+  train            `train`
+  sample           `sample`
+  fill             `fill`
+  hand_in          `check`, `rename`, `export`, `colab`
+  report           `report`
 """
+
+OLDEST_PYTHON = (3, 11)  # the oldest Python for which the versions in constraints.txt can be installed

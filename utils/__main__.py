@@ -1,35 +1,66 @@
-"""`python -m utils COMMAND`: everything that this project does from a terminal."""
+"""Everything that this project does from a terminal."""
 
 from __future__ import annotations
 
-import argparse
 import sys
 
+from utils import OLDEST_PYTHON
+
+if sys.version_info < OLDEST_PYTHON:  # before the imports, because an older Python may not read the other modules
+    _oldest = ".".join(map(str, OLDEST_PYTHON))
+    sys.exit(
+        f"error: Python {_oldest} or newer is needed, but this is Python {sys.version.split()[0]}. Get a newer one "
+        "from https://www.python.org/downloads/, or with 'uv python install 3.13', 'brew install python' or "
+        f"'sudo apt install python{_oldest} python{_oldest}-venv'. Then start the same command with it, for example: "
+        f"python{_oldest} -m utils run, or: make run PYTHON=python{_oldest}"
+    )
+
+import argparse
+import os
+
 from utils.commands import data, environment, fill, hand_in, report, sample, train
+from utils.files import escape_unprintable_output
 
 
 def command_line() -> argparse.ArgumentParser:
-    """The parser of all commands; it imports nothing that is heavy."""
-    parser = argparse.ArgumentParser(prog="python -m utils", description=__doc__)
+    """The parser of all commands. Nothing that takes long to import is needed to build it."""
+    parser = argparse.ArgumentParser(
+        prog="python -m utils",
+        description=__doc__,
+        epilog="Begin with: python -m utils run. The options of a command: python -m utils COMMAND --help",
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for module in (environment, data, train, sample, fill, hand_in, report):
         module.register(commands)
     return parser
 
 
-def main() -> None:
-    options = command_line().parse_args()
+def main(arguments: list[str] | None = None) -> None:
+    """Run one command.
+
+    Raises:
+        SystemExit: with the exit code: 1 for an error or a failed check, 2 for a wrong use, 130 after Ctrl-C.
+    """
+    escape_unprintable_output()
+    options = command_line().parse_args(arguments)
     try:
         code = options.action(options)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        print("\nStopped with Ctrl-C. Start the same command again to go on.", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:  # the program that reads the output has ended, as in `python -m utils check | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("utils"):
             raise
-        sys.exit(
+        code = (
             f"error: the package '{error.name}' is missing. Make the environment with 'python -m utils run', "
             "then use its Python: .venv/bin/python (on Windows .venv\\Scripts\\python)"
         )
     except (OSError, ValueError, FloatingPointError) as error:
-        sys.exit(f"error: {error}")
+        code = f"error: {' '.join(str(error).split())}"
     if code:
         sys.exit(code)
 

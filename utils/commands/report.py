@@ -1,9 +1,10 @@
-"""`report`: one static site from the executed notebooks."""
+"""`report`: make one static site from the executed notebooks."""
 
 from __future__ import annotations
 
 import argparse
 
+from utils.commands.arguments import add_command
 from utils.config import PROJECT
 from utils.files import path_argument
 
@@ -18,6 +19,5 @@ def report(options: argparse.Namespace) -> None:
 
 def register(commands: argparse._SubParsersAction) -> None:
     """Add the command to the command line."""
-    making = commands.add_parser("report", help="make one static site from the executed notebooks")
+    making = add_command(commands, "report", report, "make one static site from the executed notebooks", "~/site")
     making.add_argument("out", type=path_argument, nargs="?", default=PROJECT / "site", help="default: site/")
-    making.set_defaults(action=report)

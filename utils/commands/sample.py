@@ -1,9 +1,10 @@
-"""`sample`: new images from the weights that are shipped, in seconds and without training."""
+"""`sample`: make new images from the weights that are shipped, in seconds and without training."""
 
 from __future__ import annotations
 
 import argparse
 
+from utils.commands.arguments import add_command, positive_integer
 from utils.config import SHIPPED
 from utils.files import path_argument
 
@@ -18,12 +19,14 @@ def sample(options: argparse.Namespace) -> None:
 
 def register(commands: argparse._SubParsersAction) -> None:
     """Add the command to the command line."""
-    sampling = commands.add_parser("sample", help="make new images from the weights that are shipped")
-    sampling.add_argument("model", choices=SHIPPED)
-    sampling.add_argument("--count", type=int, default=300, help="how many; default: 300")
+    sampling = add_command(
+        commands, "sample", sample, "make new images from the weights that are shipped, without training",
+        "hands-gan --count 300 --out new_hands",
+    )  # fmt: skip
+    sampling.add_argument("model", choices=SHIPPED, help="whose weights are used: %(choices)s", metavar="MODEL")
+    sampling.add_argument("--count", type=positive_integer, default=300, help="number of images; default: 300")
     sampling.add_argument("--seed", type=int, default=0, help="the same seed gives the same images; default: 0")
     sampling.add_argument(
-        "--out", type=path_argument, required=True, help="a new folder, or a file .npy for one array of them all"
+        "--out", type=path_argument, required=True, help="a new folder, or the name of a new .npy file for one array"
     )
-    sampling.add_argument("--format", choices=["jpeg", "png"], default="jpeg", help="of files in a folder")
-    sampling.set_defaults(action=sample)
+    sampling.add_argument("--format", choices=["jpeg", "png"], default="jpeg", help="of the files in a folder")

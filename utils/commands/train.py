@@ -1,9 +1,10 @@
-"""`train`: train one family of models on a folder of images, or on Fashion-MNIST; the same command resumes."""
+"""`train`: train one family of models on a folder of images or on a public data set."""
 
 from __future__ import annotations
 
 import argparse
 
+from utils.commands.arguments import add_command, positive_integer, positive_number
 from utils.config import DATA_SETS, FAMILIES
 from utils.files import path_argument
 
@@ -16,23 +17,37 @@ def train(options: argparse.Namespace) -> None:
     arguments = {name: value for name, value in vars(options).items() if name != "action"}
     folder_training.train(**arguments)
     accelerator = devices.accelerator()
-    accelerator.wait_for_everyone()  # a process that leaves early takes the connection from under the others
+    accelerator.wait_for_everyone()  # a process that leaves early ends the connection of the others
     accelerator.end_training()
 
 
 def register(commands: argparse._SubParsersAction) -> None:
     """Add the command to the command line."""
-    training = commands.add_parser("train", help="train one family of models on a folder of images; resumes")
-    training.add_argument("family", choices=FAMILIES)
-    training.add_argument("--images", required=True, help=f"a folder of images, or one of {', '.join(DATA_SETS)}")
-    training.add_argument("--size", type=int, default=32, help="pixels a side that a folder's images are brought to")
-    training.add_argument("--seen", type=int, required=True, help="images that training sees, over all processes")
+    training = add_command(
+        commands, "train", train, "train one family of models; after an interruption, the same command goes on",
+        "VAE --images real_hands --seen 20000 --out runs/my_vae",
+    )  # fmt: skip
+    training.add_argument("family", choices=FAMILIES, help="%(choices)s", metavar="FAMILY")
+    training.add_argument("--images", required=True, help=f"a folder of images, or one of: {', '.join(DATA_SETS)}")
+    training.add_argument(
+        "--size", type=positive_integer, default=32,
+        help="height and width in pixels that the images of a folder are resized to; default: 32",
+    )  # fmt: skip
+    training.add_argument(
+        "--seen", type=positive_integer, required=True,
+        help="number of images to train on, counting repetitions, by all processes together",
+    )  # fmt: skip
     training.add_argument("--out", type=path_argument, required=True, help="folder for checkpoints, weights, samples")
     training.add_argument(
-        "--cache", dest="file", type=path_argument, help="keep the decoded images in this file instead of in memory"
+        "--cache", dest="file", type=path_argument, metavar="FILE",
+        help="keep the decoded images in this file instead of in memory",
+    )  # fmt: skip
+    training.add_argument(
+        "--batch", type=positive_integer, help="images in a step, by all processes together; default: the tuned number"
     )
-    training.add_argument("--batch", type=int, help="images a step over all processes, instead of the committed number")
-    training.add_argument("--lr-scale", type=float, default=1.0, help="factor on the committed learning rates")
-    training.add_argument("--samples", type=int, default=100)
-    training.add_argument("--seed", type=int, default=0)
-    training.set_defaults(action=train)
+    training.add_argument(
+        "--lr-scale", type=positive_number, default=1.0, help="factor for the tuned learning rates; default: 1"
+    )
+    training.add_argument("--samples", type=positive_integer, default=100, help="images to sample; default: 100")
+    training.add_argument("--fresh", action="store_true", help="start anew; checkpoints in OUT are kept under other names")
+    training.add_argument("--seed", type=int, default=0, help="of the weights and of the order of images; default: 0")

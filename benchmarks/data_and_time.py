@@ -17,7 +17,7 @@ import torch
 
 from utils import config
 from utils.data import hand_images, image_files
-from utils.evaluation import fidelity
+from utils.evaluation import feature_spaces, fidelity
 from utils.models import vae
 from utils.training import devices
 
@@ -32,7 +32,7 @@ def main() -> None:
     batch_size = settings.pop("batch_size")
     here = config.run_folder(hand_images.run_name("data_and_time"))
     reference, others = np.array_split(hands.held_out, 2)
-    space = fidelity.PixelComponents(reference)
+    space = feature_spaces.PixelComponents(reference)
     held_out = image_files.to_float(hands.held_out)
 
     def bound(model: vae.VAE) -> dict[str, float]:

@@ -37,7 +37,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from benchmarks.limit import Roofline, bandwidths, call_seconds, fastest, matmul_peak, wait
 from utils import budgets, config, files
 from utils.data import image_files
-from utils.evaluation import cross_validation, fidelity, likelihood
+from utils.evaluation import cross_validation, feature_spaces, fidelity, likelihood
 from utils.models import classifier, imputer
 from utils.models.classifier import Classifier
 from utils.models.dcgan import DCGAN
@@ -113,7 +113,7 @@ def bound_on(held_out: Tensor) -> Callable[[nn.Module], object]:
 def distances_to(held_out: Tensor) -> Callable[[nn.Module], object]:
     """Evaluation of coursework 1's GAN: the distances of 300 samples from held-out images."""
     reference = image_files.to_uint8(held_out)
-    spaces = fidelity.PixelComponents(reference), fidelity.Texture()
+    spaces = feature_spaces.PixelComponents(reference), feature_spaces.Texture()
 
     def evaluate(model: nn.Module) -> list[float]:
         made = image_files.as_saved(model.sample(300, 0))
@@ -157,12 +157,12 @@ def cases() -> dict[str, Case]:
             lambda: Imputer(torch.rand(64, 64) < 0.3),
             (heads, known),
             IMPUTER_BATCH,
-            lambda model, _: imputer.fill([model], heads[:USED], known[:USED]),
+            lambda model, _: imputer.fill_masked([model], heads[:USED], known[:USED]),
             Course(
                 heads_budget.imputer_images,
                 8,
                 False,
-                lambda model: imputer.fill([model], heads[:80], known[:80], plain=True),
+                lambda model: imputer.fill_masked([model], heads[:80], known[:80], plain=True),
             ),
         ),
     }
@@ -173,7 +173,7 @@ def cases() -> dict[str, Case]:
     ):
         given, batch = settings(f"final_{name.lower()}")
         few = garments[: garments_budget.curve_images]
-        course = Course(garments_budget.images_seen[name], 10, False, likelihood.bits_on(few, few, effort=4))
+        course = Course(garments_budget.images_seen[name], 10, False, likelihood.bits_hook(few, few, num_samples=4))
         used = PIXELCNN_USED if name == "PixelCNN" else USED
         build = partial(build, size=(28, 28), **given)
         made[label] = Case(build, (garments,), batch, partial(sample, count=used), course, used)

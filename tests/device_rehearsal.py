@@ -50,7 +50,7 @@ def used(kind: str, model: nn.Module) -> Tensor:
     if kind == "classifier":
         return model.logits(image_files.to_uint8(FLOAT * 2 - 1))
     if kind == "imputer":
-        return imputer.fill([model], FLOAT, KNOWN)[0]
+        return imputer.fill_masked([model], FLOAT, KNOWN)[0]
     if kind == "VAE's prior":
         return model.sample(2, seed=1).cpu()
     return image_files.to_float(image_files.to_uint8(samples(model, 2, seed=1)))
@@ -123,12 +123,12 @@ def test_speed_is_measured_there(monkeypatch):
 def test_likelihoods_are_counted_on_the_device_too(family, tmp_path):
     images = pictures(1, (16, 16))
     with pretend.device():
-        settings, judged = SETTINGS[family] | {"batch_size": 16}, likelihood.bits_on(images[:4], images[4:8], effort=2)
+        settings, judged = SETTINGS[family] | {"batch_size": 16}, likelihood.bits_hook(images[:4], images[4:8], num_samples=2)
         model = zoo.train(family, images, 32, tmp_path, settings, evaluate=judged, evaluations=1).model
         table = None
         if family == "VAE":
             table = likelihood.decoder_table(model, images)
         if family == "diffusion":
-            table = likelihood.guess_table(model, images, spread=0.1)
+            table = likelihood.x0_table(model, images, x0_std=0.1)
         there = likelihood.nats(model, images[:4], 2, 0.1, table)
     assert type(there) is Tensor and there.isfinite().all()

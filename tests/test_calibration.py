@@ -1,48 +1,69 @@
-"""Probabilities: temperature, class shares, stacking."""
+"""Probabilities: temperature, class priors, stacking; and too few images for them."""
 
 import numpy as np
 import pytest
 import torch
 
 from utils.evaluation import calibration
+from utils.evaluation.folds import Folds
 
 
 def test_temperature_is_found_again():
     torch.manual_seed(0)
     logits = torch.randn(4000, 3) * 2
     truth = torch.distributions.Categorical(logits=logits).sample()
-    assert calibration.temperature(3 * logits, truth) == pytest.approx(3, rel=0.08)
-    parts = np.arange(4000) % 4
-    sharp = calibration.calibrated(3 * logits, truth.numpy(), parts)
-    assert np.abs(sharp - logits.softmax(1).numpy()).max() < 0.06
-    first, others = parts == 0, torch.from_numpy(parts != 0)  # the first part's temperature is that of the others
-    divisor = calibration.temperature(3 * logits[others], truth[others])
-    assert sharp[first] == pytest.approx((3 * logits[~others] / divisor).softmax(1).numpy(), abs=1e-6)
+    assert calibration.fit_temperature(3 * logits, truth) == pytest.approx(3, rel=0.08)
+    fold_of = np.arange(4000) % 4
+    found = calibration.calibrate_out_of_fold(3 * logits, truth.numpy(), fold_of)
+    assert np.abs(found - logits.softmax(1).numpy()).max() < 0.06
+    first, others = fold_of == 0, torch.from_numpy(fold_of != 0)  # the first fold gets the temperature of the others
+    temperature = calibration.fit_temperature(3 * logits[others], truth[others])
+    assert found[first] == pytest.approx((3 * logits[~others] / temperature).softmax(1).numpy(), abs=1e-6)
 
 
-def test_class_shares_of_unlabelled_images_are_found():
+@pytest.mark.parametrize("sign", [1, -1])
+def test_logits_that_are_all_right_or_all_wrong_give_finite_probabilities(sign):
+    truth = np.arange(30) % 3
+    logits = sign * 5 * torch.eye(3)[truth]
+    assert np.isfinite(calibration.calibrate_out_of_fold(logits, truth, np.arange(30) % 2)).all()
+
+
+def test_class_priors_of_unlabelled_images_are_found():
     torch.manual_seed(0)
-    shares = np.array([0.2, 0.5, 0.3])
-    truth = np.random.default_rng(0).choice(3, 6000, p=shares)
+    priors = np.array([0.2, 0.5, 0.3])
+    truth = np.random.default_rng(0).choice(3, 6000, p=priors)
     centre = 2.0 * np.eye(3)[truth]
     x = torch.tensor(centre + np.random.default_rng(1).normal(size=centre.shape))
     logits = 2.0 * x  # the log likelihood ratios of three unit Gaussians at 2 e_k
     equal = logits.softmax(1).numpy()
     probabilities, found = calibration.adjust_to_estimated_priors(equal, np.full(3, 1 / 3))
-    assert found == pytest.approx(shares, abs=0.02)
+    assert found == pytest.approx(priors, abs=0.02)
     assert (probabilities.argmax(1) == truth).mean() > (logits.argmax(1).numpy() == truth).mean()
 
 
-def test_stacking_weighs_the_evidence_and_knows_the_offset():
+def test_stacking_weighs_its_features_and_corrects_the_offset():
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 3, 900)
-    logits = torch.tensor(np.eye(3)[truth] + rng.normal(0, 1.0, (900, 3)) + [2.0, 0, 0])  # partial to reals
+    logits = torch.tensor(np.eye(3)[truth] + rng.normal(0, 1.0, (900, 3)) + [2.0, 0, 0])  # too often real
     ratio = torch.tensor(np.where(truth == 0, -2.0, 2.0) + rng.normal(0, 1.0, 900))
-    evidence = calibration.evidence(logits, ratio)
-    assert evidence.shape == (900, 4)
-    joint = calibration.stacked(evidence, truth, np.arange(900), 3, seed=0)
-    assert joint.sum(1) == pytest.approx(np.ones(900))
-    accuracy = (joint.argmax(1) == truth).mean()
-    assert accuracy > (logits.argmax(1).numpy() == truth).mean() + 0.2
-    moved, shares = calibration.adjust_to_estimated_priors(joint[truth != 0], np.bincount(truth) / len(truth))
-    assert shares[0] < 0.1 and moved.shape == (int((truth != 0).sum()), 3)
+    features = calibration.stacking_features(logits, ratio)
+    assert features.shape == (900, 4)
+    stacked = calibration.stack_out_of_fold(features, Folds(truth, np.arange(900), 3, seed=0))
+    assert stacked.sum(1) == pytest.approx(np.ones(900))
+    assert (stacked.argmax(1) == truth).mean() > (logits.argmax(1).numpy() == truth).mean() + 0.2
+    adjusted, priors = calibration.adjust_to_estimated_priors(stacked[truth != 0], np.bincount(truth) / len(truth))
+    assert priors[0] < 0.1 and adjusted.shape == (int((truth != 0).sum()), 3)
+
+
+def test_too_few_images_are_refused_with_their_number():
+    logits, truth = torch.zeros(4, 3), np.array([0, 1, 2, 0])
+    with pytest.raises(ValueError, match="1 folds are too few: calibration out of fold needs at least 2"):
+        calibration.calibrate_out_of_fold(logits, truth, np.zeros(4, int))  # a NaN once
+    with pytest.raises(ValueError, match="0 held out images are too few"):
+        calibration.fit_temperature(logits[:0], torch.from_numpy(truth[:0]))
+    with pytest.raises(ValueError, match="0 unlabelled images are too few"):
+        calibration.estimate_priors(np.zeros((0, 3)), np.full(3, 1 / 3))
+    with pytest.raises(ValueError, match="class 2 has a prior of 0 in training"):
+        calibration.estimate_priors(np.full((5, 3), 1 / 3), np.array([0.5, 0.5, 0.0]))
+    with pytest.raises(ValueError, match="0 images of class GAN are too few: stacking"):
+        calibration.fit_stacking(np.zeros((4, 4)), np.array([0, 1, 1, 0]))

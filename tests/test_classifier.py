@@ -7,6 +7,7 @@ import torch
 from tests.conftest import three_kinds
 from utils.data import labelled_hands
 from utils.evaluation import cross_validation
+from utils.evaluation.folds import Folds
 from utils.models import blocks, classifier
 from utils.models.classifier import Classifier
 from utils.training import checkpoints
@@ -14,7 +15,7 @@ from utils.training import checkpoints
 
 @pytest.mark.parametrize("size", [(16, 16), (28, 28), (32, 32), (64, 40)])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_recogniser_takes_any_size_and_number_of_channels(size, channels):
+def test_texture_classifier_takes_any_size_and_number_of_channels(size, channels):
     network = blocks.TextureClassifier(channels, outputs=3, base=4)
     assert network(torch.randn(2, channels, *size)).shape == (2, 3)
 
@@ -63,11 +64,23 @@ def test_folds_keep_copies_on_one_side_and_use_every_image_once():
     truth = np.tile([0, 1, 2], 20)
     groups = np.arange(60)
     groups[[0, 3, 6, 9]] = 0  # four copies of one image
-    judged = []
-    for inside, outside in cross_validation.folds(truth, groups, 5, seed=0):
-        assert not set(groups[inside]) & set(groups[outside])
-        judged += outside.tolist()
-    assert sorted(judged) == list(range(60))
+    validated = []
+    for training, validation in Folds(truth, groups, 5, seed=0).indices:
+        assert not set(groups[training]) & set(groups[validation])
+        validated += validation.tolist()
+    assert sorted(validated) == list(range(60))
+
+
+def test_folds_that_cannot_be_made_are_refused_with_the_number_that_could():
+    truth = np.array([0] * 10 + [1] * 10 + [2] * 4)
+    with pytest.raises(ValueError, match="class 2 has 4 images in 4 groups of near-copies: 5 folds need at least 5"):
+        Folds(truth, np.arange(24), 5, seed=0)
+    groups = np.arange(24)
+    groups[10:20] = 10  # ten copies of one image
+    with pytest.raises(ValueError, match="class 1 has 10 images in 1 groups of near-copies: 2 folds need at least 2"):
+        Folds(truth, groups, 2, seed=0)
+    with pytest.raises(ValueError, match="1 folds: cross-validation needs at least 2"):
+        Folds(truth, np.arange(24), 1, seed=0)
 
 
 def test_learns_three_kinds_and_a_finished_training_is_not_done_again(tmp_path):
@@ -88,27 +101,29 @@ def test_changed_labels_are_not_taken_for_the_same_run(tmp_path):
         classifier.train(images, truth[::-1].copy(), 64, tmp_path, {"base": 4}, plot=False)
 
 
-def test_cross_validation_judges_every_image_with_a_network_that_has_not_seen_it(tmp_path):
+def test_cross_validation_gives_every_image_to_a_network_that_has_not_seen_it(tmp_path):
     images, truth = three_kinds(10)
-    groups = labelled_hands.groups(images)
-    seen = []
+    folds, reported = Folds(truth, labelled_hands.groups(images), 2, seed=0), []
     found = cross_validation.cross_validate(
-        images, truth, groups, 128, tmp_path, {"base": 4}, 2, 0, report=lambda logits, index: seen.append(index)
+        images, folds, 128, tmp_path, {"base": 4}, report=lambda logits, indices: reported.append(indices)
     )
     assert found.logits.shape == (30, 3) and len(found.models) == len(found.histories) == 2
-    assert len(seen[0]) < 30 and sorted(seen[1]) == list(range(30))
-    for (_, outside), model in zip(cross_validation.folds(truth, groups, 2, 0), found.models):
-        assert torch.equal(found.logits[outside], model.logits(images[outside]))
+    assert len(reported[0]) < 30 and sorted(reported[1]) == list(range(30))
+    for number, (_, validation) in enumerate(folds.indices):
+        assert torch.equal(found.logits[validation], found.models[number].logits(images[validation]))
+        assert (found.fold_of[validation] == number).all()
+    with pytest.raises(ValueError, match="29 images, but folds of 30"):
+        cross_validation.cross_validate(images[1:], folds, 128, tmp_path, {"base": 4})
 
 
-def test_logits_by_asks_the_network_that_it_is_told_to():
+def test_logits_by_fold_are_those_of_the_named_network():
     images, _ = three_kinds(10)
-    judge = np.arange(30) % 2  # the third network has nothing to do
+    fold_of = np.arange(30) % 2  # no image is given to the third network
     torch.manual_seed(0)
     models = [Classifier(base=4) for _ in range(3)]
-    joint = cross_validation.logits_by(models, images, judge)
+    logits = cross_validation.logits_by_fold(models, images, fold_of)
     for number in (0, 1):
-        assert torch.allclose(joint[judge == number], models[number].logits(images[judge == number]))
+        assert torch.allclose(logits[fold_of == number], models[number].logits(images[fold_of == number]))
 
 
 def test_training_can_begin_with_another_classifiers_body(tmp_path):
@@ -139,6 +154,11 @@ def test_views_are_shifted_and_mirrored():
 def test_scores_by_hand():
     probabilities = np.array([[0.8, 0.1, 0.1], [0.6, 0.3, 0.1], [0.1, 0.8, 0.1], [0.2, 0.3, 0.5]])
     found = cross_validation.scores(probabilities, np.array([0, 1, 1, 2]))
-    assert found["accuracy"] == 0.75 and found["fakes passed"] == pytest.approx(1 / 3)
+    assert found["accuracy"] == 0.75 and found["fakes called real"] == pytest.approx(1 / 3)
     assert found["F1 real"] == pytest.approx(2 / 3)
     assert found["cross-entropy"] == pytest.approx(-np.log([0.8, 0.3, 0.8, 0.5]).mean())
+
+
+def test_scores_need_both_real_images_and_fakes():
+    with pytest.raises(ValueError, match="0 fakes are too few: a table of scores needs at least 1"):
+        cross_validation.scores(np.full((3, 3), 1 / 3), np.zeros(3, int))  # a NaN once

@@ -7,7 +7,7 @@ from PIL import Image
 
 from tests.conftest import draw_pictures, three_kinds
 from utils.data import image_files
-from utils.evaluation import fidelity, likelihood
+from utils.evaluation import feature_spaces, fidelity, likelihood
 from utils.models import feature_classifier, folder_training, zoo
 from utils.training import checkpoints
 
@@ -44,7 +44,7 @@ def samples(model, count: int, seed: int) -> torch.Tensor:
 def test_each_family_trains_samples_and_is_judged(family, channels, size, tmp_path):
     images = pictures(channels, size)
     settings = SETTINGS[family] | {"batch_size": 16}
-    judged = likelihood.bits_on(images[:4], images[4:8], effort=2) if family in WITH_LIKELIHOOD else None
+    judged = likelihood.bits_hook(images[:4], images[4:8], num_samples=2) if family in WITH_LIKELIHOOD else None
     found = zoo.train(family, images, 64, tmp_path, settings, evaluate=judged, evaluations=2)
     assert found.seconds > 0 and not found.model.training
     made = samples(found.model, 3, seed=1)
@@ -53,9 +53,9 @@ def test_each_family_trains_samples_and_is_judged(family, channels, size, tmp_pa
     if judged:
         bits = [row["bits (validation)"] for row in found.history]
         assert len(bits) == 2 and all(0 < b < 100 for b in bits)
-        spread = 0.1 if family == "diffusion" else None
-        nats = likelihood.nats(found.model, images[:5], 2, spread)
-        assert nats.shape == (5,) and torch.equal(nats, likelihood.nats(found.model, images[:5], 2, spread))
+        x0_std = 0.1 if family == "diffusion" else None
+        nats = likelihood.nats(found.model, images[:5], 2, x0_std)
+        assert nats.shape == (5,) and torch.equal(nats, likelihood.nats(found.model, images[:5], 2, x0_std))
     again = zoo.train(family, images, 64, tmp_path, settings, evaluate=judged, evaluations=2)
     assert again.history == found.history and torch.equal(samples(again.model, 3, seed=1), made)
 
@@ -101,7 +101,7 @@ def test_the_judge_learns_its_classes_and_is_a_feature_space(tmp_path):
     probabilities = found.probabilities(images)
     assert torch.allclose(probabilities.sum(1), torch.ones(len(images)), atol=1e-5)
     assert (probabilities.argmax(1).numpy() == truth).mean() > 0.9 and history[-1]["accuracy"] > 0.8
-    assert fidelity.features(found, images).shape == (120, found.num_features)
+    assert feature_spaces.features(found, images).shape == (120, found.num_features)
     near, far = images[truth == 0], images[truth == 2]
     floor = fidelity.frechet_distance(found, near[::2], near[1::2])
     assert floor < fidelity.frechet_distance(found, near[::2], far[1::2]) / 3

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from tests.conftest import draw_pictures
-from utils.evaluation import detector, fidelity
+from utils.evaluation import detector, feature_spaces, fidelity
 
 pytestmark = pytest.mark.xdist_group("fidelity")  # one process: they share what was expensive to make
 
@@ -22,6 +22,13 @@ class Corner(nn.Module):
         return images[:, 0, 0, :2].float()
 
 
+class Constant(Corner):
+    """A feature space in which all images are the same."""
+
+    def forward(self, images):
+        return torch.zeros(len(images), 2)
+
+
 def two_pixels(values):
     images = np.zeros((len(values), 1, 4, 4), np.uint8)
     images[:, 0, 0, :2] = values
@@ -30,7 +37,7 @@ def two_pixels(values):
 
 @pytest.fixture(scope="module")
 def spaces():
-    return {"pixels": fidelity.PixelComponents(REAL, 16), "texture": fidelity.Texture()}
+    return {"pixels": feature_spaces.PixelComponents(REAL, 16), "texture": feature_spaces.Texture()}
 
 
 def blur(images):
@@ -42,10 +49,10 @@ def test_frechet_distance_by_hand():
     a = rng.integers(50, 60, (500, 2))
     shifted = two_pixels(a + [3, 4])
     assert fidelity.frechet_distance(Corner(), two_pixels(a), shifted) == pytest.approx(25, abs=0.01)
-    spread = two_pixels(100 + 2 * (a - 55))
+    stretched = two_pixels(100 + 2 * (a - 55))
     centred = two_pixels(100 + (a - 55))
     by_hand = a.var(0, ddof=1).sum() + (np.mean(a - 55, 0) ** 2).sum()  # (2s - s)^2 on each axis
-    assert fidelity.frechet_distance(Corner(), centred, spread) == pytest.approx(by_hand, rel=0.05)
+    assert fidelity.frechet_distance(Corner(), centred, stretched) == pytest.approx(by_hand, rel=0.05)
 
 
 def test_kernel_distance_is_unbiased_and_draws_nothing(spaces):
@@ -75,8 +82,8 @@ def test_texture_sees_what_pixels_hardly_see(spaces):
     assert ratios["texture"] > 2 * ratios["pixels"]
 
 
-def test_times_floor_of_real_images_is_about_one(spaces):
-    score = fidelity.times_floor(list(spaces.values()), REAL[:200], MORE, REAL[200:])
+def test_relative_to_floor_of_real_images_is_about_one(spaces):
+    score = fidelity.relative_to_floor(list(spaces.values()), REAL[:200], MORE, REAL[200:])
     assert 0.7 < score < 1.4
 
 
@@ -109,7 +116,7 @@ def test_copies_are_found():
     assert index[5:].tolist() == [0, 1] and (distance[5:] <= 1).all()
     by_hand = np.sqrt(((MORE[0].astype(float) - REAL) ** 2).mean((1, 2, 3))).min()
     assert distance[0] == pytest.approx(by_hand, rel=1e-4)
-    found = fidelity.memorised(samples, REAL, MORE[5:50])
+    found = fidelity.memorisation(samples, REAL, MORE[5:50])
     assert found["copies"] >= 2 and found["nearest_held_out"] > 0
 
 
@@ -129,3 +136,50 @@ def test_report_has_every_measure(spaces):
         row
     )
     assert all(np.isfinite(list(row.values())))
+
+
+def test_kernel_distance_of_few_reference_images_stays_on_their_axes():
+    """A reference of 12 images has 11 axes. A twelfth one of rounding errors once made the distance millions."""
+    few = feature_spaces.PixelComponents(REAL[:12], 16)
+    assert few.num_features == 11
+    assert abs(fidelity.kernel_distance(few, REAL[:12], MORE[:12])) < 1e4
+
+
+FEW = {
+    "Frechet distance": (lambda s: fidelity.frechet_distance(s, REAL, MORE[:1]), "1 generated images .* at least 2"),
+    "kernel distance": (lambda s: fidelity.kernel_distance(s, REAL[:1], MORE), "1 real images .* at least 2"),
+    "precision": (lambda s: fidelity.precision_recall(s, REAL, MORE[:5]), "5 generated images .* at least 6"),
+    "two samples": (lambda s: fidelity.two_sample_accuracy([s], REAL[:9], MORE), "9 real images .* at least 10"),
+    "floor": (lambda s: fidelity.relative_to_floor([s], REAL, MORE, REAL[:150]), "150 further real .* at least 200"),
+    "nearest": (lambda s: fidelity.nearest(MORE, REAL[:0]), "0 training images .* at least 1"),
+    "memorisation": (lambda s: fidelity.memorisation(MORE, REAL, REAL[:0]), "0 images .* at least 1"),
+    "report": (lambda s: fidelity.report({"pixels": s}, REAL[:9], MORE, REAL), "9 real images .* at least 10"),
+    "hook": (lambda s: fidelity.frechet_distance_hook(s, REAL, 1, 0), "1 samples .* at least 2"),
+    "features": (lambda s: feature_spaces.features(s, REAL[:0]), "0 images .* at least 1"),
+    "components": (lambda s: feature_spaces.PixelComponents(REAL[:1]), "1 reference images .* at least 2"),
+    "detector": (lambda s: detector.train_detector(REAL, MORE[:0], 1), "0 generated images .* at least 1"),
+    "no step": (lambda s: detector.train_detector(REAL, MORE, 0), "0 training steps .* at least 1"),
+    "learned": (
+        lambda s: detector.learned_two_sample_accuracy((REAL, MORE), (REAL[:0], MORE), 1),
+        "0 real test images .* at least 1",
+    ),
+    "pass rate": (lambda s: detector.pass_rate(detector.Detector(), MORE[:0]), "0 images .* at least 1"),
+}
+
+
+@pytest.mark.parametrize("measure", FEW)
+def test_too_few_images_are_refused_with_their_number_and_the_least(spaces, measure):
+    compute, message = FEW[measure]
+    with pytest.raises(ValueError, match=message):
+        compute(spaces["pixels"])
+
+
+def test_a_floor_of_the_real_images_themselves_is_refused(spaces):
+    with pytest.raises(ValueError, match="distance 0"):
+        fidelity.relative_to_floor([Constant()], REAL, MORE, REAL)
+
+
+@pytest.mark.parametrize("count", [10, 20, 38])
+def test_every_figure_of_few_images_is_finite(spaces, count):
+    row = fidelity.report(spaces, REAL[:count], MORE[:count], REAL[200:])
+    assert all(np.isfinite(list(row.values()))), row

@@ -83,7 +83,7 @@ def test_pixelcnn_finds_a_known_entropy_and_never_beats_it(tmp_path):
 def test_sampling_predicts_as_training_does(monkeypatch):
     """With a fixed choice instead of a drawn one, a sample is what its own pixels predict."""
     model = randomised(PixelCNN((8, 12), width=8, layers=3, hidden=8, components=2), 0.3)
-    monkeypatch.setattr(pixelcnn, "draw", lambda parameters, generator: parameters[:, 2].tanh())
+    monkeypatch.setattr(pixelcnn, "sample_mixture", lambda parameters, generator: parameters[:, 2].tanh())
     images = model.sample(5)
     blocks = torch.nn.functional.pixel_unshuffle(images, 2)
     predicted = model.network["within"](model.context(blocks), blocks)[:, :, 2].tanh()
@@ -190,7 +190,7 @@ def test_diffusion_bound_is_the_entropy_where_the_best_guess_is_known():
     images = (model.a * signs).expand(-1, 1, 8, 8).contiguous()
     images = ((images + 1) * 127.5).round() / 127.5 - 1
     nats = likelihood.diffusion_nats(model, images, 100, 1e-3, torch.Generator().manual_seed(0))
-    assert likelihood.guess_error(model, images) < 1e-4
+    assert likelihood.x0_error_std(model, images) < 1e-4
     assert math.log(2) * 0.9 < nats.mean() < math.log(2) * 1.6  # one fair coin, and not the 355 nats of 64 free pixels
 
 
@@ -206,11 +206,11 @@ def test_diffusion_levels_are_drawn_without_bias_and_counting_beats_the_gaussian
     error = few.mean(1).std() / len(few) ** 0.5
     assert abs(few.mean() - many.mean()) < 4 * error and error < 0.02 * many.mean()
 
-    spread = likelihood.guess_error(model, images, generator)
-    table = likelihood.guess_table(model, to_float(draw_pictures(200, 8, seed=1)), spread, generator)
+    x0_std = likelihood.x0_error_std(model, images, generator)
+    table = likelihood.x0_table(model, to_float(draw_pictures(200, 8, seed=1)), x0_std, generator)
     assert torch.allclose(table.exp().sum(1), torch.ones(len(table)), atol=1e-5)
     one, other = (
-        likelihood.diffusion_nats(model, images, 4, spread, torch.Generator().manual_seed(1), t).mean()
+        likelihood.diffusion_nats(model, images, 4, x0_std, torch.Generator().manual_seed(1), t).mean()
         for t in (None, table)
     )
     assert other < one
@@ -221,6 +221,30 @@ def test_bits_per_dimension_of_uniform_levels_are_eight():
     assert mean == pytest.approx(8) and error == 0
     mean, error = likelihood.bits_per_dimension(torch.tensor([math.log(2), 3 * math.log(2)]), 1)
     assert mean == pytest.approx(2) and error == pytest.approx(1)
+
+
+def test_too_few_images_or_samples_are_refused_with_their_number():
+    vae, model = silent_vae((4, 4)), Diffusion((8, 8), widths=(12, 24))
+    images = torch.zeros(3, 1, 8, 8)
+    for compute, message in (
+        (lambda: likelihood.bits_per_dimension(torch.ones(1), 4), "1 images .* standard error needs at least 2"),
+        (lambda: likelihood.bits_hook(images[:1], images, 2), "1 validation images .* at least 2"),
+        (lambda: likelihood.nats(vae, images[:0], 2), "0 images .* at least 1"),
+        (lambda: likelihood.vae_nats(vae, toy(2)[0], 0), "0 latents for each image .* at least 1"),
+        (lambda: likelihood.diffusion_nats(model, images, 0, 0.1), "0 noise levels for each image .* at least 1"),
+        (lambda: likelihood.nats(model, images, 2), "x0_std is None"),
+        (lambda: likelihood.nats(model, images, 2, 0.0), "x0_std is 0.0"),
+        (lambda: likelihood.x0_error_std(model, images[:0]), "0 images .* at least 1"),
+        (lambda: likelihood.decoder_table(vae, toy(2)[0][:0]), "0 training images .* at least 1"),
+        (lambda: likelihood.x0_table(model, images[:0], 0.1), "0 training images .* at least 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            compute()
+
+
+def test_a_likelihood_that_is_no_number_is_not_averaged():
+    with pytest.raises(FloatingPointError, match="image 1 is not finite"):
+        likelihood.bits_per_dimension(torch.tensor([1.0, float("inf"), 2.0]), 4)
 
 
 @pytest.mark.parametrize("make", [PixelCNN, Flow])

@@ -1,4 +1,4 @@
-"""From logits to probabilities that can be trusted: temperature, class shares, stacking."""
+"""From logits to probabilities that match how often a class is right: temperature, class priors, stacking."""
 
 from __future__ import annotations
 
@@ -8,12 +8,22 @@ import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from utils.evaluation.cross_validation import folds
+from utils.evaluation.folds import Folds
+from utils.evaluation.sample_sizes import require
 from utils.models.classifier import CLASSES
 
 
-def temperature(logits: Tensor, labels: Tensor) -> float:
-    """The divisor of held-out logits (N, classes) that makes their probabilities likeliest (Guo et al. 2017)."""
+def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+    """The temperature that minimises the cross-entropy of held-out logits divided by it (Guo et al. 2017).
+
+    Args:
+        logits: (N, classes), of images that the classifier was not trained on.
+        labels: int64 (N,).
+
+    Raises:
+        ValueError: there are no logits.
+    """
+    require(1, "a temperature", held_out_images=len(logits))
     log_t = torch.zeros((), requires_grad=True)
     optimizer = torch.optim.LBFGS([log_t], lr=0.1, max_iter=100, line_search_fn="strong_wolfe")
 
@@ -27,72 +37,105 @@ def temperature(logits: Tensor, labels: Tensor) -> float:
     return float(log_t.detach().exp())
 
 
-def calibrated(logits: Tensor, labels: np.ndarray, parts: np.ndarray) -> np.ndarray:
-    """Probabilities (N, classes) of held-out logits; those of each part at the temperature of the other parts.
+def calibrate_out_of_fold(logits: Tensor, labels: np.ndarray, fold_of: np.ndarray) -> np.ndarray:
+    """Probabilities (N, classes) of held-out logits; each fold gets the temperature that fits the other folds.
 
     Args:
-        parts: (N,), at least two different numbers, say those of the folds.
+        logits: (N, classes), each by a classifier that has not seen the image.
+        labels: int64 (N,).
+        fold_of: int (N,), the fold of each image; at least two different numbers.
+
+    Raises:
+        ValueError: all images are in one fold.
     """
+    folds = np.unique(fold_of)
+    require(2, "calibration out of fold", folds=len(folds))
     probabilities = np.zeros(logits.shape)
-    for part in np.unique(parts):
-        divisor = temperature(logits[parts != part], torch.from_numpy(labels[parts != part]))
-        probabilities[parts == part] = (logits[parts == part] / divisor).softmax(1).numpy()
+    for fold in folds:
+        inside = fold_of == fold
+        temperature = fit_temperature(logits[~inside], torch.from_numpy(labels[~inside]))
+        probabilities[inside] = (logits[inside] / temperature).softmax(1).numpy()
     return probabilities
 
 
 def estimate_priors(probabilities: np.ndarray, training_priors: np.ndarray, iterations: int = 1000) -> np.ndarray:
-    """Class shares of unlabelled images by expectation maximisation (Saerens, Latinne & Decaestecker 2002).
+    """Class priors of unlabelled images by expectation maximisation (Saerens, Latinne & Decaestecker 2002).
 
     Args:
-        probabilities: (N, classes), calibrated, under the class shares `training_priors` (classes,).
+        probabilities: (N, classes), calibrated, under the class priors `training_priors` (classes,).
 
     Returns:
-        The shares (classes,), which sum to 1.
+        The priors (classes,), which sum to 1.
+
+    Raises:
+        ValueError: there are no images, or a class has a training prior of 0.
     """
+    require(1, "an estimate of class priors", unlabelled_images=len(probabilities))
     priors = training_priors.copy()
     for _ in range(iterations):
-        moved = with_priors(probabilities, training_priors, priors).mean(0)
-        if np.abs(moved - priors).max() < 1e-7:
+        updated = adjust_priors(probabilities, training_priors, priors).mean(0)
+        if np.abs(updated - priors).max() < 1e-7:
             break
-        priors = moved
+        priors = updated
     return priors
 
 
-def with_priors(probabilities: np.ndarray, old: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """Probabilities (N, classes) under class shares `old` to those under `new`, by Bayes' rule."""
+def adjust_priors(probabilities: np.ndarray, old: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """Probabilities (N, classes) under the class priors `old` (classes,), converted to the priors `new` by Bayes' rule.
+
+    Raises:
+        ValueError: a class has an old prior of 0, so its probabilities say nothing about it.
+    """
+    if not (old > 0).all():
+        raise ValueError(f"class {np.argmin(old)} has a prior of {old.min():.3g} in training: each must be above 0")
     weighted = probabilities * (new / old)
     return weighted / weighted.sum(1, keepdims=True)
 
 
-def adjust_to_estimated_priors(probabilities: np.ndarray, training_shares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities of unlabelled images under the class shares that these images have themselves.
+def adjust_to_estimated_priors(probabilities: np.ndarray, training_priors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities of unlabelled images under the class priors that these images have themselves.
 
     Args:
-        probabilities: (N, classes), calibrated, under the class shares `training_shares` (classes,).
+        probabilities: (N, classes), calibrated, under the class priors `training_priors` (classes,).
 
     Returns:
-        The probabilities (N, classes), and the images' own shares (classes,).
+        The probabilities (N, classes), and the estimated priors (classes,).
+
+    Raises:
+        ValueError: as of `estimate_priors`.
     """
-    shares = estimate_priors(probabilities, training_shares)
-    return with_priors(probabilities, training_shares, shares), shares
+    priors = estimate_priors(probabilities, training_priors)
+    return adjust_priors(probabilities, training_priors, priors), priors
 
 
-def evidence(logits: Tensor, *ratios: Tensor) -> np.ndarray:
-    """What `stack` and `stacked` go by, float (N, 3 + ratios): the three logits, centred, and logarithms (N,) of
-    how much denser presumed fakes are than reals."""
-    columns = [logits - logits.mean(1, keepdim=True), *(ratio[:, None] for ratio in ratios)]
+def stacking_features(logits: Tensor, *log_ratios: Tensor) -> np.ndarray:
+    """The inputs of `fit_stacking`, float (N, classes + ratios).
+
+    Args:
+        logits: (N, classes); they are centred, because a softmax sees only their differences.
+        log_ratios: (N,) each, the log density ratio of presumed fakes to reals.
+    """
+    columns = [logits - logits.mean(1, keepdim=True), *(ratio[:, None] for ratio in log_ratios)]
     return torch.cat(columns, 1).numpy()
 
 
-def stack(evidence: np.ndarray, labels: np.ndarray) -> LogisticRegression:
-    """Stacking (Wolpert 1992): a logistic regression from held-out evidence (N, ...) to labels (N,). It sets
-    temperature, class offsets and the weight of the two kinds of network in one go."""
-    return LogisticRegression(C=10.0, max_iter=2000).fit(evidence, labels)
+def fit_stacking(features: np.ndarray, labels: np.ndarray) -> LogisticRegression:
+    """Stacking (Wolpert 1992): a logistic regression from held-out features (N, ...) to labels (N,).
+
+    It fits the temperature, an offset for each class, and the weight of each kind of network together.
+
+    Raises:
+        ValueError: a class has no image.
+    """
+    counts = np.bincount(labels, minlength=len(CLASSES))
+    require(1, "stacking", **{f"images_of_class_{name}": count for name, count in zip(CLASSES, counts)})
+    return LogisticRegression(C=10.0, max_iter=2000).fit(features, labels)
 
 
-def stacked(evidence: np.ndarray, labels: np.ndarray, groups: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Probabilities (N, classes) by `stack`, cross-validated as the networks were."""
-    probabilities = np.zeros((len(labels), len(CLASSES)))
-    for inside, outside in folds(labels, groups, count, seed):
-        probabilities[outside] = stack(evidence[inside], labels[inside]).predict_proba(evidence[outside])
+def stack_out_of_fold(features: np.ndarray, folds: Folds) -> np.ndarray:
+    """Probabilities (N, classes) by `fit_stacking`; each fold gets the regression of the other folds."""
+    probabilities = np.zeros((len(features), len(CLASSES)))
+    for training, validation in folds.indices:
+        regression = fit_stacking(features[training], folds.labels[training])
+        probabilities[validation] = regression.predict_proba(features[validation])
     return probabilities

@@ -1,8 +1,8 @@
-"""Cross-validation of the classifier: folds that keep near-copies together, held-out logits and their scores."""
+"""Cross-validation of the classifier: a training for each fold, logits of the images left out, and their scores."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,113 +10,127 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from sklearn.metrics import f1_score
-from sklearn.model_selection import StratifiedGroupKFold
 from torch import Tensor
 
+from utils.evaluation.folds import Folds
+from utils.evaluation.sample_sizes import require
 from utils.models.classifier import CLASSES, VIEWS, Classifier, train
 
-CURVE_IMAGES = 300  # at most so many validation images are judged for a point of the training curve
+CURVE_IMAGES = 300  # a point of the training curve is computed on at most this many validation images
+
+LabelledImages = tuple[np.ndarray, np.ndarray]  # images uint8 (N, 1, H, W) and labels int64 (N,)
 
 
-def folds(labels: np.ndarray, groups: np.ndarray, count: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Stratified folds as pairs of indices (training, validation); a group is never on both sides."""
-    splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
-    return splitter.split(np.zeros(len(labels)), labels, groups)
-
-
-Pair = tuple[np.ndarray, np.ndarray]  # images uint8 (N, 1, H, W) and labels int64 (N,)
-
-
-def join(*pairs: Pair) -> Pair:
-    """Several sets of images and labels as one."""
-    images, labels = zip(*pairs)
+def concatenate(*parts: LabelledImages) -> LabelledImages:
+    """Several sets of images and labels as one set."""
+    images, labels = zip(*parts)
     return np.concatenate(images), np.concatenate(labels)
 
 
 class CrossValidated(NamedTuple):
     """What `cross_validate` returns."""
 
-    logits: Tensor  # (N, classes): each image's by a classifier that has seen neither it nor a copy of it
-    folds: np.ndarray  # (N,): the number of that classifier
-    models: list[Classifier]  # one a fold
-    histories: list[list[dict]]  # of `training.fit`, one a fold
+    logits: Tensor  # (N, classes), each by a classifier that has seen neither the image nor a near-copy of it
+    fold_of: np.ndarray  # (N,), the number of that classifier
+    models: list[Classifier]  # one for each fold
+    histories: list[list[dict]]  # of `loop.fit`, one for each fold
+
+
+def validation_hook(images: np.ndarray, labels: np.ndarray) -> Callable[[Classifier], dict[str, float]]:
+    """A hook for `loop.fit`: cross-entropy and accuracy on at most `CURVE_IMAGES` of the images, by one view."""
+    step = -(-len(images) // CURVE_IMAGES)
+    images, truth = images[::step], torch.from_numpy(labels[::step])
+
+    def evaluate(model: Classifier) -> dict[str, float]:
+        logits = model.logits(images, VIEWS[:1])
+        accuracy = (logits.argmax(1) == truth).float().mean()
+        return {"cross_entropy (validation)": F.cross_entropy(logits, truth), "accuracy (validation)": accuracy}
+
+    return evaluate
 
 
 def cross_validate(
     images: np.ndarray,
-    labels: np.ndarray,
-    groups: np.ndarray,
-    seen: int,
+    folds: Folds,
+    images_seen: int,
     folder: str | Path,
     settings: dict,
-    count: int,
-    seed: int,
-    extra: list[Pair] | None = None,
+    *,
+    extra: list[LabelledImages] | None = None,
     start: list[Classifier] | None = None,
-    report: Callable[[Tensor, np.ndarray], None] | None = None,
     views: tuple[tuple[int, int], ...] = VIEWS,
+    report: Callable[[Tensor, np.ndarray], None] | None = None,
 ) -> CrossValidated:
-    """Train one classifier a fold and judge every image by the one that has not seen it; resumes.
+    """Train one classifier for each fold, and compute each image's logits by the one that has not seen it; resumes.
 
     Args:
-        images, labels, groups: uint8 (N, 1, H, W), int64 (N,), int (N,) as of `hand_classes.groups`.
-        seen, settings: as in `train`.
+        images: uint8 (N, 1, H, W).
+        folds: their labels, and which of them are in which fold.
+        images_seen, settings: as in `classifier.train`.
         folder: for checkpoints.
-        count: of folds.
-        seed: of the split, and with the fold's number of the training.
-        extra: for each fold, images and labels that its training gets as well; never validated on.
-        start: for each fold, the classifier that training begins with, as in `train`.
-        report: called after each fold with the logits and the indices of all images judged so far.
+        extra: for each fold, further images and labels that it trains on. They are never validated on.
+        start: for each fold, the classifier that its training begins with, as in `classifier.train`.
         views: as of `Classifier.logits`.
+        report: is called after each fold with the logits so far and the indices of their images.
+
+    Raises:
+        ValueError: the folds are not of these images, or cannot be made (see `Folds`).
     """
-    logits = torch.zeros(len(labels), settings.get("classes", len(CLASSES)))
-    models, histories, judge = [], [], np.full(len(labels), -1)
-    for fold, (inside, outside) in enumerate(folds(labels, groups, count, seed)):
-        x, y = images[inside], labels[inside]
-        if extra:
-            x, y = join((x, y), extra[fold])
-        some = outside[:: -(-len(outside) // CURVE_IMAGES)]
-        truth = torch.from_numpy(labels[some])
-
-        def validate(model: Classifier, some=some, truth=truth) -> dict[str, float]:
-            judged = model.logits(images[some], views[:1])  # enough for a curve
-            right = (judged.argmax(1) == truth).float().mean()
-            return {"cross_entropy (validation)": F.cross_entropy(judged, truth), "accuracy (validation)": right}
-
-        where = Path(folder) / f"seed_{seed}_fold_{fold}"
-        options = {"seed": 100 * seed + fold, "evaluate": validate, "evaluations": 5, "plot": False}
-        model, history = train(x, y, seen, where, settings, start=start[fold] if start else None, **options)
-        logits[outside] = model.logits(images[outside], views)
-        judge[outside] = fold
+    if len(images) != len(folds.labels):
+        raise ValueError(f"{len(images)} images, but folds of {len(folds.labels)}")
+    logits = torch.zeros(len(images), settings.get("classes", len(CLASSES)))
+    fold_of = np.full(len(images), -1)
+    models, histories = [], []
+    for fold, (training, validation) in enumerate(folds.indices):
+        data = images[training], folds.labels[training]
+        model, history = train(
+            *(concatenate(data, extra[fold]) if extra else data),
+            images_seen,
+            Path(folder) / f"seed_{folds.seed}_fold_{fold}",
+            settings,
+            seed=100 * folds.seed + fold,
+            start=start[fold] if start else None,
+            evaluate=validation_hook(images[validation], folds.labels[validation]),
+            evaluations=5,
+            plot=False,
+        )
+        logits[validation] = model.logits(images[validation], views)
+        fold_of[validation] = fold
         models.append(model)
         histories.append(history)
         if report:
-            report(logits[judge >= 0], np.flatnonzero(judge >= 0))
-    return CrossValidated(logits, judge, models, histories)
+            report(logits[fold_of >= 0], np.flatnonzero(fold_of >= 0))
+    return CrossValidated(logits, fold_of, models, histories)
+
+
+def logits_by_fold(
+    models: list[Classifier], images: np.ndarray, fold_of: np.ndarray, views: tuple[tuple[int, int], ...] = VIEWS
+) -> Tensor:
+    """Logits (N, classes) of images uint8 (N, 1, H, W), each by the model whose number is in `fold_of` (N,)."""
+    logits = torch.zeros(len(images), models[0].config["classes"])
+    for fold, model in enumerate(models):
+        inside = fold_of == fold
+        if inside.any():
+            logits[inside] = model.logits(images[inside], views)
+    return logits
 
 
 def scores(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Measures of class probabilities (N, 3) against labels (N,).
+    """Measures of class probabilities (N, 3) against labels (N,) of 0 real, 1 VAE, 2 GAN.
 
-    `accuracy` and `macro F1` over the three classes, `cross-entropy` in nats, and of real against fake:
-    `F1 real`, and `fakes passed`, the share of generated images that are taken for real.
+    `accuracy` and `macro F1` are over the three classes, `cross-entropy` is in nats. Two more measures are of real
+    against fake: `F1 real`, and `fakes called real`, the share of fakes that are classified as real.
+
+    Raises:
+        ValueError: there is no real image or no fake.
     """
-    given = probabilities.argmax(1)
+    require(1, "a table of scores", real_images=int((labels == 0).sum()), fakes=int((labels != 0).sum()))
+    predicted = probabilities.argmax(1)
+    of_truth = probabilities[np.arange(len(labels)), labels]
     return {
-        "accuracy": float((given == labels).mean()),
-        "macro F1": f1_score(labels, given, average="macro"),
-        "cross-entropy": float(-np.log(np.clip(probabilities[np.arange(len(labels)), labels], 1e-12, 1)).mean()),
-        "F1 real": f1_score(labels == 0, given == 0),
-        "fakes passed": float((given[labels != 0] == 0).mean()),
+        "accuracy": float((predicted == labels).mean()),
+        "macro F1": f1_score(labels, predicted, average="macro"),
+        "cross-entropy": float(-np.log(np.clip(of_truth, 1e-12, 1)).mean()),
+        "F1 real": f1_score(labels == 0, predicted == 0),
+        "fakes called real": float((predicted[labels != 0] == 0).mean()),
     }
-
-
-def logits_by(
-    models: list[Classifier], images: np.ndarray, judge: np.ndarray, views: tuple[tuple[int, int], ...] = VIEWS
-) -> Tensor:
-    """Logits (N, classes) of images, each by the network whose number `judge` (N,) gives."""
-    logits = torch.zeros(len(images), models[0].config["classes"])
-    for number, model in enumerate(models):
-        if (judge == number).any():
-            logits[judge == number] = model.logits(images[judge == number], views)
-    return logits

@@ -1,4 +1,4 @@
-"""A network that tells real images from generated ones, as a measure: how many samples pass, how well it learns."""
+"""A detector of generated images, as a measure: how many samples it takes for real, and how well it learns."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from utils.data.image_files import to_float
+from utils.evaluation.sample_sizes import require
+from utils.training import devices
 
 
 class Detector(nn.Module):
-    """Small convolutional network that tells real from generated; sees pixels and their Laplacian."""
+    """Small convolutional network that tells real from generated; it sees the pixels and their Laplacian."""
 
     def __init__(self, channels: int = 32):
         super().__init__()
@@ -39,14 +41,18 @@ class Detector(nn.Module):
 def train_detector(
     real: np.ndarray, fake: np.ndarray, steps: int = 600, seed: int = 0, precision: Callable | None = None
 ) -> Detector:
-    """Train a `Detector` from random weights on balanced batches of 64 + 64, flipped and shifted.
+    """Train a `Detector` from random weights on batches of 64 real and 64 generated images, flipped and shifted.
 
     Args:
-        real, fake: uint8 (N, 1, H, W); their numbers may differ.
+        real, fake: uint8 (N, 1, H, W) and (M, 1, H, W).
+        steps: of training, at least 1.
         precision: a context such as `accelerator.autocast` to compute in.
+
+    Raises:
+        ValueError: a set is empty, or there is no step.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    require(1, "a detector", real_images=len(real), generated_images=len(fake), training_steps=steps)
+    with devices.seeded(seed):
         model = Detector().to(memory_format=torch.channels_last)
         optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-2)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
@@ -70,7 +76,12 @@ def train_detector(
 
 
 def pass_rate(detector: Detector, images: np.ndarray) -> float:
-    """Share of images in [0, 1] that the detector takes for real."""
+    """Share of images uint8 (N, 1, H, W) in [0, 1] that the detector takes for real.
+
+    Raises:
+        ValueError: there are no images.
+    """
+    require(1, "a pass rate", images=len(images))
     with torch.no_grad():
         return float(torch.cat([detector(b) > 0 for b in to_float(images).split(500)]).float().mean())
 
@@ -82,14 +93,20 @@ def learned_two_sample_accuracy(
     seed: int = 0,
     precision: Callable | None = None,
 ) -> float:
-    """Classifier two-sample test with a network (Lopez-Paz & Oquab 2017): how often a detector that was
-    trained to tell this very model's samples from real images is right about new ones; 0.5 is chance.
+    """Classifier two-sample test with a network (Lopez-Paz & Oquab 2017).
+
+    A detector is trained on real images and samples of one model. The result is its accuracy on other real images and
+    samples of that model; 0.5 is chance.
 
     Args:
         train: real images and samples that the detector learns from, uint8 (N, 1, H, W) each.
-        test: others of both kinds; each counts for one half, whatever their numbers.
+        test: other real images and samples. Each kind counts one half, however many there are.
         steps, seed, precision: of `train_detector`.
+
+    Raises:
+        ValueError: a set is empty, or there is no step.
     """
+    require(1, "a two-sample test", real_test_images=len(test[0]), test_samples=len(test[1]))
     detector = train_detector(*train, steps, seed, precision)
     real, fake = (pass_rate(detector, images) for images in test)
     return (real + 1 - fake) / 2

@@ -1,4 +1,4 @@
-"""What images without labels can teach: which of them are fake, and labels for self-training."""
+"""Learning from positive and unlabelled images: which unlabelled images are fake, and pseudo-labels for them."""
 
 from __future__ import annotations
 
@@ -10,77 +10,105 @@ from torch import Tensor
 
 from utils.data import labelled_hands
 from utils.evaluation import calibration
-from utils.evaluation.cross_validation import cross_validate, join
+from utils.evaluation.cross_validation import concatenate, cross_validate
+from utils.evaluation.folds import Folds
+from utils.evaluation.sample_sizes import require
 from utils.models.classifier import Classifier
 
-ONE_VIEW = ((0, 0),)  # enough for thousands of images, and five times cheaper
+ONE_VIEW = ((0, 0),)  # enough for thousands of images, and five times cheaper than all views
 
 
 class Ratios(NamedTuple):
-    """What `estimate_density_ratio` returns: for each of two sets of images, how much denser the second set is than the
-    first one, as a logarithm, by networks that have seen neither the image nor a near-copy of it."""
+    """What `estimate_density_ratio` returns: log density ratios of the second set to the first one, for the images of
+    each set, by networks that have seen neither the image nor a near-copy of it."""
 
     first: Tensor  # (M,)
     second: Tensor  # (N,)
-    folds: np.ndarray  # (N,): the number of the network that has not seen an image of the second set
+    fold_of: np.ndarray  # (N,), the number of the network that has not seen an image of the second set
     models: list[Classifier]
     histories: list[list[dict]]
 
 
 def estimate_density_ratio(
-    first: np.ndarray, second: np.ndarray, seen: int, folder: str | Path, settings: dict, count: int, seed: int
+    first: np.ndarray,
+    second: np.ndarray,
+    images_seen: int,
+    folder: str | Path,
+    settings: dict,
+    *,
+    num_folds: int,
+    seed: int,
 ) -> Ratios:
-    """Train networks to tell two sets of images apart, cross-validated; resumes.
+    """Train networks to classify which of two sets an image belongs to, cross-validated; resumes.
 
-    With real images first and a mixture of real and generated ones second, this is learning from positive
-    and unlabelled images (Elkan & Noto 2008): no label of a fake is needed, and fakes unlike any
-    labelled one are found too. `real_probability` says what follows for an image.
+    The first set is of real images, the second one is a mixture of real and generated images. This is learning from
+    positive and unlabelled images (Elkan & Noto 2008). It needs no label of a fake, and it also finds fakes that
+    resemble no labelled one. `real_probability` computes what the ratios say about each image.
 
     Args:
-        first, second: uint8 (N, 1, H, W).
-        seen, folder, settings, count, seed: as in `cross_validate`.
+        first, second: uint8 (M, 1, H, W) and (N, 1, H, W).
+        images_seen, folder, settings: as in `cross_validate`.
+        num_folds, seed: as in `Folds`.
+
+    Raises:
+        ValueError: a set has too few images that differ, for this number of folds.
     """
-    images, labels = join((first, np.zeros(len(first), np.int64)), (second, np.ones(len(second), np.int64)))
-    settings = settings | {"classes": 2, "smoothing": 0.0}  # smoothed labels would bend the ratio
-    groups = labelled_hands.groups(images)
-    found = cross_validate(images, labels, groups, seen, folder, settings, count, seed, views=ONE_VIEW)
-    ratio = log_ratio(found.logits)
-    return Ratios(ratio[: len(first)], ratio[len(first) :], found.folds[len(first) :], found.models, found.histories)
+    purpose = f"cross-validation with {num_folds} folds"
+    require(num_folds, purpose, images_in_the_first_set=len(first), images_in_the_second_set=len(second))
+    images, labels = concatenate((first, np.zeros(len(first), np.int64)), (second, np.ones(len(second), np.int64)))
+    folds = Folds(labels, labelled_hands.groups(images), num_folds, seed)
+    settings = settings | {"classes": 2, "smoothing": 0.0}  # label smoothing would bias the ratio
+    found = cross_validate(images, folds, images_seen, folder, settings, views=ONE_VIEW)
+    ratio, count = log_ratio(found.logits), len(first)
+    return Ratios(ratio[:count], ratio[count:], found.fold_of[count:], found.models, found.histories)
 
 
 def log_ratio(logits: Tensor) -> Tensor:
-    """Logarithm (N,) of the densities' ratio from logits (N, 2) of networks trained on the two sets in
-    equal numbers."""
+    """Log density ratio (N,) from the logits (N, 2) of networks that saw the two sets in equal numbers."""
     return logits[:, 1] - logits[:, 0]
 
 
 def real_probability(reals: Tensor, mixture: Tensor) -> tuple[np.ndarray, float]:
-    """Probability (N,) that each mixed image is real, and the share of real ones among them, from the
-    logarithms that `estimate_density_ratio` gives for real images (M,) and mixed ones (N,).
+    """Probability (N,) that each image of a mixture is real, and the share of reals in the mixture.
 
-    The mixture is share x real + (1 - share) x generated, so where there are hardly any generated
-    images it is as dense as the share. That is so for the typical real image, at the median; an image where the
-    mixture is twice as dense is as likely generated as real.
+    The mixture's density is share x real + (1 - share) x generated. Where there are hardly any generated images, its
+    ratio to the density of reals is therefore the share. That is so for a typical real image, so the share is
+    estimated as the median ratio over reals. Where the ratio is twice the share, an image is as likely real as
+    generated.
+
+    Args:
+        reals, mixture: log density ratios (M,) and (N,), as of `estimate_density_ratio`.
+
+    Raises:
+        ValueError: there are no reals.
     """
+    require(1, "the share of reals", real_images=len(reals))
     share = float(reals.median().exp().clamp(max=1.0))
     return (share / mixture.exp()).clamp(max=1.0).numpy(), share
 
 
-def passed(models: list[Classifier], images: np.ndarray, border: float) -> np.ndarray:
-    """Share (N,) of the networks of `estimate_density_ratio` in whose eyes images uint8 (N, 1, H, W) belong to the first set:
-    their logarithm lies below `border`, by one view as in `estimate_density_ratio`."""
-    return np.mean([(log_ratio(model.logits(images, ONE_VIEW)) < border).numpy() for model in models], axis=0)
-
-
-def pseudo_labels(logits: Tensor, divisor: float, threshold: float) -> tuple[np.ndarray, np.ndarray]:
-    """Labels (N,) of unlabelled images for self-training (Lee 2013), and whether each is sure enough.
+def real_votes(models: list[Classifier], images: np.ndarray, threshold: float) -> np.ndarray:
+    """Share (N,) of the networks of `estimate_density_ratio` that call each image real.
 
     Args:
-        logits: (N, classes) of a classifier trained on labelled images, the classes in equal numbers.
-        divisor: its temperature.
-        threshold: least probability of the likeliest class, under the images' own class shares.
+        images: uint8 (N, 1, H, W).
+        threshold: a network calls an image real if its log density ratio, by one view, is below this.
+    """
+    return np.mean([(log_ratio(model.logits(images, ONE_VIEW)) < threshold).numpy() for model in models], axis=0)
+
+
+def pseudo_labels(logits: Tensor, temperature: float, threshold: float) -> tuple[np.ndarray, np.ndarray]:
+    """Pseudo-labels (N,) of unlabelled images for self-training (Lee 2013), and which of them are confident.
+
+    Args:
+        logits: (N, classes) of a classifier that was trained on the classes in equal numbers.
+        temperature: of that classifier, as of `calibration.fit_temperature`.
+        threshold: the smallest probability of a confident label, under the images' own class priors.
+
+    Raises:
+        ValueError: there are no logits.
     """
     classes = logits.shape[1]
-    plain = (logits / divisor).softmax(1).numpy()
-    probabilities, _ = calibration.adjust_to_estimated_priors(plain, np.full(classes, 1 / classes))
+    balanced = (logits / temperature).softmax(1).numpy()
+    probabilities, _ = calibration.adjust_to_estimated_priors(balanced, np.full(classes, 1 / classes))
     return probabilities.argmax(1).astype(np.int64), probabilities.max(1) >= threshold

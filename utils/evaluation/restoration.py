@@ -1,68 +1,138 @@
-"""How good filled images are: error on the missing pixels, structure, traces of the stripes, honest uncertainty."""
+"""How good filled images are: error on the missing pixels, structure, traces of the stripes, and confidence intervals.
+
+The classical fills that a network is compared with are here too.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 from scipy.interpolate import griddata
+from scipy.spatial import QhullError
 from skimage.metrics import structural_similarity
 from skimage.restoration import inpaint_biharmonic
 
+from utils.evaluation.sample_sizes import require
+
+SSIM_WINDOW = 11  # pixels: what structural similarity looks at around each pixel
+
 
 def psnr(filled: np.ndarray, truth: np.ndarray, missing: np.ndarray) -> np.ndarray:
-    """Peak signal-to-noise ratio (N,) in dB of each image on its missing pixels.
+    """Peak signal-to-noise ratio (N,) in dB of each image on its missing pixels, at most 120 dB.
 
     Args:
         filled, truth: (N, 1, H, W) in [0, 1].
-        missing: bool, broadcast to their shape; some in every image.
+        missing: bool, broadcast to their shape.
+
+    Raises:
+        ValueError: there are no images, an image has no missing pixel, or a value is not finite; says in which image.
     """
+    require(1, "a PSNR", images=len(truth))
     missing = np.broadcast_to(missing, truth.shape)
+    counts = missing.sum(axis=(1, 2, 3))
+    if not counts.all():
+        raise ValueError(f"image {np.argmin(counts)} has no missing pixel to compute the PSNR on")
     squares = np.where(missing, (filled.astype(float) - truth) ** 2, 0).sum(axis=(1, 2, 3))
-    return -10 * np.log10(squares / missing.sum(axis=(1, 2, 3)) + 1e-12)
+    if not np.isfinite(squares).all():
+        raise ValueError(f"image {np.argmin(np.isfinite(squares))} has missing pixels that are filled with no number")
+    return -10 * np.log10(squares / counts + 1e-12)
 
 
 def ssim(filled: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Structural similarity (N,) of whole images (N, 1, H, W) in [0, 1] (Wang et al. 2004; scikit-image)."""
+    """Structural similarity (N,) of whole images (N, 1, H, W) in [0, 1] (Wang et al. 2004; scikit-image).
+
+    Raises:
+        ValueError: there are no images, or they are smaller than 11 x 11 pixels.
+    """
+    require(1, "a structural similarity", images=len(truth))
+    require(SSIM_WINDOW, "the window of structural similarity", pixels_on_the_shorter_side=min(truth.shape[2:]))
     window = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}  # as in the paper
     return np.array([structural_similarity(a[0], b[0], data_range=1.0, **window) for a, b in zip(filled, truth)])
 
 
-def interval(values: np.ndarray, groups: np.ndarray | None = None, draws: int = 2000) -> tuple[float, float]:
-    """95 % confidence interval of the mean, by bootstrap over groups (Efron 1979); without groups, over values."""
+def bootstrap_interval(values: np.ndarray, groups: np.ndarray | None = None, draws: int = 2000) -> tuple[float, float]:
+    """95 % confidence interval of the mean of values (N,), by the bootstrap (Efron 1979).
+
+    Args:
+        groups: int (N,); whole groups are drawn, because values in one group depend on each other. Without groups,
+            single values are drawn.
+
+    Raises:
+        ValueError: fewer than 2 values or groups.
+    """
     groups = np.arange(len(values)) if groups is None else np.unique(groups, return_inverse=True)[1]
     sums, counts = np.bincount(groups, values), np.bincount(groups)
+    require(2, "a confidence interval", values_or_groups=len(sums))
     drawn = np.random.default_rng(0).integers(len(sums), size=(draws, len(sums)))
     low, high = np.quantile(sums[drawn].sum(1) / counts[drawn].sum(1), [0.025, 0.975])
     return float(low), float(high)
 
 
-def spectrum(images: np.ndarray) -> np.ndarray:
-    """Mean power (W // 2 + 1,) of the images' rows at each horizontal frequency, in cycles a row; (N, 1, H, W)."""
+def row_spectrum(images: np.ndarray) -> np.ndarray:
+    """Mean power (W // 2 + 1,) of the rows of images (N, 1, H, W) at each horizontal frequency, in cycles a row.
+
+    Raises:
+        ValueError: there are no images.
+    """
+    require(1, "a spectrum", images=len(images))
     rows = images - images.mean(axis=3, keepdims=True)
     return (np.abs(np.fft.rfft(rows, axis=3)) ** 2).mean(axis=(0, 1, 2))
 
 
 def stripe_contrast(images: np.ndarray, missing: np.ndarray) -> np.ndarray:
-    """How much rougher (N,) images are inside the missing stripes than inside the known ones: the ratio of the mean
-    absolute step between vertical neighbours, both in a stripe. 1: the stripes have left no trace."""
-    step = np.abs(np.diff(images, axis=2))
+    """How much rougher (N,) images (N, 1, H, W) are in the missing stripes than in the known ones.
+
+    It is a ratio of mean absolute differences between vertical neighbours that are both missing, or both known. A
+    ratio of 1 means that the stripes have left no trace.
+
+    Args:
+        missing: bool (H, W).
+
+    Raises:
+        ValueError: the mask has no such neighbours, or an image is constant where it is known.
+    """
+    step = np.abs(np.diff(images, axis=2))[:, 0]
     inside = missing[1:] & missing[:-1]
     outside = ~missing[1:] & ~missing[:-1]
-    return step[:, 0, inside].mean(1) / step[:, 0, outside].mean(1)
+    purpose = "the roughness of stripes"
+    require(1, purpose, missing_vertical_neighbours=inside.sum(), known_vertical_neighbours=outside.sum())
+    known = step[:, outside].mean(1)
+    if not known.all():
+        raise ValueError(f"image {np.argmin(known)} is constant where it is known: nothing to compare the stripes with")
+    return step[:, inside].mean(1) / known
 
 
 def fill_cubic(images: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Piecewise cubic interpolation between scattered known pixels (SciPy's Clough-Tocher triangles); where that
-    is undefined, outside their hull, the nearest one. Images float (N, 1, H, W), known bool (N, 1, H, W)."""
+    """Piecewise cubic interpolation between scattered known pixels (SciPy's Clough-Tocher triangles).
+
+    It is undefined outside the convex hull of the known pixels; the nearest known pixel is used there.
+
+    Args:
+        images: float (N, 1, H, W) in [0, 1]; any values where nothing is known.
+        known: bool (N, 1, H, W).
+
+    Raises:
+        ValueError: the known pixels of an image lie on one line, or there are fewer than 4.
+    """
     filled = images.copy()
-    for image, is_known in zip(filled[:, 0], known[:, 0]):
+    for number, (image, is_known) in enumerate(zip(filled[:, 0], known[:, 0])):
         have, want = np.argwhere(is_known), np.argwhere(~is_known)
-        values = griddata(have, image[is_known], want, method="cubic")
+        require(4, f"cubic interpolation of image {number}", known_pixels=len(have))
+        try:
+            values = griddata(have, image[is_known], want, method="cubic")
+        except QhullError as error:
+            raise ValueError(f"image {number}: all known pixels lie on one line, so there are no triangles") from error
         nearest = griddata(have, image[is_known], want, method="nearest")
         image[~is_known] = np.where(np.isnan(values), nearest, values).clip(0, 1)
     return filled
 
 
 def fill_biharmonic(images: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """scikit-image's biharmonic inpainting (Damelin & Hoang 2018); arguments as of `fill_cubic`."""
+    """scikit-image's biharmonic inpainting (Damelin & Hoang 2018); arguments as of `fill_cubic`.
+
+    Raises:
+        ValueError: an image has no known pixel.
+    """
+    for number, is_known in enumerate(known):
+        require(1, f"inpainting of image {number}", known_pixels=is_known.sum())
     filled = [inpaint_biharmonic(image, ~is_known) for image, is_known in zip(images[:, 0], known[:, 0])]
     return np.where(known, images, np.stack(filled)[:, None].clip(0, 1)).astype(images.dtype)

@@ -1,11 +1,10 @@
-"""The mask, its variants, and what is measured of filled images."""
+"""The mask, its variants, and filling along rows."""
 
 import numpy as np
 import pytest
 import torch
 
 from utils.data import masks
-from utils.evaluation import restoration
 
 
 @pytest.fixture
@@ -59,40 +58,3 @@ def test_row_interpolation_agrees_with_numpy(mask):
         for row in range(64):
             k = ~mask[row]
             np.testing.assert_allclose(found[row], np.interp(place, place[k], image[row, k]), atol=1e-6)
-
-
-@pytest.mark.parametrize("fill", [restoration.fill_cubic, restoration.fill_biharmonic])
-def test_classical_methods_keep_known_pixels_and_follow_a_plane(mask, fill):
-    rows, columns = np.indices((64, 64))
-    plane = ((rows + 2 * columns) / 192).astype(np.float32)[None, None]
-    known = ~mask[None, None]
-    filled = fill(plane * known, known)
-    assert (filled[known] == plane[known]).all()
-    assert np.abs(filled - plane)[..., 2:-2].max() < 0.005  # at the edge there is but one neighbour
-
-
-def test_psnr_by_hand_looks_at_missing_pixels_alone():
-    truth, filled = np.zeros((1, 1, 2, 2)), np.array([[[[0.1, 0.1], [1, 1]]]])
-    missing = np.array([[True, True], [False, False]])
-    assert restoration.psnr(filled, truth, missing) == pytest.approx([20.0])  # error 0.1: 20 dB
-
-
-def test_interval_covers_the_mean_and_widens_with_groups():
-    values = np.random.default_rng(0).normal(5, 1, 200)
-    low, high = restoration.interval(values)
-    assert low < values.mean() < high and high - low == pytest.approx(4 / 200**0.5, rel=0.2)
-    same = np.repeat(values[:50], 4)  # four copies each: no more than 50 independent values
-    wide = restoration.interval(same, np.repeat(np.arange(50), 4))
-    narrow = restoration.interval(same)
-    assert wide[1] - wide[0] > 1.6 * (narrow[1] - narrow[0])
-
-
-def test_a_periodic_trace_shows_in_spectrum_and_contrast(mask):
-    rng = np.random.default_rng(0)
-    clean = rng.uniform(0, 1, (20, 1, 64, 64))
-    striped = clean.copy()
-    striped[..., mask] = 0.5  # filled with a constant: no texture
-    assert restoration.stripe_contrast(striped, mask).max() < 0.1
-    assert restoration.stripe_contrast(clean, mask).mean() == pytest.approx(1, abs=0.05)
-    periodic = clean + 0.5 * mask
-    assert restoration.spectrum(periodic)[16] > 5 * restoration.spectrum(clean)[16]

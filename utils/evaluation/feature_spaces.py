@@ -1,0 +1,88 @@
+"""Features of images for the measures of `fidelity`: fixed functions of the pixels, so nothing is downloaded."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from utils.data.image_files import to_float
+from utils.evaluation.sample_sizes import require
+
+COMPONENTS = 64  # principal components of the pixels: 97 % of the variance of the hands
+BATCH = 100  # images whose features are computed at a time; more of them do not fit into a processor's caches
+
+
+class PixelComponents(nn.Module):
+    """Leading principal components of the pixels: sees pose, shape and exposure, not texture.
+
+    Args:
+        reference: uint8 (N, 1, H, W), real images that the axes are fitted to.
+        components: number of axes. N images have at most N - 1 of them.
+
+    Raises:
+        ValueError: fewer than 2 images.
+    """
+
+    def __init__(self, reference: np.ndarray, components: int = COMPONENTS):
+        super().__init__()
+        require(2, "a principal component", reference_images=len(reference))
+        flat = to_float(reference).flatten(1).double()
+        self.register_buffer("mean", flat.mean(0))
+        _, _, axes = torch.linalg.svd(flat - self.mean, full_matrices=False)
+        self.register_buffer("axes", axes[: min(components, len(reference) - 1)].T.contiguous())
+        self.num_features = self.axes.shape[1]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """uint8 (N, 1, H, W) to float32 (N, components), in units of pixels in [-1, 1]."""
+        flat = images.flatten(1).double() / 127.5 - 1
+        return ((flat - self.mean) @ self.axes).float()
+
+
+class Texture(nn.Module):
+    """Energy of fine detail and where it is: oriented band-pass filters, rectified, pooled on a grid.
+
+    These are first-order scattering coefficients (Bruna & Mallat 2013) from Gabor filters of 3 wavelengths and 4
+    orientations. Their modulus is averaged over a 4 x 4 grid. Blur, checkerboards and noise change them much, a shift
+    by one pixel changes them little.
+    """
+
+    WAVELENGTHS = (2.5, 4.0, 6.5)  # pixels
+    ORIENTATIONS = 4
+    GRID = 4
+
+    def __init__(self):
+        super().__init__()
+        radius = torch.arange(-5.0, 6.0)
+        y, x = torch.meshgrid(radius, radius, indexing="ij")
+        filters = []
+        for wavelength in self.WAVELENGTHS:
+            for k in range(self.ORIENTATIONS):
+                angle = torch.tensor(k * torch.pi / self.ORIENTATIONS)
+                phase = 2 * torch.pi * (x * torch.cos(angle) + y * torch.sin(angle)) / wavelength
+                window = torch.exp(-(x**2 + y**2) / (0.5 * wavelength**2))
+                for wave in (torch.cos(phase), torch.sin(phase)):
+                    wave = wave * window
+                    wave = wave - window * wave.sum() / window.sum()  # no response to brightness
+                    filters.append(wave / wave.norm())
+        self.register_buffer("filters", torch.stack(filters)[:, None])
+        self.num_features = len(filters) // 2 * self.GRID**2
+
+    def forward(self, images: Tensor) -> Tensor:
+        """uint8 (N, 1, H, W) to float32 (N, 192): log energies."""
+        padded = F.pad(images.float() / 127.5 - 1, (5, 5, 5, 5), mode="reflect")
+        responses = F.conv2d(padded, self.filters)
+        modulus = (responses[:, 0::2] ** 2 + responses[:, 1::2] ** 2 + 1e-8).sqrt()
+        return torch.log(F.adaptive_avg_pool2d(modulus, self.GRID) + 1e-2).flatten(1)
+
+
+def features(space: nn.Module, images: np.ndarray) -> np.ndarray:
+    """Features float32 (N, D) of uint8 images (N, C, H, W) in a feature space.
+
+    Raises:
+        ValueError: there are no images.
+    """
+    require(1, "a feature space", images=len(images))
+    with torch.no_grad():
+        return torch.cat([space(batch) for batch in torch.from_numpy(images).split(BATCH)]).numpy()

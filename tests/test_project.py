@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from utils import config
-from utils.commands import train
 from utils.training import devices
 
 PROJECT = config.PROJECT
@@ -27,8 +26,6 @@ def test_what_the_pages_name_exists(page):
         assert done.returncode == 0, module
     for target in re.findall(r"^make ([\w-]+)|`make ([\w-]+)", text, re.M):
         assert re.search(rf"^{''.join(target)}:", (PROJECT / "Makefile").read_text(encoding="utf-8"), re.M), target
-    for words in re.findall(r"-m utils\.train ([A-Z][^`'\n]+)", text):
-        train.command_line().parse_args(words.split())
 
 
 def test_no_course_image_is_tracked():

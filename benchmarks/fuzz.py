@@ -1,10 +1,11 @@
-"""Damaged and made-up input for every reader: only the errors that they document may come out.
+"""Fuzzing: every reader gets damaged and made-up input, and may raise only the errors that it documents.
 
     make fuzz        or        python -m benchmarks.fuzz --inputs 1000000
 
-Hypothesis draws up to five edits of a valid file (bytes replaced, put in, taken out) and a cut, and shrinks what fails.
-Each drawing is tried in all its combinations, for to draw takes longer than to read. A checkpoint is tried twice: as it
-is, and with its check sum made right again after the damage, so that the parser behind it is reached too.
+Hypothesis draws up to five edits of a valid file (bytes are replaced, inserted or removed) and a cut. It also shrinks
+an input that fails. Drawing takes longer than reading, so each drawing is tried with every choice of its edits. A
+damaged checkpoint is tried twice: as it is, and with its check sum corrected. Otherwise the parser behind the check
+sum would never be reached.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ import hashlib
 import io
 import json
 import shutil
+import tarfile
 import tempfile
 import time
+import zipfile
 from collections.abc import Callable
 from itertools import compress, product
 from pathlib import Path
@@ -27,13 +30,14 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from utils.data import head_images, image_files, label_csv, public_images
+from utils.data import archives, head_images, image_files, label_csv, public_images
 from utils.models.pixelcnn import PixelCNN
 from utils.training import checkpoints
 
-Trial = Callable[[Path, set[bytes]], int]  # tries contents in a folder; returns how many could be read
-Edit = tuple[int, int, bytes]  # a place, how many bytes to take out there, what to put in
-MOST_EDITS, DRAWINGS = 5, 100  # drawings between two looks at how many inputs have been tried
+Trial = Callable[[Path, set[bytes]], int]  # tries to read contents in a folder; returns how many could be read
+Edit = tuple[int, int, bytes]  # a place in the file, how many bytes to remove there, and the bytes to insert
+MAX_EDITS = 5  # in one drawing
+DRAWINGS = 100  # after so many, the inputs that were tried are counted
 
 
 def jpeg() -> bytes:
@@ -59,6 +63,24 @@ def idx() -> bytes:
     return bytes([0, 0, 8, 3]) + b"".join(n.to_bytes(4, "big") for n in (3, 28, 28)) + bytes(3 * 28 * 28)
 
 
+def tar() -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for name in ("real_hands/000000.jpeg", "real_hands/000001.jpeg"):
+            info = tarfile.TarInfo(name)
+            info.size = len(jpeg())
+            archive.addfile(info, io.BytesIO(jpeg()))
+    return buffer.getvalue()
+
+
+def zipped() -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in ("real_hands/000000.jpeg", "real_hands/000001.jpeg"):
+            archive.writestr(name, jpeg())
+    return buffer.getvalue()
+
+
 def checkpoint(folder: Path) -> bytes:
     return checkpoints.save(folder, 1, {"weights": torch.arange(3.0), "history": [{"step": 1}]}, {"a": 1}).read_bytes()
 
@@ -69,7 +91,7 @@ def weights(folder: Path) -> bytes:
 
 
 def with_check_sum(path: Path) -> None:
-    """Make a damaged checkpoint's check sum right."""
+    """Correct the check sum of a damaged checkpoint."""
     head, _, content = path.read_bytes().partition(b"\n")
     try:
         head = json.dumps(json.loads(head) | {"sha256": hashlib.sha256(content).hexdigest()}).encode()
@@ -78,13 +100,17 @@ def with_check_sum(path: Path) -> None:
     path.write_bytes(head + b"\n" + content)
 
 
+def read_archive(path: Path) -> object:
+    return list(archives.members(path))
+
+
 def read_repaired(path: Path) -> object:
     with_check_sum(path)
     return checkpoints.read(path)
 
 
 def read_idx(path: Path) -> object:
-    """A data folder in which one of the four files is the damaged one."""
+    """Read a data folder in which one of the four files is the damaged one."""
     raw = path.parent / public_images.RAW
     if not raw.exists():
         raw.mkdir(parents=True)
@@ -95,7 +121,7 @@ def read_idx(path: Path) -> object:
 
 
 def one_by_one(file: str, read: Callable[[Path], object], documented: type[Exception]) -> Trial:
-    """Each content as a file of its own."""
+    """A trial that reads each content as a file of its own."""
 
     def trial(folder: Path, contents: set[bytes]) -> int:
         good = 0
@@ -112,7 +138,7 @@ def one_by_one(file: str, read: Callable[[Path], object], documented: type[Excep
 
 
 def together(ending: str) -> Trial:
-    """All contents as one folder of images."""
+    """A trial that reads all contents as one folder of images."""
 
     def trial(folder: Path, contents: set[bytes]) -> int:
         place = folder / "images"
@@ -133,18 +159,18 @@ def together(ending: str) -> Trial:
 
 
 def drawings(length: int) -> st.SearchStrategy[tuple[list[Edit], int]]:
-    """Edits of a file of so many bytes, and how many bytes of its end are cut off."""
+    """Edits of a file of `length` bytes, and how many bytes are cut off at its end."""
     place = st.integers(0, length - 1)
     edit = st.tuples(place, st.integers(0, 8), st.binary(max_size=8))
-    return st.tuples(st.lists(edit, min_size=1, max_size=MOST_EDITS), place)
+    return st.tuples(st.lists(edit, min_size=1, max_size=MAX_EDITS), place)
 
 
 def variants(valid: bytes, edits: list[Edit], end: int) -> set[bytes]:
-    """The file with every choice of the edits, with its end and without; and what was put in alone."""
+    """The file with every choice of the edits, whole and cut; and the inserted bytes alone."""
     found = set()
     for chosen in product((False, True), repeat=len(edits)):
         content = valid
-        # from the back, so that no edit moves another one's place
+        # from the last place to the first, so that no edit moves the place of another one
         for where, taken, put in sorted(compress(edits, chosen), reverse=True):
             content = content[:where] + put + content[where + taken :]
         found |= {content, content[: len(content) - end]}
@@ -152,12 +178,14 @@ def variants(valid: bytes, edits: list[Edit], end: int) -> set[bytes]:
 
 
 def readers(folder: Path) -> dict[str, tuple[bytes, Trial]]:
-    """By name: a valid content, and what tries damaged ones."""
+    """For each reader, by name: a valid content, and the trial for damaged ones."""
     csv = b"test_hand_0001.jpeg, 2\ntest_hand_0002.jpeg, 0\n"
     damaged = checkpoints.CheckpointDamaged
     return {
         "image folder (JPEG)": (jpeg(), together(".jpeg")),
         "image folder (PNG)": (png(), together(".png")),
+        "tar.gz": (tar(), one_by_one("a.tar.gz", read_archive, ValueError)),
+        "zip": (zipped(), one_by_one("a.zip", read_archive, ValueError)),
         "npy": (npy(), one_by_one("a.npy", head_images.read, ValueError)),
         "idx": (idx(), one_by_one("a.idx", read_idx, ValueError)),
         "CSV": (csv, one_by_one("a.csv", label_csv.read, ValueError)),
@@ -168,7 +196,11 @@ def readers(folder: Path) -> dict[str, tuple[bytes, Trial]]:
 
 
 def fuzz(name: str, inputs: int) -> dict[str, float]:
-    """Try at least so many inputs on one reader; what is neither a result nor a documented error is raised."""
+    """Try at least `inputs` inputs on one reader, and count them.
+
+    Raises:
+        Exception: any error of the reader that it does not document.
+    """
     with tempfile.TemporaryDirectory() as place:
         valid, trial = readers(Path(place, "valid"))[name]
         tried = Path(place, "tried")
@@ -195,8 +227,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description="Damaged input for every reader; stops at the first undocumented error."
     )
-    parser.add_argument("--inputs", type=int, default=1_000_000, help="over all readers")
-    parser.add_argument("--only", help="one reader's name")
+    parser.add_argument("--inputs", type=int, default=1_000_000, help="for all readers together; default: 1,000,000")
+    parser.add_argument("--only", help="the name of one reader")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         names = [options.only] if options.only else list(readers(Path(place)))

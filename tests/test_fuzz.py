@@ -1,4 +1,4 @@
-"""A short run of the fuzzer; the long one is `make fuzz`."""
+"""A short run of the fuzzer. The long one is `make fuzz`."""
 
 import tempfile
 from pathlib import Path
@@ -20,14 +20,14 @@ def test_damaged_input_gives_a_result_or_a_documented_error(name):
     assert found["refused"] > 60
 
 
-def test_a_header_that_numpy_cannot_tokenise_is_refused(tmp_path):
+def test_a_header_that_numpy_cannot_parse_is_refused(tmp_path):
     content = fuzz.npy()
-    (tmp_path / "a.npy").write_bytes(content[:66] + content[74:])  # what the fuzzer found first
+    (tmp_path / "a.npy").write_bytes(content[:66] + content[74:])  # the first input that the fuzzer found
     with pytest.raises(ValueError, match="no .npy file"):
         head_images.read(tmp_path / "a.npy")
 
 
-def test_a_checkpoint_whose_pickle_empties_its_stack_is_damaged_and_no_crash(tmp_path):
+def test_a_checkpoint_with_a_damaged_pickle_is_reported_as_damaged(tmp_path):
     content = bytearray(fuzz.checkpoint(tmp_path))
     content[139:143], content[178:182] = b"\0", bytes(7)  # torch raised an IndexError
     (tmp_path / "a.ckpt").write_bytes(content)

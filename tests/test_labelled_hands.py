@@ -69,7 +69,7 @@ def test_a_class_without_a_readable_file_is_named(tmp_path):
 def test_without_the_courses_fakes_our_own_are_used_and_the_truth_is_known(tmp_path):
     course_like(tmp_path, test=False)
     reals = draw_pictures(300, seed=4)
-    image_files.write_jpegs(reals, tmp_path / "real_hands", "stand_in", 300)
+    image_files.write_jpegs(reals, tmp_path / "real_hands", "more", 300)
     for seed, kind in enumerate(("VAE", "GAN"), start=1):
         for path in (tmp_path / f"{kind}_hands").iterdir():
             path.unlink()

@@ -1,34 +1,118 @@
-"""Files that are written whole or not at all."""
+"""Writing files whole or not at all, paths from the command line, and names that every console can print."""
 
 from __future__ import annotations
 
+import argparse
+import contextlib
+import errno
+import glob
 import os
+import shutil
+import sys
 from pathlib import Path
+
+NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)  # the errors of a folder that is not ours to write to
+ADVICE = (
+    "Is the folder read-only, or is a program such as OneDrive or Dropbox using it? "
+    "Copy the project into a folder of your own and run it there."
+)
+
+
+def could_not_write(path: Path, error: OSError) -> OSError:
+    """The error to raise when `path` could not be written. It says what to do about a folder that is not writable."""
+    advice = f" {ADVICE}" if error.errno in NOT_ALLOWED else ""
+    text = f"could not write '{printable(path)}' ({error.strerror}); what was saved before is untouched.{advice}"
+    return OSError(error.errno, text)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that at any moment `path` is the old file or the new one, never a part.
 
     Raises:
-        OSError: the disk is full or not writable; the old file is still whole, no part stays behind.
+        OSError: the disk is full, or the folder cannot be written to. The old file is still whole.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(part, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
     except BaseException as error:
-        part.unlink(missing_ok=True)
-        if not isinstance(error, OSError):  # Ctrl-C, say
+        with contextlib.suppress(OSError):
+            part.unlink()
+        if not isinstance(error, OSError):  # Ctrl-C, for example
             raise
-        raise OSError(
-            error.errno, f"could not write '{path}' ({error.strerror}); what was saved before is untouched"
-        ) from error
+        raise could_not_write(path, error) from error
+
+
+def part_folder(parent: Path, name: str) -> Path:
+    """Make a hidden folder in `parent` for files that are not complete yet. The caller deletes or renames it.
+
+    What killed processes have left of the same name is deleted first.
+
+    Raises:
+        OSError: `parent` cannot be written to.
+    """
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        delete_leftovers(parent, name)
+        part = parent / f".{name}.{os.getpid()}.part"
+        part.mkdir()
+    except OSError as error:
+        raise could_not_write(parent, error) from error
+    return part
+
+
+def delete_leftovers(folder: Path, name: str) -> None:
+    """Delete the parts `.NAME.PID.part` of processes that have ended. Another running process still needs its own."""
+    for left in folder.glob(f".{glob.escape(name)}.*.part"):
+        pid = left.name.split(".")[-2]
+        if pid == str(os.getpid()) or not _is_running(pid):  # our number: an earlier process had it, too
+            if left.is_dir():
+                shutil.rmtree(left)
+            else:
+                left.unlink(missing_ok=True)
+
+
+def _is_running(pid: str) -> bool:
+    """Is there such a process? Yes if one cannot know."""
+    if os.name == "nt":  # os.kill would end the process there
+        return True
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, ValueError, OverflowError):
+        pass
+    return True
 
 
 def path_argument(text: str) -> Path:
-    """A path that a user has typed, with `~` replaced by the home folder."""
-    return Path(text).expanduser()
+    """A path that a user has typed; `~` is replaced by the home folder.
+
+    Raises:
+        argparse.ArgumentTypeError: `~name`, but there is no such user.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise argparse.ArgumentTypeError(f"'{text}': {error}") from error
+
+
+def printable(text: str | Path) -> str:
+    r"""A name with an escape such as `\n` or `\udcff` for each character that cannot be printed."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
+
+
+def is_utf8(name: str) -> bool:
+    """Can the name be written into a text file? On Linux, a file's name can be any bytes."""
+    return not any("\ud800" <= c <= "\udfff" for c in name)
+
+
+def escape_unprintable_output() -> None:
+    """Print an escape for each character that the console does not know, instead of ending with an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # not where a test or a notebook has replaced the stream
+            stream.reconfigure(errors="backslashreplace")

@@ -4,27 +4,45 @@ from __future__ import annotations
 
 import argparse
 
+from utils.commands.arguments import add_command, positive_integer
 from utils.files import path_argument
 
 
 def data(options: argparse.Namespace) -> None:
     """The command `data`."""
     from utils.data import sources
-    from utils.models import shipped
 
-    if options.size:
-        folder = sources.of_size(options.size, archive=options.source)
-        print(f"{len(list(folder.iterdir()))} hands in {folder.name}/")
+    network = not options.no_network
+    if options.size is None:
+        sources.obtain(source=options.source, network=network, stand_in=_sampled_hands)
     else:
-        sources.obtain(source=options.source, network=not options.no_network, stand_in=shipped.hands)
+        folder = sources.of_size(options.size, archive=options.source, network=network)
+        print(f"{len(list(folder.iterdir()))} hands in {folder.name}/")
+
+
+def _sampled_hands(count: int):
+    from utils.models import shipped  # here, because it imports torch, and stand-ins are seldom needed
+
+    return shipped.hands(count)
 
 
 def register(commands: argparse._SubParsersAction) -> None:
     """Add the command to the command line."""
-    filling = commands.add_parser("data", help="fill the data folders with the course's images, or a stand-in")
+    filling = add_command(
+        commands, "data", data, "fill the data folders with the course's images, or with stand-ins",
+        "--from hands_cw1.tar.gz",
+    )  # fmt: skip
     filling.add_argument(
-        "--from", dest="source", type=path_argument, help="a folder or an archive (.tar.gz, .zip) to copy from"
+        "--from",
+        dest="source",
+        metavar="PATH",
+        type=path_argument,
+        help="copy from this folder or archive (.tar.gz, .zip), and from nothing else",
     )
-    filling.add_argument("--no-network", action="store_true", help="do not try to download MedNIST")
-    filling.add_argument("--size", type=int, help="MedNIST's hands with so many pixels a side, into hands_SIZE/")
-    filling.set_defaults(action=data)
+    filling.add_argument("--no-network", action="store_true", help="do not download MedNIST (59 MB)")
+    filling.add_argument(
+        "--size",
+        type=positive_integer,
+        metavar="PIXELS",
+        help="instead, put MedNIST's hands with PIXELS x PIXELS pixels into hands_PIXELS/ (--from: MedNIST's archive)",
+    )

@@ -1,23 +1,28 @@
-"""Files from elsewhere: archives that are checked before anything is extracted, resumable downloads."""
+"""Archives, which are verified to their very end, and the public archive MedNIST with its download."""
 
 from __future__ import annotations
 
-import hashlib
+import io
 import re
 import tarfile
 import threading
 import zipfile
-import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-import requests
-from tqdm import tqdm
+from PIL import Image
 
-PATIENCE = 5  # seconds that a silent network is waited for
-LARGEST_FILE = 50_000_000  # bytes; no image of the course comes near it
+from utils.data.image_files import JPEG_QUALITY
+from utils.files import printable
+
+PATIENCE = 5  # seconds to wait for an answer from the network
+LARGEST_FILE = 50_000_000  # bytes; the course's images are about 1000 bytes long
 LARGEST_COUNT = 200_000  # files in an archive; MedNIST holds about 59,000
+MEDNIST = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/MedNIST.tar.gz"
+MEDNIST_MD5 = "0bc7306e7427e00ad1c5526a6677552d"
+MEDNIST_MEGABYTES = 59
+ZIP_BEGINNINGS = (b"PK\3\4", b"PK\5\6")  # the second one: a zip without files
 
 
 class UnsafeArchive(ValueError):
@@ -25,7 +30,7 @@ class UnsafeArchive(ValueError):
 
 
 class DownloadFailed(OSError):
-    """The public archive could not be fetched, or is not the one expected."""
+    """There is no network, or what came is not the archive that was expected."""
 
 
 class Member(NamedTuple):
@@ -35,102 +40,159 @@ class Member(NamedTuple):
     content: bytes
 
 
-def _check(name: str, size: int, regular: bool, archive: Path) -> PurePosixPath:
+def members(archive: Path) -> Iterator[Member]:
+    """The files of an archive (.zip, .tar, .tar.gz, .tar.xz, .tar.bz2), one after the other.
+
+    Damage is often found at the very end, when the check sums are compared. So use the files only after the
+    last one has come: write them into a hidden folder first.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UnsafeArchive: a path leads out of the folder, a file is a link or far too large, or there are too many.
+        ValueError: the archive is damaged or incomplete, or it is no archive.
+    """
+    if not archive.is_file():
+        raise FileNotFoundError(f"There is no archive '{printable(archive)}'.")
+    try:
+        with open(archive, "rb") as file:
+            is_zip = file.read(4) in ZIP_BEGINNINGS
+        for count, member in enumerate(_zip_members(archive) if is_zip else _tar_members(archive), start=1):
+            if count > LARGEST_COUNT:
+                raise UnsafeArchive(f"it holds more than {LARGEST_COUNT} files")
+            yield member
+    except UnsafeArchive as error:
+        raise UnsafeArchive(f"'{printable(archive)}' was refused: {error}.") from error
+    except Exception as error:  # the readers raise a dozen kinds of error, and each means the same
+        reason = printable(f"{error}") or type(error).__name__
+        raise ValueError(
+            f"'{printable(archive)}' is not a complete .tar.gz or .zip archive ({reason}). Get a new copy of it."
+        ) from error
+
+
+def _zip_members(archive: Path) -> Iterator[Member]:
+    with zipfile.ZipFile(archive) as file:
+        for info in file.infolist():
+            if not info.is_dir():
+                path = _checked_path(info.filename, info.file_size)
+                yield Member(path, file.read(info))  # compares the CRC
+
+
+def _tar_members(archive: Path) -> Iterator[Member]:
+    with tarfile.open(archive) as tar:
+        for info in tar:
+            if not info.isdir():
+                path = _checked_path(info.name, info.size)
+                if not info.isfile():
+                    raise UnsafeArchive(f"its member '{printable(path)}' is a link or a device")
+                yield Member(path, tar.extractfile(info).read())
+        # tarfile takes a damaged header for the end of the archive. But after the true end there are only zeros.
+        # Reading to the last byte also makes gzip, bzip2 and xz compare their check sums.
+        tar.fileobj.seek(tar.offset)
+        length = 0
+        while block := tar.fileobj.read(1 << 20):
+            if block.strip(b"\0"):
+                raise ValueError("the header of a member is damaged")
+            length += len(block)
+        if not length:
+            raise ValueError("its end is missing")
+
+
+def _checked_path(name: str, size: int) -> PurePosixPath:
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", name):
-        raise UnsafeArchive(f"'{archive}' was refused: its member '{name}' points outside the folder.")
-    if not regular:
-        raise UnsafeArchive(f"'{archive}' was refused: its member '{name}' is a link or a device.")
+        raise UnsafeArchive(f"its member '{printable(name)}' points outside the folder")
     if size > LARGEST_FILE:
-        raise UnsafeArchive(f"'{archive}' was refused: its member '{name}' has {size / 1e6:.0f} MB.")
+        raise UnsafeArchive(f"its member '{printable(name)}' has {size / 1e6:.0f} MB")
     return path
 
 
-def members(archive: Path) -> Iterator[Member]:
-    """The files of a .tar.gz or .zip archive, once all of its names have been found harmless.
+def download(url: str, path: Path, md5: str) -> Path:
+    """Download a file with a progress bar and compare its check sum; a file that is there and right is kept.
 
     Raises:
-        UnsafeArchive: a member's path leaves the folder, is a link or device, or is far too large.
-        ValueError: not a readable archive.
+        DownloadFailed: no answer within PATIENCE seconds, the connection broke, or the check sum is wrong.
+            What came is deleted.
     """
+    import pooch  # here, because only a download needs it
+
+    if path.is_file() and pooch.file_hash(str(path), "md5") == md5:
+        return path
+    pooch.get_logger().setLevel("WARNING")
+    fetch = pooch.HTTPDownloader(timeout=PATIENCE, progressbar=True)
+    _wait_for_answer(url, fetch)
     try:
-        if zipfile.is_zipfile(archive):
-            with zipfile.ZipFile(archive) as file:
-                infos = [i for i in file.infolist() if not i.is_dir()]
-                paths = [_check(i.filename, i.file_size, True, archive) for i in infos]
-                _check_count(paths, archive)
-                for path, info in zip(paths, infos):
-                    yield Member(path, file.read(info))
-            return
-        with tarfile.open(archive) as file:
-            infos = [i for i in file.getmembers() if not i.isdir()]
-            paths = [_check(i.name, i.size, i.isfile(), archive) for i in infos]
-            _check_count(paths, archive)
-            for path, info in zip(paths, infos):
-                yield Member(path, file.extractfile(info).read())
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
-        raise ValueError(f"'{archive}' is not a complete .tar.gz or .zip archive: {error}") from error
+        return Path(pooch.retrieve(url, f"md5:{md5}", path.name, path.parent, downloader=fetch))
+    except (OSError, ValueError) as error:
+        raise DownloadFailed(f"the download of {url} failed ({error})") from error
 
 
-def _check_count(paths: list, archive: Path) -> None:
-    if len(paths) > LARGEST_COUNT:
-        raise UnsafeArchive(f"'{archive}' was refused: it holds {len(paths)} files.")
+def _wait_for_answer(url: str, fetch) -> None:
+    """Return when the server has answered anything at all.
 
-
-def _first_answer(url: str, have: int) -> requests.Response:
-    """The server's answer within PATIENCE seconds, name look-up included (it has no limit of its own)."""
-    result: dict = {}
+    This is done in a thread, because the look-up of a name has no time limit of its own.
+    """
+    failed = [f"no answer within {PATIENCE} s"]
 
     def ask() -> None:
         try:
-            headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
-            result["answer"] = requests.get(url, headers=headers, stream=True, timeout=PATIENCE)
-        except requests.RequestException as error:
-            result["error"] = error
+            fetch(url, None, None, check_only=True)
+            failed.clear()
+        except OSError as error:
+            failed[:] = [type(error).__name__]
 
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(PATIENCE + 1)
-    if "answer" in result:
-        return result["answer"]
-    reason = type(result["error"]).__name__ if "error" in result else f"no answer within {PATIENCE} s"
-    raise DownloadFailed(f"the network gave no MedNIST archive ({reason})")
+    if failed:
+        raise DownloadFailed(f"the network gave no answer for {url} ({failed[0]})")
 
 
-def download(url: str, path: Path, md5: str) -> Path:
-    """Download a file, going on where an earlier try broke off, and compare its check sum.
+def mednist(root: Path, network: bool, report: Callable[[str], None]) -> Path:
+    """MedNIST's archive in `runs/`; downloaded if it is missing or damaged, which is said first.
 
     Raises:
-        DownloadFailed: no network, it broke off (what came is kept for the next try), or the
-            check sum is wrong (what came is deleted).
+        DownloadFailed: it could not be downloaded, or it is missing and there is to be no `network`.
     """
+    path = root / "runs" / "MedNIST.tar.gz"
+    if network:
+        if not path.is_file():
+            report(f"downloading MedNIST, {MEDNIST_MEGABYTES} MB, to runs/{path.name} (only once)")
+        return download(MEDNIST, path, MEDNIST_MD5)
     if not path.is_file():
-        part = path.with_name(path.name + ".part")
-        part.parent.mkdir(parents=True, exist_ok=True)
-        have = part.stat().st_size if part.is_file() else 0
-        with _first_answer(url, have) as answer:
-            if answer.status_code not in (200, 206, 416):
-                raise DownloadFailed(f"the server answered {answer.status_code} for {url}")
-            have = have if answer.status_code == 206 else 0 if answer.status_code == 200 else have
-            total = have + int(answer.headers.get("Content-Length", 0))
-            if answer.status_code != 416:  # 416: the part is the whole file already
-                try:
-                    with (
-                        open(part, "ab" if have else "wb") as file,
-                        tqdm(total=total, initial=have, unit="B", unit_scale=True, desc=path.name) as bar,
-                    ):
-                        for block in answer.iter_content(1 << 16):
-                            file.write(block)
-                            bar.update(len(block))
-                except requests.RequestException as error:
-                    raise DownloadFailed(
-                        f"the download broke off ({type(error).__name__}); run it again to go on from there"
-                    ) from error
-                if part.stat().st_size < total:
-                    raise DownloadFailed("the download broke off; run it again to go on from there")
-        part.replace(path)
-    found = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
-    if found != md5:
-        path.unlink()
-        raise DownloadFailed(f"the archive from {url} has the MD5 {found} instead of {md5}; it was deleted")
+        raise DownloadFailed(f"runs/{path.name} is missing, and nothing may be downloaded (--no-network)")
     return path
+
+
+def resized_jpeg(jpeg: bytes, side: int) -> bytes:
+    """A JPEG of MedNIST, brought to `side` x `side` pixels; one that has this size is not touched.
+
+    Bicubic and with quality 75, so that the course's images come out pixel for pixel at 32 x 32.
+
+    Raises:
+        ValueError: it is no JPEG, or not a whole one.
+    """
+    try:
+        image = Image.open(io.BytesIO(jpeg), formats=("JPEG",))
+        if image.size == (side, side):
+            return jpeg
+        out = io.BytesIO()
+        image.resize((side, side), Image.Resampling.BICUBIC).save(out, "JPEG", quality=JPEG_QUALITY)
+    except OSError as error:
+        raise ValueError(f"an image of MedNIST is damaged ({error}).") from error
+    return out.getvalue()
+
+
+def mednist_hands(archive: Path) -> Iterator[tuple[str, bytes]]:
+    """Names (000000.jpeg ...) and contents of MedNIST's Hand class.
+
+    Raises:
+        FileNotFoundError, UnsafeArchive, ValueError: see `members`.
+        ValueError: there are no Hand images in it.
+    """
+    found = False
+    for path, content in members(archive):
+        if path.parent.name == "Hand" and re.fullmatch(r"\d{6}\.jpeg", path.name):
+            found = True
+            yield path.name, content
+    if not found:
+        raise ValueError(f"'{printable(archive)}' holds no Hand/*.jpeg; is it MedNIST?")

@@ -1,4 +1,4 @@
-"""The real hands: what the folder holds, and the split into training and held-out images."""
+"""The real hands: what their folder holds, and the split into training and held-out images."""
 
 from __future__ import annotations
 
@@ -9,36 +9,95 @@ import numpy as np
 
 from utils import budgets, config
 from utils.data import image_files
-from utils.data.stand_ins import STAND_IN_NOTE
 
 FOLDERS = ("real_hands", "VAE_hands", "GAN_hands", "test_hands")
-HELD_OUT = "held_out_hands"  # MedNIST's images 8000-9999, which the course did not hand out
-COURSE_COUNT = 8000
-FEWEST = 20  # images that a split, a training and the measures make sense with
+HELD_OUT = "held_out_hands"  # MedNIST's hands 8000 to 9999, which the course did not hand out
+STAND_IN_PREFIX, STAND_IN_NOTE = "stand_in_", "STAND_IN.txt"
+FILLING = ".filling"  # a file in real_hands while images are put there: if it stays, some of them are missing
+
+HELD_OUT_COUNT = 2000  # images that are kept out of training, if there are four times as many
+HELD_OUT_SHARE = 4  # at most one image in four is held out
+# Coursework 1 measures against the held-out images. It compares 300 of them, as many as are handed in, with the
+# others. The two-sample test splits those others into ten folds, and a fold needs two; precision and recall need
+# more than five of them.
+FLOOR_COUNT, LEAST_REFERENCE = 300, 20
+LEAST_HELD_OUT = FLOOR_COUNT + LEAST_REFERENCE
+LEAST_HANDS = HELD_OUT_SHARE * LEAST_HELD_OUT
+
+
+def is_course_name(name: str) -> bool:
+    """Is it the name of neither a sample of this project nor a stand-in?"""
+    return not name.startswith(("username_", STAND_IN_PREFIX))
 
 
 def course_images(folder: Path) -> list[Path]:
-    """The course's own JPEG files in a folder: neither the samples of this project nor stand-ins."""
-    return [p for p in folder.glob("*.jp*g") if not p.name.startswith(("username_", "stand_in_"))]
+    """The course's image files in a folder."""
+    return [path for path in image_files.image_paths(folder) if is_course_name(path.name)]
+
+
+def stand_ins(folder: Path) -> list[Path]:
+    """The stand-in images in a folder."""
+    return [path for path in image_files.image_paths(folder) if path.name.startswith(STAND_IN_PREFIX)]
+
+
+def is_mixed(root: Path) -> bool:
+    """Does `real_hands` hold images of the course and stand-ins?"""
+    return bool(course_images(root / "real_hands") and stand_ins(root / "real_hands"))
+
+
+def kind(root: Path = config.PROJECT) -> str:
+    """What `real_hands` holds: "course", "stand-in" or "nothing".
+
+    Raises:
+        ValueError: it holds both kinds, or only a part of the course's images. Says what to do.
+    """
+    folder = root / "real_hands"
+    if is_mixed(root):
+        raise ValueError(
+            f"'{folder}' holds {len(course_images(folder))} of the course's images and {len(stand_ins(folder))} "
+            "stand-ins, and these must not be mixed. Delete the stand-ins, which are the files "
+            f"{STAND_IN_PREFIX}* and {STAND_IN_NOTE}, and run again: python -m utils data"
+        )
+    if (folder / FILLING).exists():
+        raise ValueError(
+            f"'{folder}' holds only a part of the course's images, because filling it was interrupted. "
+            "Run: python -m utils data (with a network, or with --from PATH)"
+        )
+    return "course" if course_images(folder) else "stand-in" if stand_ins(folder) else "nothing"
 
 
 def origin(root: Path = config.PROJECT) -> str:
-    """One line that says what `real_hands` holds; every notebook prints it."""
-    count = len(course_images(root / "real_hands"))
-    if count:
-        return f"{count} of the course's images in real_hands/"
-    if (root / "real_hands" / STAND_IN_NOTE).is_file():
-        return "STAND-IN DATA, NOT A RESULT: real_hands/ holds hands sampled from this project's own generator"
-    return "real_hands/ is empty"
+    """One line that says what `real_hands` holds; every notebook prints it.
+
+    Raises:
+        ValueError: as of `kind`.
+    """
+    return {
+        "course": f"{len(course_images(root / 'real_hands'))} of the course's images in real_hands/",
+        "stand-in": "STAND-IN DATA, NOT A RESULT: real_hands/ holds hands sampled from this project's own generator",
+        "nothing": "real_hands/ is empty",
+    }[kind(root)]
 
 
 def run_name(name: str, root: Path = config.PROJECT) -> str:
-    """A run folder's name that keeps what was trained on the stand-in apart from real runs."""
-    return f"{name}_stand_in" if origin(root).startswith("STAND-IN") else name
+    """The name of a run folder. A run on stand-ins gets another one than a run on real images."""
+    return f"{name}_stand_in" if kind(root) == "stand-in" else name
+
+
+def read_real(root: Path = config.PROJECT) -> image_files.ImageFolder:
+    """The different images of `real_hands`, uint8 (N, 1, 32, 32), in name order.
+
+    Raises:
+        FileNotFoundError, ValueError: there is no such folder or no usable image; or as of `kind`.
+    """
+    kind(root)
+    found = image_files.drop_duplicates(image_files.read(root / "real_hands"))
+    skipped = [file for file in found.skipped if file.name != STAND_IN_NOTE]
+    return image_files.ImageFolder(found.images, found.names, skipped)
 
 
 class Hands(NamedTuple):
-    """The hands, split: uint8 (N, 1, 32, 32) each; no image is in two of them."""
+    """The hands, split: uint8 (N, 1, 32, 32) each. No image is in both parts."""
 
     train: np.ndarray
     held_out: np.ndarray
@@ -46,27 +105,36 @@ class Hands(NamedTuple):
     origin: str
 
 
-def load_hands(held_out: int = 2000, seed: int = 0, root: Path = config.PROJECT) -> Hands:
-    """Read `real_hands` without its duplicates and keep a random part out of training; where MedNIST's
-    further images are there (`held_out_hands`), they are the held-out part and all the rest is trained on.
+def load_hands(root: Path = config.PROJECT) -> Hands:
+    """Read `real_hands` without duplicates and keep a random part out of training.
 
-    Args:
-        held_out: how many images are kept out (at most a quarter of all).
-        seed: of the split; the same at every call, in every notebook.
+    The split is the same at every call and in every notebook. If the folder `held_out_hands` is there, its images
+    are the held-out part, and all of `real_hands` is trained on.
 
     Raises:
-        FileNotFoundError, ValueError: the folder is missing, or holds too few usable images.
+        FileNotFoundError: there is no folder `real_hands`.
+        ValueError: there are too few usable images: the message names the number that is needed. Or as of `kind`.
     """
-    found = image_files.drop_duplicates(image_files.read(root / "real_hands", pattern="*.jp*g"))
-    found = image_files.first(found, budgets.reading().hands)
-    if len(found.names) < FEWEST:
-        raise ValueError(
-            f"'{root / 'real_hands'}' holds {len(found.names)} different usable images; {FEWEST} are the least that "
-            "can be split, trained on and measured. Fill it with: python -m utils data"
-        )
-    order = np.random.default_rng(seed).permutation(len(found.names))
+    found = image_files.first(read_real(root), budgets.reading().hands)
+    order = np.random.default_rng(0).permutation(len(found.names))
     if (root / HELD_OUT).is_dir():
-        apart = image_files.drop_duplicates(image_files.read(root / HELD_OUT, pattern="*.jp*g"))
-        return Hands(found.images[order], apart.images, found.skipped + apart.skipped, origin(root))
-    cut = min(held_out, len(order) // 4)
+        apart = image_files.read(root / HELD_OUT)
+        names = found.names + [f"{HELD_OUT}/{name}" for name in apart.names]
+        both = np.concatenate([found.images, apart.images]), names, found.skipped + apart.skipped
+        both = image_files.drop_duplicates(image_files.ImageFolder(*both))  # those of `found` come first, and all stay
+        held_out = both.images[len(order) :]
+        _check_count(root / "real_hands", len(order), FLOOR_COUNT)
+        _check_count(root / HELD_OUT, len(held_out), LEAST_HELD_OUT)
+        return Hands(found.images[order], held_out, both.skipped, origin(root))
+    _check_count(root / "real_hands", len(found.names), LEAST_HANDS)
+    cut = min(HELD_OUT_COUNT, len(order) // HELD_OUT_SHARE)
     return Hands(found.images[order[cut:]], found.images[order[:cut]], found.skipped, origin(root))
+
+
+def _check_count(folder: Path, count: int, least: int) -> None:
+    if count < least:
+        raise ValueError(
+            f"'{folder}' holds {count} different usable images, but at least {least} are needed: {FLOOR_COUNT} of the "
+            "held-out images, as many as are handed in, are compared with the others. "
+            "Fill it with: python -m utils data"
+        )

@@ -1,4 +1,4 @@
-"""Image folders <-> uint8 arrays. What could not be read is returned, never swallowed."""
+"""Image folders <-> uint8 arrays. A file that cannot be read is reported with the reason."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import fnmatch
 import io
 import re
 import shutil
-import tempfile
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,64 +14,89 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-JPEG_QUALITY = 75  # Pillow's default, and what the course's images were saved with
-FORMATS = ("JPEG", "PNG", "BMP", "TIFF")  # not EPS and its like, which start other programs
-COURSE_NAME = re.compile(r"(real|VAE|GAN|test)_hand_\d+\.jpe?g")  # the course's own files
-NUMBERED = re.compile(r".+_\d{3,}\.jpe?g")
-LARGEST_SIDE = 8192  # a header that claims more is set aside before a pixel is decoded
+from utils.files import is_utf8, part_folder, printable
+
+JPEG_QUALITY = 75  # Pillow's default; the course's images were saved with it
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF")  # not EPS and others, for which Pillow starts other programs
+ENDINGS = (".jpeg", ".jpg", ".png", ".bmp", ".tif", ".tiff")  # upper or lower case
+JPEG_ENDINGS = (".jpeg", ".jpg")
+SYSTEM_FILES = ("thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "icon\r")  # written by Windows and macOS
+COURSE_NAME = re.compile(r"(real|VAE|GAN|test)_hand_\d+\.(?i:jpe?g)")  # the course's own files
+NUMBERED = re.compile(r".+_\d{3,}\.(?i:jpe?g)")
+LARGEST_SIDE = 8192  # pixels; an image with a longer side is not decoded
 
 
 class Skipped(NamedTuple):
-    """A file that was not used, and why."""
+    """A file that was not used, and why. The name is printable."""
 
     name: str
     reason: str
 
 
 class ImageFolder(NamedTuple):
-    """What a folder held: images uint8 (N, 1, H, W) in [0, 255], their names, and what was set aside."""
+    """A folder's images uint8 (N, 1, H, W) in [0, 255], their N names, and the files that were set aside."""
 
     images: np.ndarray
     names: list[str]
     skipped: list[Skipped]
 
 
+def is_noise(name: str) -> bool:
+    """Is it a hidden file, or one that Windows or macOS adds by itself? Such files are never mentioned."""
+    return name.startswith(".") or name.lower() in SYSTEM_FILES
+
+
+def is_jpeg(name: str) -> bool:
+    """Does the name end like a JPEG's (.jpeg, .JPG, ...)?"""
+    return name.lower().endswith(JPEG_ENDINGS) and not is_noise(name)
+
+
+def image_paths(folder: Path) -> list[Path]:
+    """The files whose names end like an image's, in name order; none where there is no such folder."""
+    if not folder.is_dir():
+        return []
+    return sorted(p for p in folder.iterdir() if p.name.lower().endswith(ENDINGS) and not is_noise(p.name))
+
+
 def decode(path: Path, size: tuple[int, int], resize: bool) -> np.ndarray | str:
-    """One file as a uint8 (H, W) array, or the reason why not."""
+    """One file as a uint8 array of this size (height, width), or the reason why it cannot be used."""
+    width_height = size[::-1]  # Pillow's order
     try:
+        if not is_utf8(path.name):
+            return "its name is not valid UTF-8: rename it"
         if path.is_dir():
             return "a folder, not an image"
         if path.stat().st_size == 0:
             return "empty file (0 bytes)"
         with Image.open(path, formats=FORMATS) as image:
             if max(image.size) > LARGEST_SIDE:
-                return f"{image.width}x{image.height} pixels is over the limit of {LARGEST_SIDE}"
-            if image.size != size and not resize:
-                return f"{image.width}x{image.height} pixels instead of {size[0]}x{size[1]}"
+                return f"{image.height} x {image.width} pixels is over the limit of {LARGEST_SIDE}"
+            if image.size != width_height and not resize:
+                return f"{image.height} x {image.width} pixels (height x width) instead of {size[0]} x {size[1]}"
             if image.mode.startswith(("I", "F")):
                 return f"not an 8-bit image (mode {image.mode})"
             grey = image.convert("L")
-            if grey.size != size:
-                grey = grey.resize(size, Image.Resampling.BICUBIC)
+            if grey.size != width_height:
+                grey = grey.resize(width_height, Image.Resampling.BICUBIC)
             return np.asarray(grey)
     except UnidentifiedImageError:
         return "not an image (no known image header)"
-    except Exception as error:  # Pillow's decoders raise a dozen kinds; each is a reason, none a crash
-        return f"damaged or unreadable: {error}"
+    except Exception as error:  # Pillow's decoders raise a dozen kinds of error; each is a reason to set the file aside
+        return f"damaged or unreadable: {printable(str(error))}"
 
 
 def read(folder: str | Path, size: tuple[int, int] = (32, 32), pattern: str = "*", resize: bool = False) -> ImageFolder:
-    """Read every image of a folder into one array, in name order.
+    """Read every image of a folder into one array, in name order. Colour becomes grey.
 
     Args:
-        folder: the folder; hidden files (names with a leading dot) are not looked at.
-        size: (width, height) in pixels that an image must have.
-        pattern: which names to read, for example ``"VAE_hand_*"``.
+        folder: the folder; hidden files and those of the system (`is_noise`) are ignored.
+        size: (height, width) in pixels that an image must have.
+        pattern: which names to read, for example ``"VAE_hand_*"``; upper and lower case differ on every system.
         resize: bring other sizes to `size` (bicubic) instead of setting them aside.
 
     Returns:
         ImageFolder of images uint8 (N, 1, height, width) in [0, 255], N names, and one
-        `Skipped(name, reason)` for each file that could not be used. Colour becomes grey.
+        `Skipped(name, reason)` for each file that could not be used.
 
     Raises:
         FileNotFoundError: no such folder.
@@ -82,23 +106,25 @@ def read(folder: str | Path, size: tuple[int, int] = (32, 32), pattern: str = "*
     """
     folder = Path(folder)
     if not folder.exists():
-        raise FileNotFoundError(f"There is no folder '{folder}'. Fill the data folders with: python -m utils data")
+        raise FileNotFoundError(
+            f"There is no folder '{printable(folder)}'. Fill the data folders with: python -m utils data"
+        )
     if not folder.is_dir():
-        raise NotADirectoryError(f"'{folder}' is a file, but a folder of images is needed.")
+        raise NotADirectoryError(f"'{printable(folder)}' is a file, but a folder of images is needed.")
     try:
         names = [p.name for p in folder.iterdir()]
     except PermissionError as error:
-        raise PermissionError(f"The folder '{folder}' cannot be read: check its permissions.") from error
-    paths = sorted(folder / n for n in names if fnmatch.fnmatch(n, pattern) and not n.startswith("."))
+        raise PermissionError(f"The folder '{printable(folder)}' cannot be read: check its permissions.") from error
+    paths = sorted(folder / n for n in names if fnmatch.fnmatchcase(n, pattern) and not is_noise(n))
     with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
-        warnings.simplefilter("ignore")  # odd metadata of an image that decodes is no concern here
+        warnings.simplefilter("ignore")  # about odd metadata; the pixels are all that counts here
         decoded = list(pool.map(lambda path: decode(path, size, resize), paths))
     names = [p.name for p, d in zip(paths, decoded) if not isinstance(d, str)]
-    skipped = [Skipped(p.name, d) for p, d in zip(paths, decoded) if isinstance(d, str)]
+    skipped = [Skipped(printable(p.name), d) for p, d in zip(paths, decoded) if isinstance(d, str)]
     if not names:
         first = f" The first: {skipped[0].name}, {skipped[0].reason}." if skipped else ""
         raise ValueError(
-            f"'{folder}' holds no usable {size[0]}x{size[1]} image "
+            f"'{printable(folder)}' holds no usable image of {size[0]} x {size[1]} pixels "
             f"({len(skipped)} file(s) named '{pattern}' were set aside).{first}"
         )
     images = np.stack([d for d in decoded if not isinstance(d, str)])[:, None]
@@ -106,12 +132,12 @@ def read(folder: str | Path, size: tuple[int, int] = (32, 32), pattern: str = "*
 
 
 def first(found: ImageFolder, count: int | None) -> ImageFolder:
-    """The first `count` images of a folder; all where it is None, or there are fewer."""
+    """The first `count` images of a folder; all of them if it is None or there are fewer."""
     return ImageFolder(found.images[:count], found.names[:count], found.skipped)
 
 
 def drop_duplicates(found: ImageFolder) -> ImageFolder:
-    """Keep the first of each set of pixel-identical images; the copies join `skipped`."""
+    """Keep the first of each set of pixel-identical images; the others join `skipped`."""
     first_name: dict[bytes, str] = {}
     keep, skipped = [], list(found.skipped)
     for i, (name, image) in enumerate(zip(found.names, found.images)):
@@ -119,7 +145,7 @@ def drop_duplicates(found: ImageFolder) -> ImageFolder:
         if original == name:
             keep.append(i)
         else:
-            skipped.append(Skipped(name, f"same pixels as {original}"))
+            skipped.append(Skipped(printable(name), f"same pixels as {printable(original)}"))
     return ImageFolder(found.images[keep], [found.names[i] for i in keep], skipped)
 
 
@@ -131,63 +157,65 @@ def write_jpegs(
     replace: bool = False,
     comment: str = "",
 ) -> list[Path]:
-    """Write `prefix_001.jpeg`, `prefix_002.jpeg`, ...: 8-bit grey JPEGs, all or none of them.
+    """Write `prefix_001.jpeg`, `prefix_002.jpeg`, ...: 8-bit grey JPEGs.
 
-    All files are made elsewhere first and moved in when the last one is complete, so a full disk or
-    an error leaves an older set as it was.
+    All files are first written into a hidden folder, and then moved to their place. After an error or on a full disk,
+    an older set is as it was.
 
     Args:
         images: uint8 (count, 1, H, W) in [0, 255].
-        folder: made where missing; files of other names in it are left alone.
-        prefix: start of each name, the student's username in a hand-in.
+        folder: is made if it is missing; its files of other names stay as they are.
+        prefix: start of each name; in a hand-in, the student's username.
         count: how many images there must be (the brief asks for exactly 300).
-        replace: delete an older set of the same prefix instead of refusing.
+        replace: replace an older set of the same prefix; without it, an older set is an error.
         comment: text for each JPEG's comment field.
 
     Raises:
         TypeError: images are not uint8.
         ValueError: wrong number or shape of images.
-        FileExistsError: the folder holds a set of another prefix, or one of this prefix and `replace`
-            is off.
+        FileExistsError: the folder holds a set of another prefix, or one of this prefix and `replace` is False.
+        OSError: the folder cannot be written to, or the disk is full.
     """
     if images.dtype != np.uint8:
-        raise TypeError(f"images must be uint8 in [0, 255], not {images.dtype}; see folders.to_uint8")
+        raise TypeError(f"images must be uint8 in [0, 255], not {images.dtype}; see image_files.to_uint8")
     if images.ndim != 4 or images.shape[1] != 1:
         raise ValueError(f"images must have the shape (N, 1, H, W), not {images.shape}")
     if len(images) != count:
-        raise ValueError(f"exactly {count} images are asked for, but {len(images)} were given")
+        raise ValueError(f"exactly {count} images are needed, but {len(images)} were given")
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    older = {p for p in folder.iterdir() if NUMBERED.fullmatch(p.name) and not COURSE_NAME.fullmatch(p.name)}
-    foreign = {p for p in older if not p.name.startswith(f"{prefix}_")}
-    if foreign or (older and not replace):
-        raise FileExistsError(
-            f"'{folder}' already holds {len(older)} images named {min(older).stem[:-3]}*. Two sets are never mixed: "
-            "move the older one away, or, if it has the same name, pass replace=True to replace it."
-        )
-    digits = max(3, len(str(count)))
-    making = Path(tempfile.mkdtemp(prefix=".writing_", dir=folder))
+    part = part_folder(folder, "writing")
     try:
+        older = {p for p in folder.iterdir() if NUMBERED.fullmatch(p.name) and not COURSE_NAME.fullmatch(p.name)}
+        foreign = {p for p in older if not p.name.startswith(f"{prefix}_")}
+        if foreign or (older and not replace):
+            raise FileExistsError(
+                f"'{printable(folder)}' already holds {len(older)} images named {printable(min(older).stem[:-3])}*. "
+                "Two sets are never mixed. Move the older one away; if it has the same name, you can also pass "
+                "replace=True to replace it."
+            )
+        digits = max(3, len(str(count)))
         for i, image in enumerate(images[:, 0], start=1):
-            path = making / f"{prefix}_{i:0{digits}d}.jpeg"
+            path = part / f"{prefix}_{i:0{digits}d}.jpeg"
             Image.fromarray(image).save(path, "JPEG", quality=JPEG_QUALITY, comment=comment.encode())
-        written = [path.replace(folder / path.name) for path in sorted(making.iterdir())]
+        written = [path.replace(folder / path.name) for path in sorted(part.iterdir())]
         for path in older - set(written):
             path.unlink()
         return written
     finally:
-        shutil.rmtree(making, ignore_errors=True)
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def to_uint8(images) -> np.ndarray:
-    """Floats in [-1, 1], tensor (of any device) or array of any shape, to uint8 in [0, 255] by one fixed map."""
+    """Floats in [-1, 1] to uint8 in [0, 255], always by the same map; a tensor or an array of any shape."""
     array = np.asarray(images.cpu() if hasattr(images, "cpu") else images, dtype=np.float32)
     return np.rint((array.clip(-1, 1) + 1) * 127.5).astype(np.uint8)
 
 
 def as_saved(images) -> np.ndarray:
-    """Floats (N, 1, H, W) in [-1, 1] to the uint8 that `write_jpegs` and `read` make of them, so that
-    what is measured is what is handed in."""
+    """Floats (N, 1, H, W) in [-1, 1] to uint8 as they come back from the JPEG files that `write_jpegs` makes.
+
+    So the images that are measured are the images that are handed in.
+    """
 
     def through_jpeg(image: np.ndarray) -> np.ndarray:
         buffer = io.BytesIO()
@@ -205,8 +233,10 @@ def to_float(images: np.ndarray):
 
 
 def tile(images: np.ndarray, columns: int, gap: int = 1) -> np.ndarray:
-    """uint8 (N, C, H, W) as one picture uint8 (rows * (H + gap) - gap, columns * (W + gap) - gap), with one more axis
-    for colours if C is 3; row by row, white between them."""
+    """uint8 (N, C, H, W) as one picture, row by row, with white lines of `gap` pixels between the images.
+
+    The picture is uint8 (rows * (H + gap) - gap, columns * (W + gap) - gap), and has a third axis of 3 if C is 3.
+    """
     count, channels, height, width = images.shape
     rows = -(-count // columns)
     canvas = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, channels), 255, np.uint8)

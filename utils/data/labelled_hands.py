@@ -16,7 +16,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from utils import budgets, config
-from utils.data import image_files
+from utils.data import hand_images, image_files
 
 REAL, VAE, GAN = 0, 1, 2
 LABELLED_REALS = 500  # the course's real hands of this coursework are the first 500 of coursework 1's
@@ -60,7 +60,7 @@ def _own_folder(root: Path, kind: str) -> image_files.ImageFolder:
 
 
 def _reals(root: Path) -> image_files.ImageFolder:
-    found = image_files.drop_duplicates(image_files.read(root / "real_hands", pattern="*.jp*g"))
+    found = hand_images.read_real(root)
     return image_files.first(found, budgets.reading().classifier_images)
 
 
@@ -110,7 +110,7 @@ def load_test(root: Path = config.PROJECT, seed: int = 0) -> Unlabelled:
         ValueError: there are the course's fakes but no test images, or none that can be read.
     """
     folder = root / "test_hands"
-    names = sorted(p.name for p in folder.glob("*") if not p.name.startswith(".")) if folder.is_dir() else []
+    names = sorted(p.name for p in folder.glob("*") if not image_files.is_noise(p.name)) if folder.is_dir() else []
     foreign = [name for name in names if not name.startswith("test_hand_")]
     if len(foreign) < len(names):
         found = image_files.read(folder, pattern="test_hand_*", resize=True)

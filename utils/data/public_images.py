@@ -55,7 +55,7 @@ def load(name: str, limit: int | None = None) -> Parts:
 
 def data_folder() -> Path:
     """Where downloaded data are kept: the environment variable DATA_FOLDER, else `fashion_mnist/data`."""
-    return Path(os.environ.get("DATA_FOLDER", FOLDER / "data"))
+    return Path(os.environ.get("DATA_FOLDER", FOLDER / "data")).expanduser()
 
 
 def obtain_fashion_mnist(root: Path, network: bool = True) -> str:

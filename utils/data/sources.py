@@ -1,167 +1,145 @@
 """Fills the data folders with the course's images.
 
-In this order, saying which it took: files already there; a folder or archives (`--from`, or found
-beside the project); the public MedNIST archive, from which the course's images were made; else a
-stand-in, hands sampled from the generator whose weights this repository ships.
+The first source that works is taken, and its name is printed: images that are there already; a folder or archive
+(given with `--from`, or found beside the project); the public data set MedNIST, from which the course made its images;
+or else stand-ins, which are hands sampled from the generator whose weights this repository ships.
+
+A source is read and verified to its end in a hidden folder first. Only then are its files moved to their places. So an
+interruption or a damaged archive leaves the data folders as they were, or the next start finishes the moving.
 """
 
 from __future__ import annotations
 
-import io
-import re
 import shutil
 from collections.abc import Callable, Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from utils import config
-from utils.data import image_files
-from utils.data.archives import DownloadFailed, download, members
-from utils.data.hand_images import COURSE_COUNT, FOLDERS, HELD_OUT, course_images, origin
-from utils.data.stand_ins import STAND_IN_COUNT, STAND_IN_NOTE, clear_stand_in, write_stand_in
+from utils import config, files
+from utils.data import archives, hand_images, image_files
+from utils.data.filling import add, filling, put_in_place, write_stand_ins
+from utils.data.hand_images import FILLING, FOLDERS, HELD_OUT, course_images, origin
 
 ARCHIVES = ("hands_cw1.tar.gz", "hands_cw2.tar.gz", "real_hands.zip")  # looked for beside the project
-
-
 PLACES = (".", "..", "../shared/data")
+CW2_REALS = 500  # coursework 2's `real_hands`, all of which are among coursework 1's images
+COURSE_COUNT, COURSE_SIDE = 8000, 32  # images that the course made from MedNIST, and their pixels a side
+STAND_IN_COUNT = 2000
 
 
-MEDNIST = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/MedNIST.tar.gz"
+def _files(source: Path) -> Iterator[tuple[str, str, bytes]]:
+    """The files for the data folders in an archive, or in a folder of archives or of data folders.
 
-
-MEDNIST_MD5 = "0bc7306e7427e00ad1c5526a6677552d"
-
-
-COURSE_SIDE = 32  # pixels; MedNIST has 64
-
-
-FILLING = ".filling"  # in real_hands while it is being filled: what a kill leaves behind is not complete
-
-
-def _complete(root: Path) -> bool:
-    """Are the real hands there, and not only a part that an interruption left?"""
-    return bool(course_images(root / "real_hands")) and not (root / "real_hands" / FILLING).exists()
-
-
-def _target(path: PurePosixPath, root: Path, skip_reals: bool) -> Path | None:
-    """Where a course file belongs: its parent folder's name decides; None if it is no course file."""
-    parent = path.parent.name
-    if parent not in FOLDERS or path.suffix.lower() not in (".jpeg", ".jpg"):
-        return None
-    if parent == "real_hands" and skip_reals:
-        return None
-    return root / parent / path.name
+    Yields (data folder, name, content).
+    """
+    if not source.is_dir():
+        for path, content in archives.members(source):
+            if path.parent.name in FOLDERS and not any(map(image_files.is_noise, path.parts)):
+                yield path.parent.name, path.name, content
+        return
+    for name in ARCHIVES:
+        if (source / name).is_file():
+            yield from _files(source / name)
+    for folder in FOLDERS:
+        for path in sorted((source / folder).glob("*")):
+            if path.is_file() and not image_files.is_noise(path.name):
+                yield folder, path.name, path.read_bytes()
 
 
 def from_path(source: Path, root: Path) -> dict[str, int]:
-    """Copy the course's images from a folder or archive; returns how many went into which folder.
+    """Copy the course's images from a folder or archive, all or none.
 
-    The 500 `real_hands` of coursework 2 are images of coursework 1 as well; they are left out
-    where coursework 1's are there already.
+    The 500 `real_hands` of coursework 2 are images of coursework 1 as well. They are left out where coursework 1's
+    are there already.
+
+    Returns:
+        How many files went into which data folder, and how many were left out.
 
     Raises:
         FileNotFoundError: no such path.
-        ValueError: no archive, or nothing of the course in it.
+        ValueError: an archive is damaged or unsafe, or there is nothing of the course in it.
+        OSError: the data folders cannot be written to.
     """
     if not source.exists():
-        raise FileNotFoundError(f"There is no '{source}'. --from wants a folder or archive with the course's images.")
-    archives = [source]
-    if source.is_dir():
-        archives = [source / name for name in ARCHIVES if (source / name).is_file()]
-    counts: dict[str, int] = {}
-    filling = root / "real_hands" / FILLING
-    filling.touch()
-    for archive in archives:
-        has_reals = len(course_images(root / "real_hands")) > 500
-        for path, content in members(archive):
-            target = _target(path, root, has_reals)
-            if target:
-                target.write_bytes(content)
-                counts[target.parent.name] = counts.get(target.parent.name, 0) + 1
-    if source.is_dir():
-        for name in FOLDERS:
-            if (source / name).resolve() == (root / name).resolve():
-                continue
-            for path in sorted((source / name).glob("*.jp*g")):
-                if path.is_file() and not path.is_symlink():
-                    shutil.copyfile(path, root / name / path.name)
-                    counts[name] = counts.get(name, 0) + 1
-    filling.unlink()
-    if not counts:
-        raise ValueError(
-            f"'{source}' holds none of the course's images. Wanted: a folder or archive with real_hands/*.jpeg "
-            "(and VAE_hands, GAN_hands, test_hands for coursework 2)."
+        raise FileNotFoundError(
+            f"There is no '{files.printable(source)}'. --from needs a folder or archive with the course's images."
         )
-    if "real_hands" in counts:
-        clear_stand_in(root)
+    counts: dict[str, int] = {}
+    have_reals = len(course_images(root / "real_hands")) > CW2_REALS and not (root / "real_hands" / FILLING).exists()
+    with filling(root) as part:
+        for folder, name, content in _files(source):
+            if name.startswith("real_hand_") and (have_reals or counts.get("real_hands", 0) > CW2_REALS):
+                continue
+            if image_files.is_jpeg(name) and hand_images.is_course_name(name):
+                add(part, folder, name, content)
+            else:
+                folder = "left out, because they are no JPEG files of the course"
+            counts[folder] = counts.get(folder, 0) + 1
+        if not counts.keys() & set(FOLDERS):
+            raise ValueError(
+                f"'{files.printable(source)}' holds none of the course's images. It must be a folder or archive with "
+                "real_hands/*.jpeg (and VAE_hands, GAN_hands, test_hands for coursework 2)."
+            )
     return counts
 
 
-def resized_jpeg(mednist: bytes, side: int = COURSE_SIDE) -> bytes:
-    """The JPEG of `side` pixels a side of a MedNIST image: bicubic, quality 75, so that the course's 32x32 come out
-    pixel for pixel; one that has that size is not touched."""
-    image = Image.open(io.BytesIO(mednist))
-    if image.size == (side, side):
-        return mednist
-    out = io.BytesIO()
-    image.resize((side, side), Image.Resampling.BICUBIC).save(out, "JPEG", quality=image_files.JPEG_QUALITY)
-    return out.getvalue()
-
-
-def mednist_hands(archive: Path) -> Iterator[tuple[str, bytes]]:
-    """Names (000000.jpeg ...) and contents of MedNIST's Hand class.
-
-    Raises:
-        UnsafeArchive: see `members`.
-        ValueError: no archive, or no Hand images in it.
-    """
-    found = False
-    for path, content in members(archive):
-        if path.parent.name == "Hand" and re.fullmatch(r"\d{6}\.jpeg", path.name):
-            found = True
-            yield path.name, content
-    if not found:
-        raise ValueError(f"'{archive}' holds no Hand/*.jpeg; is it MedNIST?")
-
-
 def from_mednist(archive: Path, root: Path) -> int:
-    """Rebuild `real_hands/000000.jpeg` ... from MedNIST's Hand class; the images that the course
-    did not hand out go to `held_out_hands/`. Returns how many were made.
+    """Rebuild `real_hands/000000.jpeg` ... from MedNIST's Hand class; returns how many images were made.
+
+    The images that the course did not hand out go to `held_out_hands/`.
 
     Raises:
-        UnsafeArchive, ValueError: see `mednist_hands`.
+        FileNotFoundError, UnsafeArchive, ValueError: see `archives.mednist_hands`.
+        OSError: the data folders cannot be written to.
     """
-    (root / HELD_OUT).mkdir(exist_ok=True)
-    filling = root / "real_hands" / FILLING
-    filling.touch()
     made = 0
-    for name, content in mednist_hands(archive):
-        folder = "real_hands" if int(Path(name).stem) < COURSE_COUNT else HELD_OUT
-        (root / folder / name).write_bytes(resized_jpeg(content))
-        made += 1
-    filling.unlink()
-    clear_stand_in(root)
+    with filling(root) as part:
+        for name, content in archives.mednist_hands(archive):
+            folder = "real_hands" if int(Path(name).stem) < COURSE_COUNT else HELD_OUT
+            add(part, folder, name, archives.resized_jpeg(content, COURSE_SIDE))
+            made += 1
     return made
 
 
-def of_size(side: int, root: Path = config.PROJECT, archive: Path | None = None) -> Path:
-    """All of MedNIST's hands, `side` pixels a side, in `hands_<side>/`: made where missing, all or none of them.
+def of_size(
+    side: int,
+    root: Path = config.PROJECT,
+    archive: Path | None = None,
+    network: bool = True,
+    report: Callable[[str], None] = print,
+) -> Path:
+    """All of MedNIST's hands, `side` x `side` pixels, in `hands_<side>/`. They are made if the folder is missing.
 
     Raises:
-        DownloadFailed: no `archive` was given, and the network gave none.
-        UnsafeArchive, ValueError: see `mednist_hands`.
+        DownloadFailed: no `archive` was given, and it could not be downloaded.
+        FileNotFoundError, UnsafeArchive, ValueError: see `archives.mednist_hands`.
+        ValueError: `side` is not between 1 and 8192.
+        OSError: the folder cannot be written.
     """
-    folder, part = root / f"hands_{side}", root / f".hands_{side}.part"
+    if not 1 <= side <= image_files.LARGEST_SIDE:
+        raise ValueError(f"--size is the number of pixels a side, from 1 to {image_files.LARGEST_SIDE}, not {side}")
+    folder = root / f"hands_{side}"
     if folder.is_dir():
         return folder
-    archive = archive or download(MEDNIST, root / "runs" / "MedNIST.tar.gz", MEDNIST_MD5)
-    shutil.rmtree(part, ignore_errors=True)  # what a kill has left
-    part.mkdir()
-    for name, content in mednist_hands(archive):
-        (part / name).write_bytes(resized_jpeg(content, side))
-    return part.rename(folder)
+    archive = archive or archives.mednist(root, network, report)
+    part = files.part_folder(root, folder.name)
+    try:
+        for name, content in archives.mednist_hands(archive):
+            (part / name).write_bytes(archives.resized_jpeg(content, side))
+        return part.rename(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _found_archives(root: Path) -> list[Path]:
+    return [root / place / name for place in PLACES for name in ARCHIVES if (root / place / name).is_file()]
+
+
+def _is_complete(root: Path) -> bool:
+    """Are the course's real hands there, all of them?"""
+    real_hands = root / "real_hands"
+    return bool(course_images(real_hands)) and not (real_hands / FILLING).exists()
 
 
 def obtain(
@@ -177,35 +155,45 @@ def obtain(
         root: the project's folder.
         source: a folder or archive to copy from; nothing else is tried then.
         network: may MedNIST be downloaded?
-        stand_in: makes N images uint8 (N, 1, 32, 32), as `shipped.hands` does; used where no source has real ones.
-        report: is told which source was taken.
+        stand_in: makes N images uint8 (N, 1, 32, 32), as `shipped.hands` does, in case no source has real ones.
+        report: is called with each line that says what was done.
 
     Raises:
-        FileNotFoundError, ValueError: `source` was given and is unusable (nothing else is tried).
+        FileNotFoundError, ValueError: `source` was given and cannot be used; everything is as it was.
+        ValueError: `real_hands` holds a mixture, or a part of the images that cannot be completed; see
+            `hand_images.kind`.
+        OSError: the data folders cannot be written to.
     """
-    for name in FOLDERS:
-        (root / name).mkdir(exist_ok=True)
+    put_in_place(root)
     if source:
-        report(f"from {source}: {from_path(source, root)}")
-        return origin(root)
-    found = [root / place / name for place in PLACES for name in ARCHIVES if (root / place / name).is_file()]
-    have_reals, have_test = _complete(root), bool(course_images(root / "test_hands"))
-    for archive in found:
-        if have_test if "cw2" in archive.name else have_reals:
-            continue
-        report(f"from {archive.name}, found in {archive.parent.resolve().name}/: {from_path(archive, root)}")
-        have_reals, have_test = _complete(root), bool(course_images(root / "test_hands"))
-    if have_reals:
-        report(f"real_hands: {origin(root)}")
-        return origin(root)
-    if network:
-        try:
-            archive = download(MEDNIST, root / "runs" / "MedNIST.tar.gz", MEDNIST_MD5)
-            report(f"from MedNIST: {from_mednist(archive, root)} images rebuilt")
-            return origin(root)
-        except (DownloadFailed, ValueError) as error:
-            report(f"MedNIST: {error}.")
-    if stand_in and not (root / "real_hands" / STAND_IN_NOTE).is_file():
-        write_stand_in(stand_in(STAND_IN_COUNT), root)
-    report(origin(root))
+        report(f"from {files.printable(source)}: {from_path(source, root)}")
+    else:
+        _obtain_from_anywhere(root, network, stand_in, report)
+    report(f"real_hands: {origin(root)}")
     return origin(root)
+
+
+def _obtain_from_anywhere(
+    root: Path, network: bool, stand_in: Callable[[int], np.ndarray] | None, report: Callable[[str], None]
+) -> None:
+    """The sources of `obtain` in their order, without one that was named."""
+    if hand_images.is_mixed(root):
+        return
+    for archive in _found_archives(root):
+        have_it = course_images(root / "test_hands") if "cw2" in archive.name else _is_complete(root)
+        if not have_it:
+            try:
+                counts = from_path(archive, root)
+                report(f"from {archive.name}, found in {archive.parent.resolve().name}/: {counts}")
+            except ValueError as error:
+                report(f"{error} The next source is tried.")
+    if not _is_complete(root):
+        try:
+            made = from_mednist(archives.mednist(root, network, report), root)
+            report(f"from MedNIST: {made} images rebuilt")
+        except (archives.DownloadFailed, ValueError) as error:
+            report(f"MedNIST: {error}")
+    kind, note = hand_images.kind(root), root / "real_hands" / hand_images.STAND_IN_NOTE
+    has_stand_ins = kind == "stand-in" and note.exists()  # the note is written after the last of them
+    if stand_in and kind != "course" and not has_stand_ins:
+        write_stand_ins(stand_in(STAND_IN_COUNT), root)

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from utils import config
-from utils.data import hand_images, image_files
+from utils.data import hand_images
 from utils.handin.inspection import Failed, Unchecked, content, listing
 
 SIZE = (32, 32)
@@ -91,9 +91,10 @@ def training_images() -> np.ndarray | None:
 
     A hand-in's own training images would prove nothing, so they are not used.
     """
-    if not hand_images.origin().endswith("real_hands/") or hand_images.origin().startswith("STAND-IN"):
+    try:
+        return hand_images.read_real().images if hand_images.kind() == "course" else None
+    except ValueError:  # real_hands holds a mixture, or only a part of the course's images
         return None
-    return image_files.read(config.PROJECT / "real_hands", pattern="*.jp*g").images
 
 
 def _sample_folders(folder: Path, folders: tuple[str, ...]) -> list[str]:
@@ -128,7 +129,7 @@ def _sample_names(folder: Path, name: str) -> list[str]:
     """The names of a folder's samples, sorted; see `_read_samples`."""
     names = [n.removeprefix(f"{name}/") for n in listing(folder) if n.rpartition("/")[0] == name]
     names = [n for n in names if not re.match(r"(VAE|GAN)_hand_", n)]  # the course's own may stay
-    matches = [match for n in names if (match := re.fullmatch(r"(.+?)_?(?:VAE|GAN)?(\d{3})\.jpe?g", n))]
+    matches = [match for n in names if (match := re.fullmatch(r"(.+?)_?(?:VAE|GAN)?(\d{3})\.(?i:jpe?g)", n))]
     if len(matches) != SAMPLES:
         raise Failed(f"{name} holds {len(matches)} images named <username>_001.jpeg ..., not {SAMPLES}")
     ours = sorted(match.group(0) for match in matches)

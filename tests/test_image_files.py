@@ -1,7 +1,11 @@
 """Reading and writing image folders, with every kind of bad file."""
 
+import argparse
 import errno
 import io
+import os
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -10,6 +14,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import draw_pictures
+from utils import files
 from utils.data import image_files
 
 
@@ -43,8 +48,8 @@ def bad_files(folder: Path) -> dict[str, str]:
     (folder / "b_folder.jpeg").mkdir()
     return {
         "b_empty.jpeg": "empty", "b_text.jpeg": "not an image", "b_zip.jpeg": "not an image",
-        "b_truncated.jpeg": "damaged", "b_header.jpeg": "", "b_small.jpeg": "10x32",
-        "b_large.jpeg": "4000x4000", "b_16bit.png": "8-bit", "b_folder.jpeg": "folder",
+        "b_truncated.jpeg": "damaged", "b_header.jpeg": "", "b_small.jpeg": "32 x 10 pixels",
+        "b_large.jpeg": "4000 x 4000", "b_16bit.png": "8-bit", "b_folder.jpeg": "folder",
     }  # fmt: skip
 
 
@@ -61,10 +66,12 @@ def test_bad_files_are_set_aside_with_their_reason(picture_folder, pictures):
 def test_resizing_only_where_asked(tmp_path):
     Image.new("L", (10, 32), 90).save(tmp_path / "a.jpeg")
     Image.new("L", (4000, 4000), 90).save(tmp_path / "b.jpeg")
-    with pytest.raises(ValueError, match="10x32"):
+    with pytest.raises(ValueError, match="32 x 10"):
         image_files.read(tmp_path)
     found = image_files.read(tmp_path, resize=True)
     assert found.images.shape == (2, 1, 32, 32) and not found.skipped
+    assert image_files.read(tmp_path, (24, 40), resize=True).images.shape == (2, 1, 24, 40)
+    assert image_files.read(tmp_path, (32, 10)).names == ["a.jpeg"]  # height and width, as in an array's shape
 
 
 def test_colour_becomes_grey(tmp_path):
@@ -159,6 +166,43 @@ def test_full_disk_leaves_the_older_set(tmp_path, pictures, monkeypatch):
     monkeypatch.undo()
     assert np.array_equal(image_files.read(tmp_path).images, before)
     assert not list(tmp_path.glob(".writing*"))
+
+
+@pytest.mark.skipif(not Path("/sys/kernel").is_dir(), reason="needs a folder that nobody can write to")
+def test_a_folder_that_cannot_be_written_to_gets_advice(pictures):
+    with pytest.raises(OSError, match="could not write '/sys/x'.*Copy the project into a folder of your own"):
+        image_files.write_jpegs(pictures, "/sys/x", count=64)
+
+
+def test_what_a_killed_writer_has_left_is_deleted(tmp_path, pictures):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    (tmp_path / f".writing.{gone.pid}.part").mkdir()
+    (tmp_path / f".writing.{os.getpid()}.part").mkdir()  # of an earlier process with our number
+    image_files.write_jpegs(pictures, tmp_path, count=64)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_names_are_told_apart_in_the_same_way_on_every_system(tmp_path, pictures):
+    for name in ("VAE_hand_1.JPG", "VAE_hand_2.Jpeg", "vae_hand_3.jpg", "hand.txt", "._VAE_hand_4.jpg"):
+        Image.fromarray(pictures[0, 0]).save(tmp_path / name, "JPEG")
+    assert image_files.read(tmp_path, pattern="VAE_hand_*").names == ["VAE_hand_1.JPG", "VAE_hand_2.Jpeg"]
+    names = [path.name for path in image_files.image_paths(tmp_path)]
+    assert names == ["VAE_hand_1.JPG", "VAE_hand_2.Jpeg", "vae_hand_3.jpg"]
+    assert image_files.image_paths(tmp_path / "nowhere") == []
+
+
+def test_names_are_printed_escaped_and_only_where_they_must_be():
+    assert files.printable("Hände 手.jpeg") == "Hände 手.jpeg"
+    assert files.printable("a\nb\udcff") == r"a\nb\udcff"
+
+
+def test_a_home_folder_in_a_path(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/of/mine")
+    monkeypatch.setenv("USERPROFILE", "/home/of/mine")
+    assert files.path_argument("~/x") == Path("/home/of/mine/x")
+    with pytest.raises(argparse.ArgumentTypeError, match="~nobody_of_this_name"):
+        files.path_argument("~nobody_of_this_name/x")
 
 
 def test_jpeg_comment_is_kept(tmp_path, pictures):

@@ -1,0 +1,90 @@
+"""Puts files into the data folders: verified images all together or not at all, stand-ins only where there are none.
+
+Stand-ins are generated hands, labelled as such, with which everything can be tried without the course's images.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from utils import files
+from utils.data import image_files
+from utils.data.hand_images import FILLING, STAND_IN_NOTE, STAND_IN_PREFIX, course_images, stand_ins
+
+READY = ".data.ready"  # a folder of files that are verified and are being moved to their places
+STAND_IN_TEXT = "stand-in: sampled from this project's generator, not a real X-ray"
+
+
+@contextmanager
+def filling(root: Path) -> Iterator[Path]:
+    """A hidden folder to write the data folders' files into. They are put in place if the block ends without error."""
+    part = files.part_folder(root, "data")
+    try:
+        yield part
+        part.rename(root / READY)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    put_in_place(root)
+
+
+def put_in_place(root: Path) -> None:
+    """Move verified files into the data folders. If this is interrupted, the next call finishes it."""
+    ready, real_hands = root / READY, root / "real_hands"
+    marker = real_hands / FILLING
+    if ready.is_dir():
+        with_reals = (ready / "real_hands").is_dir()
+        if with_reals:
+            real_hands.mkdir(exist_ok=True)
+            marker.touch()
+            clear_stand_ins(root)
+        for path in sorted(ready.glob("*/*")):
+            (root / path.parent.name).mkdir(exist_ok=True)
+            shutil.move(path, root / path.parent.name / path.name)  # a data folder can lie on another disk
+        if with_reals:
+            marker.unlink(missing_ok=True)
+        shutil.rmtree(ready)
+    if marker.exists() and not course_images(real_hands):
+        marker.unlink()
+
+
+def add(part: Path, folder: str, name: str, content: bytes) -> None:
+    """Write a file that belongs into one of the data folders.
+
+    Raises:
+        ValueError: there is another file of this name already.
+    """
+    (part / folder).mkdir(exist_ok=True)
+    path = part / folder / name
+    if path.exists() and path.read_bytes() != content:
+        raise ValueError(
+            f"there are two different files named {folder}/{files.printable(name)}; leave one of them out."
+        )
+    path.write_bytes(content)
+
+
+def write_stand_ins(images: np.ndarray, root: Path) -> None:
+    """Write generated hands uint8 (N, 1, 32, 32) to `real_hands/`, labelled in every JPEG and in a note.
+
+    Raises:
+        ValueError: `real_hands` holds images of the course.
+        OSError: it cannot be written to.
+    """
+    folder = root / "real_hands"
+    if course_images(folder):
+        raise ValueError(f"'{folder}' holds images of the course; stand-ins are never written beside them.")
+    prefix = STAND_IN_PREFIX.rstrip("_")
+    image_files.write_jpegs(images, folder, prefix, len(images), replace=True, comment=STAND_IN_TEXT)
+    note = f"{STAND_IN_TEXT}.\nReplace it with: python -m utils data --from PATH\n"
+    (folder / STAND_IN_NOTE).write_text(note, encoding="utf-8")  # last: it says that all of them are there
+
+
+def clear_stand_ins(root: Path) -> None:
+    """Delete the stand-in images and their note."""
+    for path in stand_ins(root / "real_hands"):
+        path.unlink(missing_ok=True)
+    (root / "real_hands" / STAND_IN_NOTE).unlink(missing_ok=True)

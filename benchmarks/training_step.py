@@ -108,7 +108,7 @@ def main() -> None:
             for label, settings in (("our step", {}), ("our step with JPEG rounding", {"jpeg_quality": 75})):
                 model, optimizers = fresh(**settings)
                 model.to(memory_format=torch.channels_last)  # as `loop.fit` does
-                average = loop.averaged_copy(model.generator, half_life=500)
+                average = loop.ema_copy(model.generator, half_life=500)
 
                 def step(images, model=model, optimizers=optimizers, average=average, precision=precision):
                     our_step(model, optimizers, images, precision)

@@ -9,6 +9,7 @@ import pickle
 import subprocess
 import sys
 import time
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +25,8 @@ def test_round_trip_keeps_the_newest_two(tmp_path):
     for step in (1, 2, 3):
         checkpoints.save(tmp_path, step, {"x": torch.full((3,), float(step))}, CONFIG)
     assert [p.name for p in sorted(tmp_path.iterdir())] == ["step_00000002.ckpt", "step_00000003.ckpt"]
-    step, state = checkpoints.latest(tmp_path, CONFIG)
-    assert step == 3 and torch.equal(state["x"], torch.full((3,), 3.0))
+    found = checkpoints.latest(tmp_path, CONFIG)
+    assert found.step == 3 and torch.equal(found.state["x"], torch.full((3,), 3.0))
 
 
 def test_no_checkpoint_yet(tmp_path):
@@ -38,7 +39,7 @@ def test_another_configuration_is_refused_by_name(tmp_path):
         checkpoints.latest(tmp_path, CONFIG | {"lr": 0.2})
 
 
-@pytest.mark.parametrize("damage", ["truncated", "flipped", "foreign", "empty", "other step"])
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "foreign", "empty", "settings", "renamed"])
 def test_damaged_newest_is_set_aside_for_the_one_before(tmp_path, damage):
     checkpoints.save(tmp_path, 1, {"x": torch.ones(100)}, CONFIG)
     newest = checkpoints.save(tmp_path, 2, {"x": torch.zeros(100)}, CONFIG)
@@ -49,14 +50,42 @@ def test_damaged_newest_is_set_aside_for_the_one_before(tmp_path, damage):
         "flipped": bytes(content),
         "foreign": pickle.dumps({"x": 1}),
         "empty": b"",
-        "other step": newest.read_bytes().replace(b'"step": 2', b'"step": 3', 1),
+        "settings": newest.read_bytes().replace(b'"lr": 0.1', b'"lr": 0.2', 1),
+        "renamed": newest.read_bytes(),
     }
+    if damage == "renamed":
+        newest = newest.rename(tmp_path / "step_00000003.ckpt")
     newest.write_bytes(changed[damage])
     messages = []
-    step, state = checkpoints.latest(tmp_path, CONFIG, messages.append)
-    assert step == 1 and state["x"].sum() == 100
-    assert ("is of step 3" if damage == "other step" else "no complete checkpoint") in messages[0]
-    assert (tmp_path / "step_00000002.damaged").exists()
+    found = checkpoints.latest(tmp_path, CONFIG, messages.append)
+    assert found.step == 1 and found.state["x"].sum() == 100
+    assert ("is of step 2" if damage == "renamed" else "no complete checkpoint") in messages[0]
+    assert newest.with_suffix(".damaged").exists()
+
+
+def test_only_exact_names_are_checkpoints_and_no_other_file_is_deleted(tmp_path):
+    """A sync client's copy is neither read, nor called damaged, nor deleted, nor counted as one of the two kept."""
+    for step in (1, 2):
+        checkpoints.save(tmp_path, step, {}, CONFIG)
+    others = ["step_00000002 (1).ckpt", "step_2.ckpt", "step_00000009.ckpt.tmp", ".step_notes.part", "step_x.ckpt"]
+    for name in others:
+        (tmp_path / name).write_text("mine", encoding="utf-8")
+    messages = []
+    assert checkpoints.latest(tmp_path, CONFIG, messages.append).step == 2 and not messages
+    checkpoints.save(tmp_path, 3, {}, CONFIG)
+    kept = ["step_00000002.ckpt", "step_00000003.ckpt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept + others)
+
+
+def test_checkpoints_are_in_the_order_of_their_steps(tmp_path):
+    for step in (99_999_999, 100_000_000):
+        checkpoints.save(tmp_path, step, {}, CONFIG)
+    assert checkpoints.latest(tmp_path, CONFIG).step == 100_000_000
+
+
+def test_a_checkpoint_says_when_and_where_it_was_written(tmp_path):
+    found = checkpoints.read(checkpoints.save(tmp_path, 1, {}, CONFIG, "NVIDIA H100"))
+    assert found.device == "NVIDIA H100" and abs(datetime.now() - datetime.fromisoformat(found.date)) < timedelta(1)
 
 
 class Bomb:
@@ -68,8 +97,10 @@ def test_loading_never_executes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     buffer = io.BytesIO()
     torch.save({"x": Bomb()}, buffer)
-    head = {"config": CONFIG, "step": 1, "sha256": hashlib.sha256(buffer.getvalue()).hexdigest()}
-    (tmp_path / "step_00000001.ckpt").write_bytes(json.dumps(head).encode() + b"\n" + buffer.getvalue())
+    head = {"config": CONFIG, "step": 1, "date": "2025-11-26 20:31", "device": "cpu"}
+    content = json.dumps(head).encode() + b"\n" + buffer.getvalue()
+    check_sum = hashlib.sha256(content).hexdigest().encode()
+    (tmp_path / "step_00000001.ckpt").write_bytes(check_sum + b"\n" + content)
     assert checkpoints.latest(tmp_path, CONFIG, lambda message: None) is None
     (tmp_path / "w.safetensors").write_bytes(pickle.dumps(Bomb()))
     with pytest.raises(checkpoints.CheckpointDamaged):
@@ -84,11 +115,11 @@ def test_full_disk_while_saving(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="what was saved before is untouched"):
+    with pytest.raises(OSError, match="could not write"):
         checkpoints.save(tmp_path, 2, {"x": torch.zeros(3)}, CONFIG)
     monkeypatch.undo()
     assert [p.name for p in tmp_path.iterdir()] == ["step_00000001.ckpt"]
-    assert checkpoints.latest(tmp_path, CONFIG)[0] == 1
+    assert checkpoints.latest(tmp_path, CONFIG).step == 1
 
 
 WRITER = """
@@ -127,11 +158,11 @@ def test_another_process_may_set_a_damaged_file_aside_first(tmp_path, monkeypatc
             newest.unlink(missing_ok=True)  # between reading and setting aside
 
     monkeypatch.setattr(checkpoints, "read", read_and_lose)
-    assert checkpoints.latest(tmp_path, CONFIG, lambda _: None)[0] == 1
+    assert checkpoints.latest(tmp_path, CONFIG, lambda _: None).step == 1
 
 
 def test_kill_in_the_middle_of_writing(tmp_path):
-    """Killed at several moments of a loop that does nothing but write checkpoints."""
+    """A loop that only writes checkpoints is killed at several moments."""
     root = Path(__file__).parent.parent
     for delay in (0.01, 0.07, 0.13):
         process = subprocess.Popen([sys.executable, "-c", WRITER, tmp_path], cwd=root, stdout=subprocess.PIPE)
@@ -140,8 +171,8 @@ def test_kill_in_the_middle_of_writing(tmp_path):
         process.kill()
         process.wait()
         complained = []
-        step, state = checkpoints.latest(tmp_path, {}, complained.append)
-        assert torch.equal(state["x"], torch.full((200_000,), float(step)))
+        found = checkpoints.latest(tmp_path, {}, complained.append)
+        assert torch.equal(found.state["x"], torch.full((200_000,), float(found.step)))
         assert not complained
 
 
@@ -156,7 +187,7 @@ def test_weights_round_trip_with_their_arguments(tmp_path):
         checkpoints.read_weights(tmp_path / "absent")
 
 
-def test_a_state_that_could_not_be_read_again_is_refused_at_once(tmp_path):
+def test_a_state_that_could_not_be_read_again_is_refused(tmp_path):
     with pytest.raises(TypeError, match="plain numbers"):
         checkpoints.save(tmp_path, 1, {"lr": np.float64(0.1)}, {})
     assert checkpoints.latest(tmp_path, {}) is None
@@ -174,7 +205,7 @@ def test_large_weights_are_written_in_parts(tmp_path, monkeypatch):
         checkpoints.load_weights(path, torch.nn.Bilinear)
     kept = other.read_bytes()
     checkpoints.export_weights(path, torch.nn.Linear(8, 12), {"in_features": 8, "out_features": 12})
-    other.write_bytes(kept)  # as a kill between the two files would leave them
+    other.write_bytes(kept)  # as after a kill between the two files
     with pytest.raises(checkpoints.CheckpointDamaged, match="not written together"):
         checkpoints.read_weights(path)
     other.unlink()
@@ -191,6 +222,6 @@ def test_full_disk_while_exporting_weights(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="what was saved before is untouched"):
+    with pytest.raises(OSError, match="could not write"):
         checkpoints.export_weights(path, torch.nn.Linear(2, 2), {})
     assert list(tmp_path.iterdir()) == [path] and path.read_bytes() == before

@@ -1,5 +1,6 @@
-"""Eight processes on one study, two of them killed half-way: each trial runs once, what the two left is tried again."""
+"""Searches: many processes on one study, trials of killed processes, torn journals, seeds."""
 
+import errno
 import os
 import random
 import shutil
@@ -36,7 +37,7 @@ def objective(trial):
     x = trial.suggest_float("x", -1, 1)
     print("trial", trial.number, flush=True)
     if begun == 2:
-        sys.stdin.readline()  # for ever, if this is one that will be killed
+        sys.stdin.readline()  # a process that will be killed waits here for ever
     time.sleep({SECONDS})
     return x * x
 
@@ -48,7 +49,7 @@ search.finish(study, objective, {TRIALS})
 
 
 def go(workers: list[subprocess.Popen]) -> None:
-    """Let these workers go on from where they wait for a line."""
+    """Let these workers go on; they wait for a line."""
     for worker in workers:
         worker.stdin.write("go\n")
         worker.stdin.flush()
@@ -57,14 +58,15 @@ def go(workers: list[subprocess.Popen]) -> None:
 def work(
     folder: Path, url: str = "", after_kill: Callable[[set[int]], None] = lambda _: None
 ) -> tuple[set[int], Counter]:
-    """Run the eight to the end, but for two that are killed in their second trial.
+    """Start eight workers on one study. Two are killed in their second trial, the others run to the end.
 
     Args:
         folder: of the journal.
         url: of the database, if there is one.
-        after_kill: is called with the two's process ids while the others are in their second trial.
+        after_kill: called with the ids of the killed processes while the others are in their second trial.
+
     Returns:
-        The two's process ids, and how often each trial number was run by any of the eight.
+        The ids of the killed processes, and how often each trial was run.
     """
     workers = [
         subprocess.Popen(
@@ -94,23 +96,24 @@ def work(
 
 
 def complete(study: optuna.Study, ran: Counter) -> list[optuna.trial.FrozenTrial]:
-    """The trials that came to their end, after checks that hold for every study; `ran` counts each number's runs."""
+    """The finished trials, after checks that hold for every study; `ran` counts how often each trial was run."""
     trials = study.get_trials()
     assert [trial.number for trial in trials] == list(range(len(trials)))
-    assert ran == Counter(trial.number for trial in trials)  # each once, by one process, and no other
+    assert ran == Counter(trial.number for trial in trials)  # each was run once
     done = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-    assert TRIALS <= len(done) < TRIALS + WORKERS  # each may have been in a trial when the last one was complete
+    assert TRIALS <= len(done) < TRIALS + WORKERS  # each may have been in a trial at the end
     assert all(trial.value == trial.params["x"] * trial.params["x"] for trial in done)
     return done
 
 
+@pytest.mark.slow
 def test_a_journal_on_a_shared_folder(tmp_path):
     killed, ran = work(tmp_path)
     study = search.join_study(tmp_path, "many", seed=0)
     done = complete(study, ran)
     left = study.get_trials(states=[TrialState.RUNNING])
     assert {trial.user_attrs["process"] for trial in left} == killed and len(left) == 2
-    study = search.open_study(tmp_path, "many", seed=0)  # all have ended: the next start takes up what is left
+    study = search.open_study(tmp_path, "many", seed=0)  # all have ended: the trials of the killed are queued again
     search.finish(study, lambda trial: trial.suggest_float("x", -1, 1) ** 2, len(done) + 2)
     again = study.get_trials(states=[TrialState.COMPLETE])[-2:]
     assert {trial.params["x"] for trial in again} == {trial.params["x"] for trial in left}
@@ -130,7 +133,71 @@ def test_a_trial_that_always_kills_its_process_is_given_up(tmp_path, capsys):
     trials = search.open_study(tmp_path, "deadly", seed=0).get_trials()
     assert [trial.state for trial in trials] == (1 + search.RETRIES) * [TrialState.FAIL]
     assert len({trial.params["x"] for trial in trials}) == 1
-    assert "is given up, its process has died 4 times" in capsys.readouterr().out
+    assert "is given up: its process has died 4 times" in capsys.readouterr().out
+
+
+def begin_and_end_a_trial(folder: Path, seed: int = 0) -> float:
+    """One start of a search that is stopped after one trial; returns the trial's setting."""
+    study = search.open_study(folder, "stopped", seed)
+    trial = study.ask()
+    x = trial.suggest_float("x", -1, 1)
+    study.tell(trial, x * x)
+    return x
+
+
+def test_a_search_that_is_stopped_and_started_again_repeats_no_trial(tmp_path):
+    assert len({begin_and_end_a_trial(tmp_path) for _ in range(4)}) == 4
+
+
+def test_the_same_seed_gives_the_same_undisturbed_search_and_another_seed_another(tmp_path):
+    tables = []
+    for number, seed in enumerate((0, 0, 1)):
+        (tmp_path / str(number)).mkdir()
+        study = search.open_study(tmp_path / str(number), "calm", seed)
+        tables.append(search.finish(study, lambda trial: trial.suggest_float("x", -1, 1) ** 2, 8).x.tolist())
+    assert tables[0] == tables[1] != tables[2]
+
+
+TORN = {
+    "cut in a line": lambda lines: b"".join(lines) + lines[-1][:30],
+    "cut in a line, and another line follows": lambda lines: b"".join(lines) + lines[-1][:30] + lines[-1],
+    "only the end of the line is missing": lambda lines: b"".join(lines)[:-1],
+    "zeros, as after a power cut": lambda lines: b"".join(lines) + bytes(100),
+    "no line of a journal": lambda lines: b"".join(lines) + b"7\n",
+}
+
+
+@pytest.mark.parametrize("damage", TORN)
+def test_finished_trials_of_a_torn_journal_are_kept_and_the_rest_is_set_aside(damage, tmp_path, capsys):
+    xs = [begin_and_end_a_trial(tmp_path) for _ in range(3)]
+    journal = tmp_path / "stopped.journal"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    torn = TORN[damage](lines)
+    journal.write_bytes(torn)
+    xs.append(begin_and_end_a_trial(tmp_path))
+    trials = search.open_study(tmp_path, "stopped", 0).get_trials(states=[TrialState.COMPLETE])
+    kept = 2 if damage.startswith("only") else 3  # the torn line was the end of the third trial
+    assert [trial.params["x"] for trial in trials][:kept] == xs[:kept] and trials[-1].params["x"] == xs[-1]
+    aside = (tmp_path / "stopped.journal.torn_1").read_bytes()
+    assert torn.endswith(aside) and torn[: -len(aside)] == b"".join(lines[: len(lines) - (kept == 2)])
+    assert "stopped.journal.torn_1" in capsys.readouterr().out
+    assert not (tmp_path / "stopped.journal.torn_2").exists()
+
+
+def test_a_full_disk_while_a_journal_is_mended_loses_nothing(tmp_path, monkeypatch):
+    begin_and_end_a_trial(tmp_path)
+    journal = tmp_path / "stopped.journal"
+    torn = journal.read_bytes() + b"{"
+    journal.write_bytes(torn)
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as context, pytest.raises(OSError, match="No space left"):
+        context.setattr(os, "fsync", full)
+        search.open_study(tmp_path, "stopped", 0)
+    assert journal.read_bytes() == torn
+    assert len(search.open_study(tmp_path, "stopped", 0).get_trials()) == 1  # the lock was given back
 
 
 @pytest.fixture
@@ -162,9 +229,10 @@ def database() -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.mark.slow
 def test_a_database(tmp_path, database):
     def age(processes: set[int]) -> None:
-        """An hour passes for the trials that these processes have left."""
+        """Let an hour pass for the trials of these processes."""
         with psycopg.connect(database.replace("+psycopg", "")) as connection:
             connection.execute(
                 "INSERT INTO trial_heartbeats (trial_id, heartbeat) "  # it may not have had the time for its first
@@ -187,6 +255,7 @@ def test_a_database(tmp_path, database):
     assert not study.get_trials(states=[TrialState.RUNNING])
 
 
+@pytest.mark.slow
 def test_the_documented_script(tmp_path):
     (tmp_path / "search_many.py").write_text(documented("join_study"), encoding="utf-8")
     (tmp_path / "runs").mkdir()

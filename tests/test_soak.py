@@ -1,4 +1,4 @@
-"""A short run of the soak harness, and that it can fail; the long one is `make soak`."""
+"""A short run of benchmarks/soak.py, and a proof that it can fail. The long run is `make soak`."""
 
 import random
 
@@ -6,6 +6,8 @@ import pytest
 
 from benchmarks import soak
 from utils.training import checkpoints, loop
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_training_that_is_killed_and_damaged_ends_with_the_same_weights():
@@ -18,7 +20,7 @@ def test_it_notices_a_training_that_saves_too_late(tmp_path, monkeypatch):
     fit = loop.fit
     monkeypatch.setattr(loop, "fit", lambda *x, **options: fit(*x, **options | {"checkpoint_seconds": 60}))
     with pytest.raises(soak.Failure, match=r"had trained \d+ steps since a checkpoint was due"):
-        soak.one_round("VAE", tmp_path, None, file_limit=100)  # the one at its end cannot be written
+        soak.one_round("VAE", tmp_path, None, file_limit=100)  # not even the last checkpoint can be written
 
 
 @pytest.fixture

@@ -1,27 +1,32 @@
-"""Hyper-parameter studies with Optuna that survive a kill, and their tables and plots."""
+"""Searches for hyper-parameters with Optuna that survive a kill, and their tables and plots."""
 
 from __future__ import annotations
 
+import json
 import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import optuna
 import pandas as pd
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import TrialState
 
+from utils.files import printable, write_atomically
+
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
-HEARTBEAT, GRACE = 60, 300  # seconds between signs of life of a trial in a database, and of silence that ends it
-RETRIES = 3  # of a trial whose process has died, which may be the trial's fault
-TRIES, PAUSE = 5, 0.5  # to make the tables of a database, and seconds between
+HEARTBEAT = 60  # seconds between two signs of life of a trial in a database
+GRACE = 300  # seconds without a sign of life after which a trial counts as dead
+RETRIES = 3  # how often a trial is tried again after its process has died: the trial may be the cause
+TRIES, PAUSE = 5, 0.5  # attempts to make the tables of a database, and seconds between two of them
 
 
 def open_database(url: str) -> optuna.storages.RDBStorage:
-    """Optuna's storage in the database at `url`; its tables are made if it has none, whoever else is making them.
+    """Optuna's storage in the database at `url`. Missing tables are made; other processes may do so at the same time.
 
     Raises:
         sqlalchemy.exc.DatabaseError: the database cannot be reached, or refuses the tables for another reason.
@@ -34,42 +39,80 @@ def open_database(url: str) -> optuna.storages.RDBStorage:
             return optuna.storages.RDBStorage(
                 url, heartbeat_interval=HEARTBEAT, grace_period=GRACE, heartbeat_stale_trial_callback=retry
             )
-        except (IntegrityError, ProgrammingError):  # "already exists": another process was quicker
+        except (IntegrityError, ProgrammingError):  # "already exists": another process was faster
             if not left:
                 raise
             time.sleep(PAUSE)
 
 
+def open_journal(path: Path) -> JournalStorage:
+    """Optuna's storage in the file `path`, one line of JSON for each change; mended first, see `mend_journal`."""
+    lock = JournalFileOpenLock(str(path))
+    if path.is_file():
+        lock.acquire()
+        try:
+            mend_journal(path)
+        finally:
+            lock.release()
+    return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
+
+
+def mend_journal(path: Path) -> None:
+    """Keep the whole lines of a journal. From the first damaged one on, move the rest to `<path>.torn_1` (_2, ...).
+
+    A full disk or a power cut can end a journal in the middle of a line, and Optuna cannot read it any more once
+    another line follows. What follows a damaged line cannot be used: trials are numbered by their order in the file.
+    """
+    content = path.read_bytes()
+    whole = 0
+    for line in content.splitlines(keepends=True):
+        try:
+            if not (line.endswith(b"\n") and isinstance(json.loads(line), dict)):
+                break
+        except ValueError:
+            break
+        whole += len(line)
+    if whole == len(content):
+        return
+    number = 1
+    while (aside := path.with_name(f"{path.name}.torn_{number}")).exists():
+        number += 1
+    write_atomically(aside, content[whole:])
+    write_atomically(path, content[:whole])
+    print(
+        f"'{printable(path)}' was damaged, perhaps by a full disk. The trials before the damage are kept; the last "
+        f"{len(content) - whole} bytes are now in '{aside.name}'."
+    )
+
+
 def join_study(folder: Path, name: str, seed: int, url: str | None = None) -> optuna.Study:
-    """A study to be minimised, pruned by the median of earlier trials, for one process of many.
+    """A study for one process of many. The score is minimised, and a trial that is worse than the median is pruned.
 
     Args:
-        folder: where `name.journal` is kept: a local folder, or one that all machines share.
-        seed: of the sampler, another one for each process, or they all begin with the same settings.
-        url: a database to keep the study in instead, as "postgresql+psycopg://user@host/name". There, a trial whose
-            process has been silent for GRACE seconds is marked failed and queued again, RETRIES times at most, by the
-            next process that begins a trial. A journal cannot tell; for one, `open_study` does it, once all processes
-            have ended.
+        folder: for `name.journal`: a local folder, or one that all machines share.
+        seed: of the sampler. Each process needs another one, or they all begin with the same settings. It is mixed
+            with the number of trials so far, so that a study that goes on does not repeat its first trials.
+        url: keep the study in this database instead, as "postgresql+psycopg://user@host/name". There, a trial that has
+            given no sign of life for GRACE seconds is marked as failed and queued again, at most RETRIES times, by the
+            next process that begins a trial. A journal cannot know this: `open_study` does it for a journal, when all
+            processes have ended.
     """
-    if url:
-        storage = open_database(url)
-    else:
-        path = str(folder / f"{name}.journal")
-        storage = JournalStorage(JournalFileBackend(path, lock_obj=JournalFileOpenLock(path)))
-    return optuna.create_study(
+    study = optuna.create_study(
         study_name=name,
-        storage=storage,
-        sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=4),
+        storage=open_database(url) if url else open_journal(folder / f"{name}.journal"),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=3),
         load_if_exists=True,
     )
+    mixed = np.random.SeedSequence([seed, len(study.get_trials(deepcopy=False))]).generate_state(1)
+    study.sampler = optuna.samplers.TPESampler(seed=int(mixed[0]), n_startup_trials=4)
+    return study
 
 
 def open_study(folder: Path, name: str, seed: int) -> optuna.Study:
     """A study for this process alone, kept in `folder/name.journal`; see `join_study`.
 
-    Trials that a kill left unfinished are marked failed and queued again, RETRIES times at most; one that is given up
-    is reported.
+    A trial that a killed process has left unfinished is marked as failed and queued again, at most RETRIES times.
+    After that it is given up, and reported.
     """
     study = join_study(folder, name, seed)
     for trial in study.get_trials(states=[TrialState.RUNNING]):
@@ -79,13 +122,15 @@ def open_study(folder: Path, name: str, seed: int) -> optuna.Study:
         if retries < RETRIES:
             study.enqueue_trial(params, user_attrs={"retries": retries + 1})
         else:
-            print(f"Trial {trial.number} of '{name}' is given up, its process has died {retries + 1} times: {params}")
+            print(f"Trial {trial.number} of '{name}' is given up: its process has died {retries + 1} times. {params}")
     return study
 
 
 def watch(trial: optuna.Trial, measure: Callable) -> Callable:
-    """An evaluation hook for `loop.fit` that returns what `measure(model)` does, a dict, tells Optuna its first
-    value, and ends the trial where Optuna prunes it."""
+    """An evaluation hook for `loop.fit` that returns the dict of `measure(model)`.
+
+    It tells Optuna the first value of the dict, and ends the trial if Optuna prunes it.
+    """
 
     def hook(model):
         row = measure(model)
@@ -98,8 +143,10 @@ def watch(trial: optuna.Trial, measure: Callable) -> Callable:
 
 
 def finish(study: optuna.Study, objective: Callable, trials: int, score: str = "score") -> pd.DataFrame:
-    """Run what is missing to so many trials, pruned ones and those of other processes counted; returns the table of
-    all, best first. Trials that others have begun are not waited for."""
+    """Run trials until the study has `trials` of them; returns the table of all, the best first.
+
+    Pruned trials and those of other processes count. Trials that other processes have begun are not waited for.
+    """
     if len(study.get_trials(states=ENDED)) < trials:
         study.optimize(objective, callbacks=[optuna.study.MaxTrialsCallback(trials, states=ENDED)])
     table = study.trials_dataframe(attrs=("number", "value", "params", "state", "duration"))
@@ -110,8 +157,8 @@ def finish(study: optuna.Study, objective: Callable, trials: int, score: str = "
 
 
 def plot_study(study: optuna.Study, score: str = "score") -> None:
-    """Parallel coordinates of the trials and, from three finished ones on, the importance of each setting."""
-    with plt.rc_context(), warnings.catch_warnings():  # Optuna changes the style of all figures that follow
+    """Parallel coordinates of the trials and, if three or more are finished, the importance of each setting."""
+    with plt.rc_context(), warnings.catch_warnings():  # Optuna changes the style of all later figures
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         optuna.visualization.matplotlib.plot_parallel_coordinate(study, target_name=score)
         plt.gcf().set_size_inches(9, 4)

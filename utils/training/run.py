@@ -1,0 +1,209 @@
+"""One training: what it holds, and the small parts of the loop: restore, step, record, save."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from accelerate.utils import gather_object
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm import tqdm
+
+from utils.files import printable, write_atomically
+from utils.training import checkpoints, devices
+
+Evaluate = Callable[[nn.Module], dict[str, float]]
+
+
+def ema_copy(module: nn.Module, half_life: float) -> AveragedModel:
+    """An exponential moving average (EMA) of a module's weights and buffers. `half_life` is in steps."""
+    decay = 0.5 ** (1 / max(1.0, half_life))
+    return AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+
+
+class Run:
+    """A model in training, with its optimisers, the EMA of its modules, and how far it has come.
+
+    Args:
+        model: has `optimizers() -> dict`, `step(batch, update) -> dict of losses` and `ema_modules`.
+        steps: of the whole training.
+        folder: for the checkpoints and `history.json`.
+        config: what the run is; a checkpoint of another run is refused.
+        seed: of all random numbers.
+        ema_half_life: in steps.
+    """
+
+    def __init__(
+        self, model: nn.Module, steps: int, folder: str | Path, config: dict, seed: int, ema_half_life: float
+    ) -> None:
+        self.accelerator = devices.accelerator()
+        self.device, self.is_main = self.accelerator.device, self.accelerator.is_main_process
+        self.steps, self.folder, self.config, self.seed = steps, Path(folder), config, seed
+        self.model = model.to(self.device, memory_format=torch.channels_last).train()  # fastest for bfloat16
+        self.optimizers = model.optimizers()
+        self.learning_rates = {name: [g["lr"] for g in o.param_groups] for name, o in self.optimizers.items()}
+        self.ema = {name: ema_copy(getattr(model, name), ema_half_life) for name in model.ema_modules}
+        self.step = 0
+        self.history: list[dict] = []
+        self.sums: dict[str, tuple[Tensor, int]] = {}  # of each loss since the last row of the history, and how many
+        self.seconds_before = 0.0  # of training, before this process went on with it
+        self.started = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training, those of interrupted processes included."""
+        return self.seconds_before + time.monotonic() - self.started
+
+    def restore(self, fresh: bool = False) -> str:
+        """Go on from the newest checkpoint of the folder, if there is one; says so in one line, which is returned.
+
+        Args:
+            fresh: rename the folder first, and start anew.
+
+        Raises:
+            CheckpointMismatch: the checkpoint is of another run.
+            ValueError: the processes see different data or checkpoints.
+        """
+        if fresh and self.is_main:
+            set_aside(self.folder)
+        self.accelerator.wait_for_everyone()
+        found = checkpoints.latest(self.folder, self.config, report=tqdm.write)
+        every = gather_object([(found.step if found else 0, self.config["data"])])
+        if len(set(every)) > 1:
+            raise ValueError(
+                f"the processes see different images or checkpoints; do all of them share '{printable(self.folder)}'?"
+            )
+        rank = self.accelerator.process_index
+        torch.manual_seed(self.seed + 7919 * rank)  # every process draws its own noise
+        if found:
+            self._load(found.state)
+            self.step = found.step
+            if not self.is_main:  # only the main process's random state is in the checkpoint
+                torch.manual_seed(self.seed + 7919 * rank + 104_729 * found.step)
+        line = f"{printable('/'.join(self.folder.parts[-2:]))}: {self._how_far(found)}"
+        if self.is_main:
+            tqdm.write(line)
+        self.started = time.monotonic()
+        return line
+
+    def _how_far(self, found: checkpoints.Checkpoint | None) -> str:
+        if found is None:
+            return f"starts, {self.steps} steps"
+        if found.step < self.steps:
+            return f"goes on from step {found.step} of {self.steps}"
+        return f"was finished on {found.date} ({found.device}): loaded"
+
+    def _load(self, state: dict) -> None:
+        self.model.load_state_dict(state["model"])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        for name, average in self.ema.items():
+            average.load_state_dict(state["ema"][name])
+        self.history, self.seconds_before = state["history"], state["seconds"]
+        self.sums = {name: (total.to(self.device), count) for name, (total, count) in state["sums"].items()}
+        devices.set_random_state(state["random"])
+
+    def train_step(self, batch: Tensor | tuple[Tensor, ...], learning_rate_scale: float) -> None:
+        """One step of the model on a batch, and of the EMA."""
+        for name, optimizer in self.optimizers.items():
+            for group, rate in zip(optimizer.param_groups, self.learning_rates[name]):
+                group["lr"] = rate * learning_rate_scale
+        with self.accelerator.autocast():
+            losses = self.model.step(batch, self.update)
+        for name, average in self.ema.items():
+            average.update_parameters(getattr(self.model, name))
+        for name, loss in devices.mean_over_processes(losses).items():
+            total, count = self.sums.get(name, (torch.zeros_like(loss), 0))
+            self.sums[name] = (total + loss, count + 1)
+        self.step += 1
+
+    def update(self, name: str, loss: Tensor, clip: float | None = None) -> None:
+        """One step of the optimiser `name` down the gradient of `loss`, whose norm is at most `clip`."""
+        optimizer = self.optimizers[name]
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        optimizer.zero_grad()
+        self.accelerator.backward(loss)
+        if self.accelerator.num_processes > 1:
+            devices.average_gradients(parameters)
+        if clip is not None:
+            nn.utils.clip_grad_norm_(parameters, clip)
+        optimizer.step()
+        torch.clear_autocast_cache()  # its bfloat16 copies are of the weights before the step
+
+    def check_losses(self) -> None:
+        """Raise a FloatingPointError if a loss is NaN or infinite, before that is saved."""
+        bad = [name for name, (total, _) in self.sums.items() if not torch.isfinite(total)]
+        if bad:
+            raise FloatingPointError(
+                f"{', '.join(bad)} is no longer finite at step {self.step}: lower the learning rate. "
+                f"The last checkpoint in '{printable(self.folder)}' is from before."
+            )
+
+    def record(self, images: int, evaluate: Evaluate | None) -> dict:
+        """Add a row to the history: the mean of each loss since the row before, and what `evaluate` returns."""
+        row = {"step": self.step, "images": images, "seconds": self.seconds}
+        row |= {name: float(total) / count for name, (total, count) in self.sums.items()}
+        self.sums = {}
+        if evaluate and self.is_main:
+            row |= {name: float(value) for name, value in self.evaluate_with_ema(evaluate).items()}
+        self.history.append(row)
+        return row
+
+    def evaluate_with_ema(self, evaluate: Evaluate) -> dict[str, float]:
+        """Call `evaluate(model)` with the EMA's weights, in eval mode, without gradients.
+
+        All random states are seeded for it, the same each time, and are afterwards as they were before.
+        """
+        trained = {name: getattr(self.model, name) for name in self.ema}
+        try:
+            for name, average in self.ema.items():
+                setattr(self.model, name, average.module)
+            self.model.eval()
+            with torch.no_grad(), devices.seeded(self.seed):
+                return evaluate(self.model)
+        finally:
+            for name, module in trained.items():
+                setattr(self.model, name, module)
+            self.model.train()
+
+    def save(self) -> None:
+        """Write a checkpoint with all that `restore` needs; only the main process does."""
+        if self.is_main:
+            state = {
+                "model": self.model.state_dict(),
+                "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+                "ema": {name: average.state_dict() for name, average in self.ema.items()},
+                "history": self.history,
+                "sums": self.sums,
+                "seconds": self.seconds,
+                "random": devices.random_state(),
+            }
+            checkpoints.save(self.folder, self.step, state, self.config, devices.device_name())
+
+    def finish(self) -> None:
+        """Put the EMA's weights into the model, the same in all processes, and write `history.json`."""
+        for name, average in self.ema.items():
+            getattr(self.model, name).load_state_dict(average.module.state_dict())
+        devices.same_everywhere(self.model)
+        self.model.eval()
+        if self.is_main:
+            write_atomically(self.folder / "history.json", (json.dumps(self.history, indent=1) + "\n").encode())
+
+
+def set_aside(folder: Path) -> None:
+    """Rename a folder that holds something to the first free one of `<folder>.old_1`, `<folder>.old_2`, ...; says so.
+
+    Raises:
+        OSError: the folder cannot be renamed.
+    """
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    number = 1
+    while folder.with_name(f"{folder.name}.old_{number}").exists():
+        number += 1
+    aside = folder.rename(folder.with_name(f"{folder.name}.old_{number}"))
+    tqdm.write(f"The old run in '{printable(folder)}' is kept as '{printable(aside)}'.")

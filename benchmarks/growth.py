@@ -42,7 +42,7 @@ DECODED = (32, 64, 512)  # pixels a side
 def side(family: str, pixels: int) -> dict[str, float]:
     """Time an image and peak memory of a family's training step."""
     settings = dict(config.hyperparameters(f"final_{family.lower()}", committed=True))
-    settings = {name: value for name, value in settings.items() if name not in ("batch_size", "average_share")}
+    settings = {name: value for name, value in settings.items() if name not in ("batch_size", "ema_share")}
     torch.set_num_threads(1)
     model = zoo.MODELS[family](size=(pixels, pixels), **settings).to(memory_format=torch.channels_last).train()
     images = (torch.rand(BATCH, 1, pixels, pixels) * 255).round() / 127.5 - 1

@@ -101,7 +101,7 @@ def images(count: int, size: tuple[int, int]) -> Tensor:
 def settings(name: str) -> tuple[dict, int]:
     """A model's committed hyper-parameters without what is not the model's own, and its batch."""
     found = dict(config.hyperparameters(name, committed=True))
-    found.pop("average_share", None)
+    found.pop("ema_share", None)
     return found, found.pop("batch_size")
 
 

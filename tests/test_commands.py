@@ -84,7 +84,8 @@ TRAIN = ["train", "VAE", "--images", "x", "--images-seen", "9", "--out", "y"]
         [], ["paint"], ["sample", "cats", "--out", "x"], ["sample", "heads", "--out", "x", "--count", "0"],
         ["check", "x", "--all", "y"], ["export", "cw9", "x"], ["data", "--size", "0"], [*TRAIN, "--batch", "0"],
         [*TRAIN, "--samples", "0"], [*TRAIN, "--samples", "-1"], [*TRAIN, "--size", "0"],
-        [*TRAIN, "--images-seen", "0"], [*TRAIN, "--lr-scale", "0"], [*TRAIN, "--lr-scale", "nan"], [*TRAIN, "--batch", "3.5"],
+        [*TRAIN, "--images-seen", "0"], [*TRAIN, "--lr-scale", "0"], [*TRAIN, "--lr-scale", "nan"],
+        [*TRAIN, "--batch", "3.5"],
     ],
 )  # fmt: skip
 def test_wrong_use_is_refused_at_once(arguments, capsys):

@@ -42,9 +42,8 @@ def tiny_diffusion(**settings):
 def test_diffusion_takes_other_sizes_and_colours(size, channels):
     model = tiny_diffusion(size=size, channels=channels)
     loss = model.step(torch.rand(2, channels, *size) * 2 - 1, plain_update(model))["velocity"]
-    batches = model.sample(3, steps=2, batch_size=2)
-    assert torch.isfinite(loss) and [len(b) for b in batches] == [2, 1]
-    assert torch.cat(batches).shape == (3, channels, *size) and torch.cat(batches).abs().max() <= 1
+    images = model.sample(3, steps=2, batch_size=2)
+    assert torch.isfinite(loss) and images.shape == (3, channels, *size) and images.abs().max() <= 1
 
 
 def test_attention_stays_in_float32_on_a_cpu_and_is_the_same():
@@ -72,19 +71,16 @@ def test_diffusion_refuses_a_size_it_cannot_halve():
 def test_samples_depend_on_the_seed_alone_not_on_the_batch_size(scheduler):
     model = tiny_diffusion()
     options = {"steps": 4, "scheduler": scheduler}
-    one, other = (
-        torch.cat(model.sample(5, batch_size=2, **options)),
-        torch.cat(model.sample(5, batch_size=5, **options)),
-    )
+    one, other = model.sample(5, batch_size=2, **options), model.sample(5, batch_size=5, **options)
     assert torch.allclose(one, other, atol=1e-5)
-    assert not torch.allclose(one, torch.cat(model.sample(5, batch_size=5, seed=1, **options)), atol=1e-2)
+    assert not torch.allclose(one, model.sample(5, batch_size=5, seed=1, **options), atol=1e-2)
 
 
 def test_temperature_scales_variety_and_ddpm_adds_noise_on_the_way():
     model = tiny_diffusion()
-    cold = torch.cat(model.sample(3, steps=4, temperature=0.0))
+    cold = model.sample(3, steps=4, temperature=0.0)
     assert torch.allclose(cold[0], cold[2], atol=1e-4)  # no noise, nothing but rounding to differ by
-    ddim, ddpm = (torch.cat(model.sample(3, steps=4, scheduler=name)) for name in ("ddim", "ddpm"))
+    ddim, ddpm = (model.sample(3, steps=4, scheduler=name) for name in ("ddim", "ddpm"))
     assert not torch.allclose(ddim, ddpm, atol=1e-2)
 
 
@@ -92,15 +88,15 @@ def test_temperature_scales_variety_and_ddpm_adds_noise_on_the_way():
     "wrong", [{"scheduler": "euler"}, {"steps": 0}, {"steps": 30}, {"temperature": 1.5}, {"batch_size": 0}]
 )
 def test_sampling_says_what_it_wants(wrong):
-    with pytest.raises(ValueError, match="must be one of|wanted"):
+    with pytest.raises(ValueError, match="must be|must divide"):
         tiny_diffusion().sample(1, **wrong)
 
 
 def test_diffusion_learns_one_image(tmp_path):
     model = tiny_diffusion(dropout=0.0, lr=3e-3)
     image = torch.from_numpy(draw_pictures(1, 16)).float() / 127.5 - 1
-    loop.fit(model, image, 400, 8, tmp_path, model.config, plot=False)
-    made = torch.cat(model.sample(4, steps=20))
+    loop.fit(model, image, 150, 8, tmp_path, model.config, plot=False)
+    made = model.sample(4, steps=10)
     assert (made - image).abs().mean() < 0.5 * (image - image.mean()).abs().mean()
 
 
@@ -109,7 +105,7 @@ def test_diffusion_weights_come_back_and_others_are_refused(tmp_path):
     path = model.export(tmp_path / "w.safetensors")
     back = Diffusion.from_weights(path)
     options = {"count": 2, "steps": 2}
-    assert torch.allclose(torch.cat(model.sample(**options)), torch.cat(back.sample(**options)), atol=0.05)
+    assert torch.allclose(model.sample(**options), back.sample(**options), atol=0.05)
     small().export(tmp_path / "other.safetensors")
     with pytest.raises(checkpoints.CheckpointDamaged, match="weights of Diffusion"):
         Diffusion.from_weights(tmp_path / "other.safetensors")
@@ -184,11 +180,11 @@ def test_an_answer_is_mirrored_with_its_image(pictures64):
     model = small()
     torch.nn.init.normal_(model.network.head.weight, std=0.05)  # else it answers with the interpolation
     known = ~torch.from_numpy(STRIPES).expand(12, 1, 64, 64)
-    filled, deviation = imputer.fill([model], pictures64, known)
-    turned, turned_deviation = imputer.fill([model], pictures64.flip(3), known.flip(3))
+    filled, deviation = imputer.fill_masked([model], pictures64, known)
+    turned, turned_deviation = imputer.fill_masked([model], pictures64.flip(3), known.flip(3))
     assert torch.allclose(turned.flip(3), filled, atol=1e-5) and (filled != pictures64)[~known].any()
     assert torch.allclose(turned_deviation.flip(3), deviation, atol=1e-5)
-    assert not torch.allclose(imputer.fill([model], pictures64, known, plain=True)[0], filled, atol=1e-3)
+    assert not torch.allclose(imputer.fill_masked([model], pictures64, known, plain=True)[0], filled, atol=1e-3)
 
 
 def test_images_are_mirrored_with_their_masks(pictures64):
@@ -202,10 +198,10 @@ def test_images_are_mirrored_with_their_masks(pictures64):
     assert 0 < sum(not torch.equal(a, b) for a, b in zip(images, pictures64)) < 12
 
 
-def test_retone_keeps_the_range_and_strength_0_the_image(pictures64):
+def test_augment_intensity_keeps_the_range_and_strength_0_the_image(pictures64):
     complete = torch.ones(12, 1, 64, 64, dtype=torch.bool)
-    assert torch.equal(imputer.retone(pictures64, complete, 0.0), pictures64)
-    toned = imputer.retone(pictures64, complete, 1.0)
+    assert torch.equal(imputer.augment_intensity(pictures64, complete, 0.0), pictures64)
+    toned = imputer.augment_intensity(pictures64, complete, 1.0)
     assert toned.min() >= 0 and toned.max() <= 1 and (toned - pictures64).abs().mean() > 0.01
 
 
@@ -213,9 +209,9 @@ def test_softening_takes_nothing_from_gaps():
     """A bright image with black gaps: known pixels that have bright known neighbours stay as bright as they are."""
     known = ~torch.from_numpy(STRIPES).expand(8, 1, 64, 64)
     devices.seed_everything(0)
-    with_gaps = imputer.retone(0.5 * known, known, 1.0)
+    with_gaps = imputer.augment_intensity(0.5 * known, known, 1.0)
     devices.seed_everything(0)
-    without = imputer.retone(torch.full((8, 1, 64, 64), 0.5), torch.ones_like(known), 1.0)
+    without = imputer.augment_intensity(torch.full((8, 1, 64, 64), 0.5), torch.ones_like(known), 1.0)
     assert (with_gaps[~known] == 0).all() and (with_gaps - without)[known].abs().max() < 0.05
 
 
@@ -257,7 +253,7 @@ def test_imputer_overfits_a_few_images_and_beats_the_interpolation(pictures64, t
 
 def test_filling_keeps_known_pixels_and_knows_no_doubt_of_them(pictures64):
     known = ~torch.from_numpy(STRIPES).expand(12, 1, 64, 64)
-    filled, deviation = imputer.fill([small(), small()], pictures64 * known, known, batch_size=5)
+    filled, deviation = imputer.fill_masked([small(), small()], pictures64 * known, known, batch_size=5)
     assert torch.equal(filled[known], pictures64[known]) and (deviation[known] == 0).all()
     assert (deviation[~known] > 0).all() and filled.min() >= 0 and filled.max() <= 1
 
@@ -265,7 +261,9 @@ def test_filling_keeps_known_pixels_and_knows_no_doubt_of_them(pictures64):
 def test_filling_does_not_depend_on_what_lies_under_the_gaps(pictures64):
     known = ~torch.from_numpy(STRIPES).expand(12, 1, 64, 64)
     torch.nn.init.normal_((model := small()).network.head.weight, std=0.1)
-    assert torch.equal(imputer.fill([model], pictures64, known)[0], imputer.fill([model], pictures64 * known, known)[0])
+    assert torch.equal(
+        imputer.fill_masked([model], pictures64, known)[0], imputer.fill_masked([model], pictures64 * known, known)[0]
+    )
 
 
 def test_imputer_weights_come_back_and_others_are_refused(tmp_path, pictures64):
@@ -273,7 +271,7 @@ def test_imputer_weights_come_back_and_others_are_refused(tmp_path, pictures64):
     back = imputer.Imputer.from_weights(model.export(tmp_path / "w.safetensors"))
     assert torch.equal(back.mask, model.mask)
     known = ~torch.from_numpy(STRIPES).expand(12, 1, 64, 64)
-    one, other = (imputer.fill([m], pictures64, known)[0] for m in (model, back))
+    one, other = (imputer.fill_masked([m], pictures64, known)[0] for m in (model, back))
     assert torch.allclose(one, other, atol=5e-3)
     tiny_diffusion().export(tmp_path / "other.safetensors")
     with pytest.raises(checkpoints.CheckpointDamaged, match="weights of Imputer"):
@@ -349,7 +347,7 @@ def test_unusable_files_are_refused_with_the_reason(striped, tmp_path, how):
     path, images, mask = striped
     np.save(path, spoil(images, mask, how))
     with pytest.raises(ValueError) as error:
-        imputer.fill_missing(head_images.read(path), [imputer.Imputer.from_weights(head_images.IMPUTERS[0])])
+        imputer.fill_zeros(head_images.read(path), [imputer.Imputer.from_weights(head_images.IMPUTERS[0])])
     assert BAD[how] in str(error.value)
 
 
@@ -357,17 +355,17 @@ def test_another_mask_is_filled_with_a_warning(pictures64, capsys):
     other = (COLUMNS + ROWS // 3) % 5 < 2
     images = np.where(other, 0, pictures64.numpy()).astype(np.float32)
     model = imputer.Imputer.from_weights(head_images.IMPUTERS[0])
-    filled, _ = imputer.fill_missing(images, [model])
+    filled, _ = imputer.fill_zeros(images, [model])
     assert "Another mask" in capsys.readouterr().out
     assert (filled[:, :, ~other] == images[:, :, ~other]).all() and (filled[:, :, other] > 0).mean() > 0.9
     with pytest.raises(ValueError, match="told from 5 images on"):
-        imputer.fill_missing(images[:1], [model])
+        imputer.fill_zeros(images[:1], [model])
 
 
 def test_further_gaps_are_filled_too(striped):
     _, images, mask = striped
     more = mask | (ROWS % 8 == 0)
-    filled, _ = imputer.fill_missing(
+    filled, _ = imputer.fill_zeros(
         np.where(more, 0, images).astype(np.float32), [imputer.Imputer.from_weights(head_images.IMPUTERS[0])]
     )
     assert (filled[:, :, more] > 0).mean() > 0.9
@@ -376,12 +374,12 @@ def test_further_gaps_are_filled_too(striped):
 def test_networks_of_different_masks_are_not_mixed(striped):
     _, images, _ = striped
     with pytest.raises(ValueError, match="different masks"):
-        imputer.fill_missing(images, [imputer.Imputer.from_weights(head_images.IMPUTERS[0]), small()])
+        imputer.fill_zeros(images, [imputer.Imputer.from_weights(head_images.IMPUTERS[0]), small()])
 
 
 def test_a_single_image_with_the_courses_mask_is_filled(striped):
     _, images, mask = striped
-    filled, _ = imputer.fill_missing(images[:1], [imputer.Imputer.from_weights(head_images.IMPUTERS[0])])
+    filled, _ = imputer.fill_zeros(images[:1], [imputer.Imputer.from_weights(head_images.IMPUTERS[0])])
     assert (filled[:, :, ~mask] == images[:1][:, :, ~mask]).all()
 
 
@@ -434,7 +432,7 @@ def test_the_committed_answer_is_complete_and_keeps_the_test_sets_pixels():
     test_images, origin = head_images.load_test()
     mask = imputer.Imputer.from_weights(head_images.IMPUTERS[0]).mask.numpy()
     assert (answer[:, :, ~mask] == test_images[:, :, ~mask]).all(), origin
-    again, _ = imputer.fill_missing(test_images, [imputer.Imputer.from_weights(path) for path in head_images.IMPUTERS])
+    again, _ = imputer.fill_zeros(test_images, [imputer.Imputer.from_weights(path) for path in head_images.IMPUTERS])
     assert np.abs(again - answer).max() < 0.02  # other processors round differently
 
 

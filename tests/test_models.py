@@ -161,11 +161,11 @@ def test_augmentation_shifts_and_never_mirrors():
 def test_warm_start_makes_the_decoders_images():
     torch.manual_seed(0)
     vae, gan = VAE((8, 8), latent_dim=3, base=4), DCGAN((8, 8), latent_dim=3, base=4)
-    gan.BANK = 50
+    gan.LATENT_BANK_SIZE = 50
     gan.start_from(vae)
     latents = torch.randn(5, 3)
     assert torch.equal(gan.decode(latents), vae.decode(latents))
-    assert gan.bank.shape == (50, 3)
+    assert gan.latent_bank.shape == (50, 3)
     with pytest.raises(ValueError, match="latent_dim: 3 in the file, 4 wanted|does not fit"):
         DCGAN((8, 8), latent_dim=4, base=4).start_from(vae)
 
@@ -183,7 +183,7 @@ def test_samples_depend_on_the_seed_alone():
 def test_exported_gan_samples_alike(tmp_path):
     torch.manual_seed(0)
     vae, gan = VAE((8, 8), latent_dim=3, base=4), DCGAN((8, 8), latent_dim=3, base=4)
-    gan.BANK = 10
+    gan.LATENT_BANK_SIZE = 10
     gan.start_from(vae)
     again = DCGAN.from_weights(gan.export(tmp_path / "gan.safetensors"))
     assert torch.allclose(again.sample(5, 1), gan.sample(5, 1), atol=0.02)  # float16
@@ -215,16 +215,22 @@ def test_transport_follows_the_field():
     assert torch.allclose(flow.transport(noise, 7), torch.tensor([1.0, -2.0]).expand(3, 2))
 
 
-def test_a_kept_draw_is_that_of_the_weights_and_cannot_be_changed_from_outside():
+def test_gans_of_one_vae_share_a_bank_of_latents_and_new_weights_give_a_new_one():
+    flow = LatentFlow(latent_dim=2, width=8, depth=1)
+    bank = flow.latent_bank(5)
+    assert torch.equal(bank, flow.sample(5, seed=1)) and flow.latent_bank(5) is bank
+    assert flow.latent_bank(4).shape == (4, 2)
+    with torch.no_grad():
+        flow.field.inputs.weight += 0.1
+    assert torch.equal(flow.latent_bank(5), flow.sample(5, seed=1)) and not torch.equal(flow.latent_bank(5), bank)
+
+
+def test_drawn_latents_may_be_changed_without_changing_the_next_draw():
     flow = LatentFlow(latent_dim=2, width=8, depth=1)
     drawn = flow.sample(5, seed=1)
     wanted = drawn.clone()
     drawn += 1
-    assert torch.equal(flow.sample(5, seed=1), wanted)
-    assert not torch.equal(flow.sample(5, seed=2), wanted) and flow.sample(4, seed=1).shape == (4, 2)
-    with torch.no_grad():
-        flow.field.inputs.weight += 0.1
-    assert not torch.equal(flow.sample(5, seed=1), wanted)
+    assert torch.equal(flow.sample(5, seed=1), wanted) and not torch.equal(flow.sample(5, seed=2), wanted)
 
 
 @pytest.mark.parametrize("name", ["vae", "dcgan"])

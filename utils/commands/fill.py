@@ -3,23 +3,50 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
+from pathlib import Path
 
 from utils.commands.arguments import add_command
-from utils.files import path_argument
+from utils.files import could_not_write, path_argument, printable
+
+
+def check_outputs(source: Path, outputs: list[Path]) -> None:
+    """Check that every output can be written, before the images are filled. Folders that are missing are made.
+
+    Raises:
+        ValueError: two paths are the same file, or an output is a folder.
+        OSError: a folder cannot be written to.
+    """
+    paths = [path.resolve() for path in (source, *outputs)]
+    if len(set(paths)) < len(paths):
+        raise ValueError("the input and the outputs must be different files: the input is never overwritten")
+    for path in outputs:
+        if path.is_dir():
+            raise ValueError(
+                f"'{printable(path)}' is a folder: name a file in it, such as {printable(path / 'out.npy')}"
+            )
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=path.parent).close()
+        except OSError as error:
+            raise could_not_write(path, error) from error
 
 
 def fill(options: argparse.Namespace) -> None:
     """The command `fill`."""
     from utils.data import head_images
-    from utils.models.imputer import Imputer, fill_zeros
 
     images = head_images.read(options.input)
+    check_outputs(options.input, [path for path in (options.output, options.deviation) if path])
+
+    from utils.models.imputer import Imputer, fill_zeros
+
     models = [Imputer.from_weights(path) for path in options.weights or head_images.IMPUTERS]
     filled, deviation = fill_zeros(images, models)
     head_images.write(filled, options.output)
     if options.deviation:
         head_images.write(deviation, options.deviation)
-    print(f"{len(images)} images filled: {options.output}")
+    print(f"{len(images)} images filled, in the shape {filled.shape}: {printable(options.output)}")
 
 
 def register(commands: argparse._SubParsersAction) -> None:
@@ -32,7 +59,7 @@ def register(commands: argparse._SubParsersAction) -> None:
         "input", type=path_argument, metavar="IN.npy", help="floats (N, 1, 64, 64) in [0, 1]; missing pixels are 0"
     )
     filling.add_argument(
-        "output", type=path_argument, metavar="OUT.npy", help="float32, the same shape, nothing missing"
+        "output", type=path_argument, metavar="OUT.npy", help="float32 (N, 1, 64, 64) in [0, 1]; nothing is missing"
     )
     filling.add_argument("--weights", type=path_argument, nargs="+", help="default: those that are shipped")
     filling.add_argument(

@@ -25,7 +25,7 @@ def register(commands: argparse._SubParsersAction) -> None:
     """Add the command to the command line."""
     training = add_command(
         commands, "train", train, "train one family of models; after an interruption, the same command goes on",
-        "VAE --images real_hands --seen 20000 --out runs/my_vae",
+        "VAE --images real_hands --images-seen 20000 --out runs/my_vae",
     )  # fmt: skip
     training.add_argument("family", choices=FAMILIES, help="%(choices)s", metavar="FAMILY")
     training.add_argument("--images", required=True, help=f"a folder of images, or one of: {', '.join(DATA_SETS)}")
@@ -34,7 +34,7 @@ def register(commands: argparse._SubParsersAction) -> None:
         help="height and width in pixels that the images of a folder are resized to; default: 32",
     )  # fmt: skip
     training.add_argument(
-        "--seen", type=positive_integer, required=True,
+        "--images-seen", type=positive_integer, required=True,
         help="number of images to train on, counting repetitions, by all processes together",
     )  # fmt: skip
     training.add_argument("--out", type=path_argument, required=True, help="folder for checkpoints, weights, samples")
@@ -49,5 +49,5 @@ def register(commands: argparse._SubParsersAction) -> None:
         "--lr-scale", type=positive_number, default=1.0, help="factor for the tuned learning rates; default: 1"
     )
     training.add_argument("--samples", type=positive_integer, default=100, help="images to sample; default: 100")
-    training.add_argument("--fresh", action="store_true", help="start anew; checkpoints in OUT are kept under other names")
+    training.add_argument("--fresh", action="store_true", help="start anew; old checkpoints are renamed")
     training.add_argument("--seed", type=int, default=0, help="of the weights and of the order of images; default: 0")

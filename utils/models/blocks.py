@@ -1,4 +1,4 @@
-"""The convolutional building blocks that the models share, for any image size divisible by 4."""
+"""Convolutional building blocks that several models use, for any image whose sides are divisible by 4."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+# The two filters of `HighPass`, not yet scaled
 LAPLACIAN = [[-1, 2, -1], [2, -4, 2], [-1, 2, -1]]
 KV = [[-1, 2, -2, 2, -1], [2, -6, 8, -6, 2], [-2, 8, -12, 8, -2], [2, -6, 8, -6, 2], [-1, 2, -2, 2, -1]]
 
 
 def num_downsamplings(size: tuple[int, int]) -> int:
-    """How often an image (height, width) is halved on its way to a map of 4 to 7 pixels a side.
+    """How many times an image (height, width) is halved until a side of its map has 4 to 7 pixels or is odd.
 
     Raises:
         ValueError: a side is not divisible by 4.
@@ -25,9 +26,10 @@ def num_downsamplings(size: tuple[int, int]) -> int:
 
 
 class Noise(nn.Module):
-    """Adds noise of a learned strength to each channel, zero at first (Karras et al. 2019).
+    """Adds noise to each channel, with a learned strength that begins at zero (Karras et al. 2019).
 
-    It carries the detail that no latent has room for; in eval mode too, or the texture would vanish.
+    The noise gives the fine detail that a latent has no room for. It is added in eval mode too; without it, the texture
+    would vanish.
     """
 
     def __init__(self, channels: int):
@@ -35,30 +37,30 @@ class Noise(nn.Module):
         self.strength = nn.Parameter(torch.zeros(1, channels, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to the same; one noise map per image."""
+        """Map (N, C, H, W) to a map of the same shape; each image has its own noise."""
         noise = torch.randn(x.shape[0], 1, *x.shape[2:], device=x.device, dtype=x.dtype)
         return x + self.strength.to(x.dtype) * noise
 
 
 class Upsampler(nn.Module):
-    """Latent (N, latent_dim) to image (N, channels, H, W), unbounded; about [-1, 1] once trained.
+    """Latents (N, latent_dim) to images (N, channels, H, W) without bounds; after training they are about in [-1, 1].
 
-    A linear layer to a small map, then transposed convolutions that double it (Radford et al. 2016).
+    A linear layer makes a small map, and transposed convolutions double its size (Radford et al. 2016).
 
     Args:
         size: (height, width) in pixels, each divisible by 4.
-        channels: of the image.
+        channels: number of channels of an image.
         latent_dim: length of a latent.
-        base: channels of the last, largest hidden map; doubled at each smaller one.
-        noise: inject noise after each transposed convolution.
+        base: channels of the largest hidden map; each smaller map has twice as many.
+        noise: add noise after each transposed convolution.
     """
 
     def __init__(self, size: tuple[int, int], channels: int, latent_dim: int, base: int, noise: bool = False):
         super().__init__()
         levels = num_downsamplings(size)
         widest = base * 2**levels
-        self.first = (widest, size[0] >> levels, size[1] >> levels)
-        self.linear = nn.Sequential(nn.Linear(latent_dim, widest * self.first[1] * self.first[2]), nn.SiLU())
+        self.map_shape = (widest, size[0] >> levels, size[1] >> levels)
+        self.linear = nn.Sequential(nn.Linear(latent_dim, widest * self.map_shape[1] * self.map_shape[2]), nn.SiLU())
         layers: list[nn.Module] = []
         for level in reversed(range(levels)):
             inputs, outputs = base * 2 ** (level + 1), base * 2**level
@@ -69,10 +71,10 @@ class Upsampler(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Conv2d(base, channels, 3, padding=1))
 
     def forward(self, latents: Tensor) -> Tensor:
-        return self.layers(self.linear(latents).view(-1, *self.first))
+        return self.layers(self.linear(latents).view(-1, *self.map_shape))
 
     def copy_from(self, other: Upsampler) -> None:
-        """Take the weights of an equal network; noise, where only this one has it, stays silent."""
+        """Copy the weights of a network of the same shape. Noise layers that only this one has stay at zero."""
         self.linear.load_state_dict(other.linear.state_dict())
         own = [layer for layer in self.layers if not isinstance(layer, Noise)]
         for mine, theirs in zip(own, [layer for layer in other.layers if not isinstance(layer, Noise)]):
@@ -80,9 +82,9 @@ class Upsampler(nn.Module):
 
 
 class HighPass(nn.Module):
-    """Two fixed residual filters of steganalysis (Fridrich & Kodovsky 2012), for each channel.
+    """Two fixed high-pass filters of steganalysis for each channel (Fridrich & Kodovsky 2012).
 
-    Images (N, C, H, W) to (N, 2 C, H, W).
+    Images (N, C, H, W) to filtered images (N, 2 C, H, W).
     """
 
     def __init__(self, channels: int):
@@ -97,7 +99,7 @@ class HighPass(nn.Module):
 
 
 class Residual(nn.Module):
-    """Two 3 x 3 convolutions added to their input (He et al. 2016)."""
+    """A residual block: two 3 x 3 convolutions whose output is added to their input (He et al. 2016)."""
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
@@ -112,25 +114,25 @@ class Residual(nn.Module):
 
 
 class TextureClassifier(nn.Module):
-    """Images (N, channels, H, W) in [-1, 1] to logits (N, outputs), for any size from 16 x 16 on.
+    """Images (N, channels, H, W) in [-1, 1] to logits (N, outputs); sides of at least 16 pixels.
 
-    A small residual network for telling real images from generated ones. Beside the pixels it sees
-    their high-pass residuals, and its last maps are pooled to their mean and their spread: what gives
-    a generated image away is mostly fine texture, a matter of statistics rather than of place.
+    A small residual network that tells real images from generated ones. Its inputs are the pixels and their high-pass
+    residuals. Each of the last maps is pooled to its mean and its standard deviation, because generated images differ
+    mostly in fine texture, and texture is described by statistics and not by places.
 
     Args:
-        channels: of an image.
-        outputs: how many logits.
-        base: channels at full size; doubled at half and again at a quarter of it.
-        high_pass: off, only the pixels are seen.
-        dropout: before the last layer.
+        channels: number of channels of an image.
+        outputs: number of logits.
+        base: channels at full size; twice as many at half size, four times as many at a quarter.
+        high_pass: give the network the high-pass residuals too.
+        dropout: dropout rate before the last layer.
     """
 
     def __init__(self, channels: int, outputs: int, base: int, high_pass: bool = True, dropout: float = 0.0):
         super().__init__()
         self.high_pass = HighPass(channels) if high_pass else None
-        seen = 3 * channels if high_pass else channels
-        self.stem = nn.Sequential(nn.Conv2d(seen, base, 3, padding=1, bias=False), nn.BatchNorm2d(base), nn.ReLU())
+        inputs = 3 * channels if high_pass else channels
+        self.stem = nn.Sequential(nn.Conv2d(inputs, base, 3, padding=1, bias=False), nn.BatchNorm2d(base), nn.ReLU())
         self.stages = nn.Sequential(
             Residual(base, base), nn.MaxPool2d(2),
             Residual(base, 2 * base), nn.MaxPool2d(2),
@@ -139,6 +141,6 @@ class TextureClassifier(nn.Module):
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(8 * base, outputs))
 
     def forward(self, images: Tensor) -> Tensor:
-        seen = torch.cat([images, self.high_pass(images)], 1) if self.high_pass is not None else images
-        maps = self.stages(self.stem(seen.contiguous(memory_format=torch.channels_last))).float()
+        inputs = torch.cat([images, self.high_pass(images)], 1) if self.high_pass is not None else images
+        maps = self.stages(self.stem(inputs.contiguous(memory_format=torch.channels_last))).float()
         return self.head(torch.cat([maps.mean((2, 3)), maps.flatten(2).std(2)], 1))

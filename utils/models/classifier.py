@@ -1,14 +1,13 @@
-"""Tells real hands from those of VAEs and of GANs: a residual network, trained from random weights.
+"""A classifier of real hands, hands of VAEs and hands of GANs: a residual network without pre-training.
 
-What gives a generated image away is mostly fine: the grain that a decoder lacks, the grid that an
-up-sampling leaves. So the network sees, beside the pixels, two fixed high-pass residuals of them,
-as forensic methods do (Fridrich & Kodovsky 2012), augmentation moves and mirrors images but never
-resamples them, and the last maps are pooled to their mean and their spread (`blocks.TextureClassifier`).
+Generated images differ from real ones mostly in fine detail: a decoder makes too little grain, and an upsampling leaves
+a grid. So the network also gets two fixed high-pass residuals of the pixels, as in forensics (Fridrich & Kodovsky
+2012), and its last maps are pooled to mean and standard deviation (`blocks.TextureClassifier`). The augmentation moves
+and mirrors images, but never resamples them.
 """
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -20,16 +19,15 @@ from utils.data.image_files import to_float
 from utils.models.blocks import TextureClassifier
 from utils.training import checkpoints, devices, loop
 
-CLASSES = ("real", "VAE", "GAN")  # a label is the index
-VIEWS = ((0, 0), (0, 1), (1, 0), (0, -1), (-1, 0))  # shifts in pixels that an image is judged at, plain first
+CLASSES = ("real", "VAE", "GAN")  # a label is an index into this
+VIEWS = ((0, 0), (0, 1), (1, 0), (0, -1), (-1, 0))  # shifts (down, right) in pixels at which an image is judged
 
 
 def augment(images: Tensor, shift: int, mirror: bool) -> Tensor:
-    """Images (N, C, H, W), each moved by up to `shift` pixels and, half of them, mirrored.
+    """Move each image of (N, C, H, W) by up to `shift` pixels, and mirror half of them if `mirror`.
 
-    Nothing is resampled, so the traces of up-sampling stay as they are; the border is repeated where
-    an image was moved away from it. Mirroring is allowed here (it was not for generating): a mirrored
-    hand is odd, but a class is told by traces, and those look alike from both sides.
+    Nothing is resampled, so the traces of an upsampling stay as they are. Pixels that move in repeat the border. Here,
+    images may be mirrored (not for generating): the traces of a generator look the same in a mirrored image.
     """
     count, _, height, width = images.shape
     device = images.device
@@ -47,15 +45,14 @@ class Classifier(nn.Module):
     """The network with its loss and its optimiser, for `loop.fit`.
 
     Args:
-        base: channels of the first stage; doubled in the second and again in the third.
-        classes: how many labels there are.
-        high_pass: show the network two fixed high-pass residuals beside the pixels.
-        dropout: before the last layer.
+        base: channels of the first stage; twice as many in the second, four times as many in the third.
+        classes: number of classes.
+        high_pass: give the network the high-pass residuals too.
+        dropout: dropout rate before the last layer.
         lr: AdamW's learning rate.
-        weight_decay: of AdamW.
-        smoothing: of the labels: a little of each label's weight goes to the other classes, since some
-            folders hold what they should not.
-        shift, mirror: of `augment`, in pixels and yes or no.
+        weight_decay: AdamW's weight decay.
+        smoothing: label smoothing, because some images are in a wrong folder.
+        shift, mirror: arguments of `augment`; `shift` is in pixels.
     """
 
     ema_modules = ("network",)
@@ -94,7 +91,12 @@ class Classifier(nn.Module):
 
     @torch.no_grad()
     def logits(self, images: np.ndarray, views: tuple[tuple[int, int], ...] = VIEWS, batch_size: int = 100) -> Tensor:
-        """Logits (N, classes) of uint8 (N, 1, H, W): the mean over shifted views and their mirror images."""
+        """Logits (N, classes) of images uint8 (N, 1, H, W): the mean over the shifted views and their mirror images.
+
+        Args:
+            views: shifts (down, right) in pixels.
+            batch_size: images that are computed at a time.
+        """
         self.eval()
         device = next(self.network.parameters()).device
         height, width = images.shape[2:]
@@ -103,15 +105,15 @@ class Classifier(nn.Module):
         with devices.accelerator().autocast():
             for start in range(0, len(images), batch_size):
                 x = F.pad(to_float(images[start : start + batch_size]).to(device), (reach,) * 4, mode="replicate")
-                seen = [x[:, :, reach + y : reach + y + height, reach + z : reach + z + width] for y, z in views]
+                shifted = [x[:, :, reach + y : reach + y + height, reach + z : reach + z + width] for y, z in views]
                 if self.config["mirror"]:
-                    seen += [view.flip(3) for view in seen]
-                parts.append(torch.stack([self.network(view).float() for view in seen]).mean(0).cpu())
+                    shifted += [view.flip(3) for view in shifted]
+                parts.append(torch.stack([self.network(view).float() for view in shifted]).mean(0).cpu())
         return torch.cat(parts)
 
 
 def balanced(labels: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Indices in which every class comes as often as the largest one does: the smaller are repeated."""
+    """Indices of the labels (N,) in which all classes are equally frequent: smaller classes are repeated."""
     rng = np.random.default_rng(seed)
     each = [np.flatnonzero(labels == label) for label in np.unique(labels)]
     size = max(len(members) for members in each)
@@ -121,7 +123,7 @@ def balanced(labels: np.ndarray, seed: int = 0) -> np.ndarray:
 def train(
     images: np.ndarray,
     labels: np.ndarray,
-    seen: int,
+    images_seen: int,
     folder: str | Path,
     settings: dict,
     batch_size: int = 64,
@@ -129,17 +131,19 @@ def train(
     start: Classifier | None = None,
     **options,
 ) -> tuple[Classifier, list[dict]]:
-    """Train a classifier on batches that hold the classes in equal numbers; resumes.
+    """Train a classifier on equal numbers of images of each class; goes on from its checkpoints.
 
     Args:
         images: uint8 (N, 1, H, W).
         labels: int64 (N,).
-        seen: how many images training sees, repetitions counted.
-        folder: for checkpoints.
+        images_seen: number of images to train on, counting repetitions.
+        folder: folder for the checkpoints.
         settings: arguments of `Classifier`.
-        start: another classifier, whose layers but for the last are what training begins with; without
-            one it begins with random weights.
-        options: for `loop.fit`.
+        batch_size: images in a step.
+        seed: seed of the weights and of the order of the images.
+        start: another classifier. The training begins with the weights of all its layers but the last. Without it, the
+            training begins with random weights.
+        options: further arguments of `loop.fit`.
 
     Returns:
         The classifier in eval mode, and the history.
@@ -151,9 +155,8 @@ def train(
         body = {name: t for name, t in start.network.state_dict().items() if not name.startswith("head")}
         model.network.load_state_dict(model.network.state_dict() | body)
         config = {"start": checkpoints.fingerprint(start.network)}
-    data = hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()[:16]
     chosen = balanced(labels, seed)
     pairs = (to_float(images[chosen]), torch.from_numpy(labels[chosen]))
-    config |= model.config | {"data": data}
-    history = loop.fit(model, pairs, seen // batch_size, batch_size, folder, config, seed=seed, **options)
+    steps = images_seen // batch_size
+    history = loop.fit(model, pairs, steps, batch_size, folder, config | model.config, seed=seed, **options)
     return model, history

@@ -1,6 +1,6 @@
-"""A diffusion model: noise is added to images step by step, and a network learns to take it away (Ho et al. 2020).
+"""A diffusion model: noise is added to images step by step, and a network learns to remove it (Ho et al. 2020).
 
-The U-Net and the samplers are the `diffusers` library's; the objective, the folding and the sampling loop are here.
+The U-Net and the samplers come from the library `diffusers`. The loss and the sampling loop are here.
 """
 
 from __future__ import annotations
@@ -14,20 +14,22 @@ from torch import Tensor, nn
 
 from utils.training import checkpoints, devices
 
-SCHEDULERS = {"ddim": 0.0, "ddpm": 0.999}  # eta, the share of fresh noise; at 1 rounding takes a root of -1e-8
+SCHEDULERS = {"ddim": 0.0, "ddpm": 0.999}  # eta, the share of new noise; at 1, rounding gives the root of -1e-8
 NOISE_LEVELS = 1000
 
 
 def randn_tensor(shape: tuple[int, ...], generators: list[torch.Generator]) -> Tensor:
-    """Normal noise (N, ...), each image's from a generator of its own: it does not depend on the batch."""
+    """Normal noise (N, ...). Each image has its own generator, so its noise does not depend on the batch."""
     return torch.stack([torch.randn(shape[1:], generator=generator) for generator in generators])
 
 
 class AttentionInFloat32:
-    """An attention of `diffusers`, on a CPU never in bfloat16: there, its backward pass took eight times as long.
+    """An attention processor of `diffusers` that computes in float32 on a CPU.
+
+    In bfloat16, its backward pass took eight times as long there.
 
     Args:
-        processor: what computes it, from the module `attn` and features (N, C, H, W) to others of that shape.
+        processor: the processor of `diffusers` that computes the attention.
     """
 
     def __init__(self, processor: Callable):
@@ -44,21 +46,21 @@ class AttentionInFloat32:
 class Diffusion(nn.Module):
     """The network with its loss, its sampler and its optimiser, for `loop.fit`.
 
-    The network predicts the velocity (Salimans & Ho 2022) under a cosine schedule of noise (Nichol & Dhariwal 2021).
-    It works on images folded to `fold` x `fold` fewer pixels with as many more channels, which costs no information
-    and most of the arithmetic at full size not (Luhman & Luhman 2022).
+    The network predicts the velocity (Salimans & Ho 2022). The noise schedule is the cosine schedule (Nichol & Dhariwal
+    2021). Blocks of `fold` x `fold` pixels become channels before the network and pixels after it. This loses no
+    information and saves most of the computation (Luhman & Luhman 2022).
 
     Args:
-        size: (height, width) of an image.
-        channels: of an image.
-        widths: channels at each level of the U-Net; the last one has self-attention.
-        layers: residual blocks a level.
-        fold: see above; the sides must be divisible by fold x 2 ** (levels - 1).
-        dropout: in the residual blocks.
+        size: (height, width) of an image in pixels, each divisible by fold x 2 ** (levels - 1).
+        channels: number of channels of an image.
+        widths: channels at each level of the U-Net; the last level has self-attention.
+        layers: residual blocks in each level.
+        fold: see above.
+        dropout: dropout rate in the residual blocks.
         lr: AdamW's learning rate.
 
     Raises:
-        ValueError: the size does not go with fold and levels.
+        ValueError: a side is not divisible as above.
     """
 
     ema_modules = ("network",)
@@ -74,7 +76,7 @@ class Diffusion(nn.Module):
         lr: float = 5e-4,
     ):
         super().__init__()
-        from diffusers import DDIMScheduler, UNet2DModel  # takes seconds, for which the other models need not wait
+        from diffusers import DDIMScheduler, UNet2DModel  # here, because this import takes seconds
         from diffusers.models.attention_processor import Attention
 
         step = fold * 2 ** (len(widths) - 1)
@@ -103,7 +105,7 @@ class Diffusion(nn.Module):
             NOISE_LEVELS,
             beta_schedule="squaredcos_cap_v2",
             prediction_type="v_prediction",
-            timestep_spacing="trailing",  # begins at pure noise, as sampling does (Lin et al. 2024)
+            timestep_spacing="trailing",  # the first step is pure noise (Lin et al. 2024)
             rescale_betas_zero_snr=True,
         )
 
@@ -111,7 +113,7 @@ class Diffusion(nn.Module):
         return {"diffusion": torch.optim.AdamW(self.network.parameters(), self.config["lr"], weight_decay=1e-2)}
 
     def velocity(self, noisy: Tensor, levels: Tensor) -> Tensor:
-        """The network's answer (N, C, H, W) to noisy images (N, C, H, W) at noise levels (N,) in 0 ... 999."""
+        """The predicted velocity (N, C, H, W) of noisy images (N, C, H, W) at noise levels (N,) in 0 ... 999."""
         fold = self.config["fold"]
         return F.pixel_shuffle(self.network(F.pixel_unshuffle(noisy, fold), levels).sample.float(), fold)
 
@@ -122,7 +124,7 @@ class Diffusion(nn.Module):
         return {"velocity": loss}
 
     def loss(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Mean squared error of the velocity; with a seeded generator it can be compared between models."""
+        """Mean squared error of the velocity. With a seeded generator, the losses of two models can be compared."""
         device = next(self.network.parameters()).device
         images, noise = images.to(device), torch.randn(images.shape, generator=generator).to(device)
         levels = torch.randint(NOISE_LEVELS, (len(images),), generator=generator).to(device)
@@ -133,20 +135,21 @@ class Diffusion(nn.Module):
     def sample(
         self,
         count: int,
+        seed: int = 0,
         steps: int = 50,
         batch_size: int = 100,
         scheduler: str = "ddim",
         temperature: float = 1.0,
-        seed: int = 0,
-    ) -> list[Tensor]:
-        """Batches of images (<= batch_size, C, H, W) in [-1, 1], the same for the same seed and any batch size.
+    ) -> Tensor:
+        """New images float32 (count, C, H, W) in [-1, 1] on the CPU, the same for the same seed and any batch size.
 
         Args:
-            steps: evaluations of the network, a divisor of 1000, as 10, 25, 40, 50 and 100 are.
-            scheduler: `ddim`, from noise to image with no further noise (Song et al. 2021), or `ddpm`, with fresh
-                noise in each step; DDPM is DDIM with eta = 1.
-            temperature: scales all noise; less than 1 gives more typical and less various images, 0 always the same.
-            seed: image i is made from noise of its own.
+            steps: evaluations of the network for each image; a divisor of 1000, such as 10, 25, 40 or 50.
+            batch_size: images that are made at a time.
+            scheduler: `ddim` adds no noise after the first (Song et al. 2021); `ddpm` adds new noise in each step.
+                It is DDIM with eta = 1.
+            temperature: factor on all noise, in [0, 1]. Smaller values give more typical and less diverse images; with
+                0, all images are the same.
 
         Raises:
             ValueError: an argument is out of its range.
@@ -155,11 +158,11 @@ class Diffusion(nn.Module):
             raise ValueError(f"scheduler is '{scheduler}', but must be one of {', '.join(SCHEDULERS)}")
         if count < 1 or batch_size < 1 or not 0 <= temperature <= 1:
             raise ValueError(
-                "wanted: at least 1 image and 1 a batch, and a temperature in [0, 1]; "
-                f"got {count}, {batch_size} and {temperature}"
+                "count and batch_size must be at least 1, and temperature in [0, 1]; "
+                f"they are {count}, {batch_size} and {temperature}"
             )
-        if steps < 1 or NOISE_LEVELS % steps:  # otherwise the library's steps would miss the levels between
-            raise ValueError(f"{steps} steps: wanted is a divisor of {NOISE_LEVELS}, as 10, 25, 40, 50 or 100")
+        if steps < 1 or NOISE_LEVELS % steps:  # otherwise the library's steps would miss some levels
+            raise ValueError(f"steps is {steps}, but must divide {NOISE_LEVELS}, for example 10, 25, 40, 50 or 100")
         self.eval()
         device = next(self.network.parameters()).device
         shape = (self.config["channels"], *self.config["size"])
@@ -175,14 +178,14 @@ class Diffusion(nn.Module):
                 fresh = temperature * randn_tensor(x.shape, own).to(device)
                 eta = SCHEDULERS[scheduler]
                 x = self.scheduler.step(velocity, level, x, eta=eta, variance_noise=fresh).prev_sample
-            batches.append(x.clamp(-1, 1))
-        return batches
+            batches.append(x.float().clamp(-1, 1).cpu())
+        return torch.cat(batches)
 
     def export(self, path: str | Path) -> Path:
-        """Write the network as float16 safetensors."""
+        """Write the network as float16 safetensors; returns the path."""
         return checkpoints.export_weights(path, self, self.config)
 
     @classmethod
     def from_weights(cls, path: str | Path) -> Diffusion:
-        """A trained model from what `export` wrote; errors as of `checkpoints.load_weights`."""
+        """A model from a file that `export` wrote; errors as in `checkpoints.load_weights`."""
         return checkpoints.load_weights(path, cls)

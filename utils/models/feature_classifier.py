@@ -1,8 +1,8 @@
-"""A classifier of the data's own classes, whose features say how near generated images are to real ones.
+"""A classifier of the data's own classes. Its features measure how near generated images are to real ones.
 
-The Frechet distance is usually measured in the features of a network trained on ImageNet (Heusel et al. 2017), which
-knows neither small grey images nor this project's rule that nothing pre-trained is used. A network that tells the
-classes of the data apart serves the same purpose, and its answers say what each generated image shows.
+The Frechet distance is usually measured in the features of a network that was trained on ImageNet (Heusel et al. 2017).
+This network was not trained on small grey images, and this project uses nothing that is pre-trained. The features of a
+classifier of the data itself do the same, and its answers say what each generated image shows.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from utils.training import devices, loop
 
 
 class FeatureClassifier(nn.Module):
-    """The classifier with its loss and its optimiser, for `loop.fit`; called, it is a feature space.
+    """The classifier with its loss and its optimiser, for `loop.fit`. It is also a feature space for `fidelity`.
 
     Args:
-        channels: of an image.
-        classes: how many there are.
-        base: channels of the first stage; doubled in the second and again in the third.
+        channels: number of channels of an image.
+        classes: number of classes.
+        base: channels of the first stage; twice as many in the second, four times as many in the third.
         lr: AdamW's learning rate.
-        shift: training images are moved by up to so many pixels, and half of them mirrored.
+        shift: largest shift of a training image in pixels; half of the images are also mirrored.
     """
 
     ema_modules = ("body", "head")
@@ -42,14 +42,14 @@ class FeatureClassifier(nn.Module):
         self.head = nn.Linear(self.num_features, classes)
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        return {"judge": torch.optim.AdamW(self.parameters(), self.config["lr"], weight_decay=1e-2)}
+        return {"classifier": torch.optim.AdamW(self.parameters(), self.config["lr"], weight_decay=1e-2)}
 
     def step(self, batch: tuple[Tensor, Tensor], update) -> dict[str, Tensor]:
         """One update on images (N, C, H, W) in [-1, 1] and classes (N,)."""
         images, classes = batch
         logits = self.head(self.body(augment(images, self.config["shift"], mirror=True)))
         loss = F.cross_entropy(logits.float(), classes)
-        update("judge", loss, clip=1.0)
+        update("classifier", loss, clip=1.0)
         return {"cross_entropy": loss, "accuracy": (logits.argmax(1) == classes).float().mean()}
 
     def forward(self, images: Tensor) -> Tensor:
@@ -65,15 +65,24 @@ class FeatureClassifier(nn.Module):
 
 
 def train(
-    images: np.ndarray, labels: np.ndarray, seen: int, folder: str | Path, batch_size: int = 64, seed: int = 0
+    images: np.ndarray, labels: np.ndarray, images_seen: int, folder: str | Path, batch_size: int = 64, seed: int = 0
 ) -> tuple[FeatureClassifier, list[dict]]:
-    """Train a judge on uint8 images (N, C, H, W) and their classes (N,), which are numbered from 0; resumes.
+    """Train a feature classifier; goes on from its checkpoints.
+
+    Args:
+        images: uint8 (N, C, H, W).
+        labels: int64 (N,), classes numbered from 0.
+        images_seen: number of images to train on, counting repetitions.
+        folder: folder for the checkpoints.
+        batch_size: images in a step.
+        seed: seed of the weights and of the order of the images.
 
     Returns:
-        The judge in eval mode, and the history.
+        The classifier in eval mode, and the history.
     """
     devices.seed_everything(seed)
-    judge = FeatureClassifier(images.shape[1], int(labels.max()) + 1)
+    model = FeatureClassifier(images.shape[1], int(labels.max()) + 1)
     pairs = (to_float(images), torch.from_numpy(labels))
-    history = loop.fit(judge, pairs, seen // batch_size, batch_size, folder, judge.config, seed=seed, plot=False)
-    return judge, history
+    steps = images_seen // batch_size
+    history = loop.fit(model, pairs, steps, batch_size, folder, model.config, seed=seed, plot=False)
+    return model, history

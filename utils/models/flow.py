@@ -1,9 +1,9 @@
-"""A normalising flow: an invertible network that turns images into uniform noise, so their density is exact.
+"""A normalising flow: an invertible network that turns images into uniform noise, so that their density is exact.
 
-Coupling layers (Dinh et al. 2017) on the unit cube: a part of the image is sent, pixel by pixel, through monotone
-rational-quadratic splines (Durkan et al. 2019) whose knots a network computes from the rest. Images are folded, so
-that the parts are the phases of a 2 x 2 grid, as in multi-scale models; the phase that is left is folded again. Whole
-grey levels have no density; uniform noise is added to them, and what is reported bounds their probability
+Coupling layers (Dinh et al. 2017) on the unit cube: a part of the pixels goes through monotone rational-quadratic
+splines (Durkan et al. 2019), and a network computes the knots of these splines from the other pixels. The parts are the
+four phases of a 2 x 2 grid. When three of them are changed, the fourth is split in the same way (a multi-scale model).
+Whole grey levels have no density. So uniform noise is added to them, and the result is a bound on their probability
 (Theis et al. 2016).
 """
 
@@ -18,27 +18,27 @@ from torch import Tensor, nn
 
 from utils.training import checkpoints
 
-LEAST_SIZE = 1e-4  # of a bin's width and height; a grey level is 4e-3 wide
-LEAST_SLOPE = 1e-3
+MIN_BIN_SIZE = 1e-4  # of a bin's width and height; a grey level is 4e-3 wide
+MIN_SLOPE = 1e-3  # at a knot
 LEVELS = 256  # grey levels
-SMALLEST = 4  # pixels a side that are not folded any more
+MIN_SIDE = 4  # pixels; a smaller map is not split again
 
 
 def spline(x: Tensor, parameters: Tensor, inverse: bool = False) -> tuple[Tensor, Tensor]:
-    """Monotone rational-quadratic splines from [0, 1] onto itself, each number through its own one.
+    """Monotone rational-quadratic splines from [0, 1] to [0, 1]; each number has its own spline.
 
     Args:
-        x: any shape, in [0, 1].
-        parameters: the same and 3 K + 1 more: unnormalised widths and heights of K bins, slopes at K + 1 knots.
-        inverse: the other way.
+        x: any shape (...), in [0, 1].
+        parameters: (..., 3 K + 1): unnormalised widths and heights of K bins, and slopes at K + 1 knots.
+        inverse: compute the inverse function.
 
     Returns:
-        The images of x, and the logarithm of the slope there (of the inverse's slope, if inverse).
+        The values (...) of the splines at x, and the logarithms (...) of their derivatives there.
     """
     bins = (parameters.shape[-1] - 1) // 3
     widths, heights, slopes = parameters.to(x.dtype).split([bins, bins, bins + 1], -1)
-    widths, heights = (LEAST_SIZE + (1 - LEAST_SIZE * bins) * p.softmax(-1) for p in (widths, heights))
-    slopes = LEAST_SLOPE + F.softplus(slopes + math.log(math.expm1(1 - LEAST_SLOPE)))  # 1 where the number is 0
+    widths, heights = (MIN_BIN_SIZE + (1 - MIN_BIN_SIZE * bins) * p.softmax(-1) for p in (widths, heights))
+    slopes = MIN_SLOPE + F.softplus(slopes + math.log(math.expm1(1 - MIN_SLOPE)))  # 1 where the number is 0
     left, bottom = (F.pad(p.cumsum(-1), (1, 0)) for p in (widths, heights))
     edges = bottom if inverse else left
     which = (torch.searchsorted(edges[..., 1:-1].contiguous(), x[..., None].contiguous(), right=True)).clamp(
@@ -46,26 +46,30 @@ def spline(x: Tensor, parameters: Tensor, inverse: bool = False) -> tuple[Tensor
     )
     x0, w, y0, h, d0 = (p.gather(-1, which)[..., 0] for p in (left, widths, bottom, heights, slopes))
     d1 = slopes.gather(-1, which + 1)[..., 0]
-    steep = h / w
-    bend = d0 + d1 - 2 * steep
+    bin_slope = h / w
+    bend = d0 + d1 - 2 * bin_slope
     if inverse:
         rise = x - y0
-        a = h * (steep - d0) + rise * bend
+        a = h * (bin_slope - d0) + rise * bend
         b = h * d0 - rise * bend
-        c = -steep * rise
+        c = -bin_slope * rise
         t = 2 * c / (-b - (b * b - 4 * a * c).clamp(min=0).sqrt())
         y = x0 + t * w
     else:
         t = (x - x0) / w
-        y = y0 + h * (steep * t * t + d0 * t * (1 - t)) / (steep + bend * t * (1 - t))
+        y = y0 + h * (bin_slope * t * t + d0 * t * (1 - t)) / (bin_slope + bend * t * (1 - t))
     t = t.clamp(0, 1)
-    slope = steep**2 * (d1 * t * t + 2 * steep * t * (1 - t) + d0 * (1 - t) ** 2) / (steep + bend * t * (1 - t)) ** 2
+    slope = (
+        bin_slope**2
+        * (d1 * t * t + 2 * bin_slope * t * (1 - t) + d0 * (1 - t) ** 2)
+        / (bin_slope + bend * t * (1 - t)) ** 2
+    )
     log_slope = slope.clamp(min=1e-12).log()
     return y.clamp(0, 1), -log_slope if inverse else log_slope
 
 
 class Block(nn.Module):
-    """Two 3 x 3 convolutions added to their input."""
+    """A residual block: two 3 x 3 convolutions whose output is added to their input."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -78,12 +82,12 @@ class Block(nn.Module):
 
 
 class Coupling(nn.Module):
-    """Sends the pixels of a mask through splines that depend on the others; maps (N, D, H, W) in [0, 1].
+    """Changes the pixels of a mask by splines that depend on the other pixels; maps (N, D, H, W) in [0, 1].
 
     Args:
-        mask: bool (D, H, W), which pixels are changed: whole channels, or parts of one.
-        width, depth: channels and blocks of the network.
-        bins: of a spline.
+        mask: bool (D, H, W), true for the pixels that are changed.
+        width, depth: channels and number of blocks of the network.
+        bins: bins of a spline.
     """
 
     def __init__(self, mask: Tensor, width: int, depth: int, bins: int):
@@ -101,10 +105,10 @@ class Coupling(nn.Module):
         nn.init.zeros_(self.network[-1].bias)
 
     def forward(self, x: Tensor, inverse: bool = False) -> tuple[Tensor, Tensor]:
-        """The changed maps, and the logarithm of the determinant (N,)."""
+        """The changed maps (N, D, H, W), and the logarithms (N,) of the Jacobian determinants."""
         kept = ~self.mask
-        seen = torch.cat([(2 * x - 1) * kept, kept.expand_as(x).to(x.dtype)], 1)
-        parameters = self.network(seen.contiguous(memory_format=torch.channels_last))
+        inputs = torch.cat([(2 * x - 1) * kept, kept.expand_as(x).to(x.dtype)], 1)
+        parameters = self.network(inputs.contiguous(memory_format=torch.channels_last))
         parameters = parameters.unflatten(1, (len(self.changed), -1)).movedim(2, -1)
         y, log_slope = spline(x[:, self.changed], parameters, inverse)
         mask = self.mask[self.changed]
@@ -117,14 +121,14 @@ class Flow(nn.Module):
     """The couplings with their exact density, their sampler and their optimiser, for `loop.fit`.
 
     Args:
-        size: (height, width) of an image, both even.
-        channels: of an image.
-        width, depth: channels and blocks of each coupling's network.
-        bins: of a spline.
+        size: (height, width) of an image in pixels, both even.
+        channels: number of channels of an image.
+        width, depth: channels and number of blocks of each coupling's network.
+        bins: bins of a spline.
         lr: AdamW's learning rate.
 
     Raises:
-        ValueError: an odd side.
+        ValueError: a side is odd.
     """
 
     ema_modules = ("couplings",)
@@ -145,7 +149,7 @@ class Flow(nn.Module):
             "size": list(size), "channels": channels, "width": width, "depth": depth, "bins": bins, "lr": lr,
         }  # fmt: skip
         (height, across), levels = size, []
-        while height % 2 == 0 and across % 2 == 0 and min(height, across) > SMALLEST:  # three of four phases each
+        while height % 2 == 0 and across % 2 == 0 and min(height, across) > MIN_SIDE:  # three of four phases each
             height, across = height // 2, across // 2
             phase = torch.arange(4).repeat(channels)[:, None, None].expand(-1, height, across)
             levels.append(nn.ModuleList(Coupling(phase == k, width, depth, bins) for k in (3, 2, 1)))
@@ -158,7 +162,7 @@ class Flow(nn.Module):
         return {"flow": torch.optim.AdamW(self.couplings.parameters(), self.config["lr"], weight_decay=1e-2)}
 
     def forward(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Images (N, C, H, W) in [0, 1] to what should be uniform noise, in parts, and log determinants (N,)."""
+        """Images (N, C, H, W) in [0, 1] to uniform noise, in parts, and the log determinants (N,)."""
         parts, total = [], torch.zeros(len(x), device=x.device)
         for level in self.couplings["levels"]:
             x = F.pixel_unshuffle(x, 2)
@@ -174,7 +178,7 @@ class Flow(nn.Module):
         return [*parts, x], total
 
     def inverse(self, parts: list[Tensor]) -> Tensor:
-        """What `forward` was given, from the parts that it returned."""
+        """The images (N, C, H, W) from which `forward` made these parts."""
         *parts, x = parts
         for coupling in reversed(self.couplings["last"]):
             x, _ = coupling(x, inverse=True)
@@ -186,21 +190,25 @@ class Flow(nn.Module):
         return x
 
     def nats(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Upper bound (N,) on the negative log probability in nats of images (N, C, H, W) in [-1, 1], which stand for
-        grey levels; `generator` is that of the noise between the levels."""
+        """Upper bound (N,) in nats on the negative log probability of images (N, C, H, W) in [-1, 1].
+
+        Args:
+            images: values are whole grey levels, scaled to [-1, 1].
+            generator: random generator of the noise that is added to the grey levels.
+        """
         noise = torch.rand(images.shape, generator=generator).to(images.device)
         x = (((images + 1) * 127.5).round() + noise) / LEVELS
         return images[0].numel() * math.log(LEVELS) - self(x.clamp(0, 1))[1]
 
     def step(self, images: Tensor, update) -> dict[str, Tensor]:
-        """One update on images (N, C, H, W) in [-1, 1]; `nats` an image."""
+        """One update on images (N, C, H, W) in [-1, 1]; returns the mean `nats` of an image."""
         nats = self.nats(images).mean()
         update("flow", nats / images[0].numel(), clip=1.0)
         return {"nats": nats}
 
     @torch.no_grad()
     def sample(self, count: int, seed: int = 0, batch_size: int = 250) -> Tensor:
-        """New images (count, C, H, W) in [-1, 1], on grey levels, the same for the same seed."""
+        """New images float32 (count, C, H, W) in [-1, 1] on the CPU, whole grey levels, the same for the same seed."""
         self.eval()
         device = next(self.parameters()).device
         channels, (height, width) = self.config["channels"], self.config["size"]
@@ -217,5 +225,10 @@ class Flow(nn.Module):
         return levels / 127.5 - 1
 
     def export(self, path: str | Path) -> Path:
-        """Write the couplings as float16 safetensors."""
+        """Write the couplings as float16 safetensors; returns the path."""
         return checkpoints.export_weights(path, self, self.config)
+
+    @classmethod
+    def from_weights(cls, path: str | Path) -> Flow:
+        """A model from a file that `export` wrote; errors as in `checkpoints.load_weights`."""
+        return checkpoints.load_weights(path, cls)

@@ -1,4 +1,4 @@
-"""Generates head slices: the course's own generator, or the diffusion model whose weights this repository ships."""
+"""Generates head slices, with the course's generator or with the diffusion model of this repository."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from utils.models.diffusion import Diffusion
 from utils.training import devices
 
 GENERATOR = FOLDER / "weights" / "head_generator.safetensors"
-STAND_INS, STAND_IN_STEPS = 80, 10
+STAND_INS, STAND_IN_STEPS = 80, 10  # slices that take the place of the course's, and the sampler's steps for each
 
 
 def generate(
@@ -21,13 +21,14 @@ def generate(
     temperature: float = 1.0,
     seed: int = 42,
 ) -> list[Tensor]:
-    """New heads as a list of batches (<= batch_size, 1, 64, 64), values in about [0, 1].
+    """New heads as a list of batches (<= batch_size, 1, 64, 64) in about [0, 1], on the model's device.
 
-    The course's own generator (`ese_invldm`) where it is installed and works; else the diffusion model whose
-    weights this repository ships (`utils.diffusion`). Arguments as of `Diffusion.sample`.
+    They come from the course's generator (`ese_invldm`) if it is installed and works, and else from the diffusion model
+    whose weights are in this repository. Arguments and result have the form of the course's `generate`; see also
+    `Diffusion.sample`.
 
     Raises:
-        FileNotFoundError, CheckpointDamaged: neither the course's generator nor our weights can be used.
+        FileNotFoundError, CheckpointDamaged: the course's generator and our weights are both missing or damaged.
     """
     arguments = (num_samples, num_inference_steps, batch_size)
     options = {"scheduler": scheduler, "temperature": temperature, "seed": seed}
@@ -35,19 +36,20 @@ def generate(
         from ese_invldm import generate as course_generate
 
         return course_generate(*arguments, **options)
-    except Exception as error:  # whatever goes wrong in it, there is another generator
-        if getattr(error, "name", None) != "ese_invldm":  # it is there, but does not work
+    except Exception as error:  # whatever goes wrong in it, our generator can take its place
+        if getattr(error, "name", None) != "ese_invldm":  # it is installed, but does not work
             print(f"ese_invldm failed ({error!r}); our own generator is used instead")
     return own_heads(*arguments, **options)
 
 
 def own_heads(num_samples: int, num_inference_steps: int, batch_size: int, **options) -> list[Tensor]:
-    """`generate` by our own diffusion model, whatever else is installed."""
-    model = Diffusion.from_weights(GENERATOR).to(devices.accelerator().device)
-    batches = model.sample(num_samples, num_inference_steps, batch_size, **options)
-    return [(batch + 1) / 2 for batch in batches]
+    """`generate` with our own diffusion model, even if the course's generator is installed."""
+    device = devices.accelerator().device
+    model = Diffusion.from_weights(GENERATOR).to(device)
+    heads = model.sample(num_samples, steps=num_inference_steps, batch_size=batch_size, **options)
+    return [(batch + 1) / 2 for batch in heads.to(device).split(batch_size)]
 
 
 def stand_in() -> Tensor:
-    """Generated slices (STAND_INS, 1, 64, 64) in [0, 1], for trying everything without the course's `heads.npz`."""
-    return torch.cat(own_heads(STAND_INS, STAND_IN_STEPS, 100, seed=1))
+    """Generated slices (STAND_INS, 1, 64, 64) in [0, 1] on the CPU, for runs without the course's `heads.npz`."""
+    return torch.cat(own_heads(STAND_INS, STAND_IN_STEPS, 100, seed=1)).cpu()

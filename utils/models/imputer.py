@@ -1,8 +1,7 @@
-"""Fills missing stripes: a U-Net that corrects an interpolation and says how unsure it is of each pixel.
+"""Fills missing stripes: a U-Net that corrects an interpolation, and predicts the variance of each pixel.
 
-What is known is never touched: the network is asked for the missing pixels alone. It sees a row-wise
-interpolation, what is known, and where. It predicts a correction of the interpolation and the logarithm of its
-variance (Nix & Weigend 1994).
+Known pixels are never changed. The network gets a row-wise interpolation, the known pixels and their mask. It predicts
+a correction of the interpolation and the logarithm of the variance (Nix & Weigend 1994).
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ from utils.data.head_images import SIZE
 from utils.data.masks import mask_of
 from utils.training import checkpoints
 
-SMOOTHING = 0.01  # of the Charbonnier loss: below this error, in [0, 1], it is quadratic
-NLL_WEIGHT = 0.01  # the variance learns from the mean's errors, and hardly pulls at the shared layers
-FIRST_LOG_VARIANCE = -5.0  # where training begins: a standard deviation of 0.08
+SMOOTHING = 0.01  # the Charbonnier loss is quadratic for errors below this; images are in [0, 1]
+NLL_WEIGHT = 0.01  # so small that the variance hardly changes the layers that it shares with the mean
+INITIAL_LOG_VARIANCE = -5.0  # before training; a standard deviation of 0.08
 
 
 class Block(nn.Module):
-    """Two 3 x 3 convolutions added to their input; no normalisation, which harms restoration (Lim et al. 2017)."""
+    """A residual block without normalisation, which harms restoration (Lim et al. 2017)."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -38,29 +37,30 @@ class Block(nn.Module):
         return x + self.second(F.silu(self.first(F.silu(x))))
 
 
-def first_weights(module: nn.Module) -> None:
-    """Weights of convolutions that keep the size of signals (He et al. 2015), but halve what a block adds.
+def initialise(module: nn.Module) -> None:
+    """Set the initial weights of a convolution so that signals keep their scale (He et al. 2015).
 
-    There is no normalisation to make up for PyTorch's own, which are smaller: training would begin slower.
+    PyTorch's default weights are smaller, and without normalisation, training would begin more slowly. The output of a
+    residual block is halved.
     """
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
         nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
         nn.init.zeros_(module.bias)
     if isinstance(module, Block):
         with torch.no_grad():
-            module.first.weight *= 2**0.5  # half of its input's power is lost in the activation
+            module.first.weight *= 2**0.5  # the activation loses half of the signal's power
             module.second.weight *= 0.5
 
 
 class UNet(nn.Module):
-    """(N, inputs, H, W) to (N, outputs, H, W), at first 0; H and W divisible by 8 (Ronneberger et al. 2015).
+    """A U-Net (Ronneberger et al. 2015), (N, inputs, H, W) to (N, outputs, H, W); H and W divisible by 8.
 
-    Images are folded to half the height and width and four times the channels (Shi et al. 2016): no
-    information is lost, and a layer costs a quarter.
+    Before training, its output is 0. Blocks of 2 x 2 pixels become channels before the network and pixels after it (Shi
+    et al. 2016). This loses no information, and a layer costs a quarter.
 
     Args:
-        base: channels at half size; doubled at a quarter, and kept at an eighth.
-        depth: blocks on each side of each level.
+        base: channels at half size; twice as many at a quarter and at an eighth.
+        depth: residual blocks on each side of each level.
     """
 
     def __init__(self, inputs: int, outputs: int, base: int, depth: int):
@@ -73,18 +73,18 @@ class UNet(nn.Module):
         self.grow = nn.ModuleList(nn.ConvTranspose2d(coarse, fine, 2, stride=2) for fine, coarse in steps)
         self.up = nn.ModuleList(nn.Sequential(*[Block(width) for _ in range(depth)]) for width in widths[:-1])
         self.head = nn.Conv2d(base, 4 * outputs, 3, padding=1)
-        self.apply(first_weights)
+        self.apply(initialise)
         nn.init.zeros_(self.head.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(F.pixel_unshuffle(x, 2).contiguous(memory_format=torch.channels_last))
-        passed = []
-        for blocks, shrink in zip(self.down, self.shrink):
-            passed.append(blocks(x))
-            x = shrink(passed[-1])
+        skips = []
+        for blocks, downsample in zip(self.down, self.shrink):
+            skips.append(blocks(x))
+            x = downsample(skips[-1])
         x = self.down[-1](x)
-        for blocks, grow, skip in reversed(list(zip(self.up, self.grow, passed))):
-            x = blocks(grow(x) + skip)
+        for blocks, upsample, skip in reversed(list(zip(self.up, self.grow, skips))):
+            x = blocks(upsample(x) + skip)
         return F.pixel_shuffle(self.head(F.silu(x)), 2)
 
 
@@ -92,13 +92,13 @@ class Imputer(nn.Module):
     """The network with its loss, its augmentation and its optimiser, for `loop.fit`.
 
     Args:
-        mask: bool (H, W), where pixels are missing. From weights it is read back.
-        base, depth: of `UNet`.
+        mask: bool (H, W), true where pixels are missing; `from_weights` reads it from the file.
+        base, depth: arguments of `UNet`.
         lr: AdamW's learning rate.
         own_mask: share of the complete training images that get this mask; the others get a variant of it.
-        tone: strength of `retone`; 0 leaves the images as they are.
-        mirror: train on images mirrored left to right too, as `fill` needs for its mean over both.
-        residual: correct the interpolation; else predict the grey level itself.
+        tone: strength of `augment_intensity`; 0 does not change the images.
+        mirror: also train on images mirrored from left to right; then the answer is the mean over both.
+        residual: predict a correction of the interpolation, not the grey level itself.
     """
 
     ema_modules = ("network",)
@@ -126,23 +126,26 @@ class Imputer(nn.Module):
         return {"imputer": torch.optim.AdamW(self.network.parameters(), self.config["lr"], weight_decay=1e-2)}
 
     def forward(self, visible: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log variance (N, 1, H, W) of all pixels.
+        """Means and log variances of all pixels, (N, 1, H, W) each.
 
         Args:
-            visible: (N, 1, H, W) in [0, 1], 0 where unknown.
-            known: bool (N, 1, H, W).
+            visible: (N, 1, H, W) in [0, 1], 0 at unknown pixels.
+            known: bool (N, 1, H, W), true at known pixels.
         """
         filled = masks.fill_rows(visible, known)
         inputs = torch.cat([filled, visible, known.to(visible.dtype)], 1)
         mean, log_variance = self.network(inputs).float().chunk(2, 1)
-        return mean + filled if self.config["residual"] else mean, log_variance + FIRST_LOG_VARIANCE
+        return mean + filled if self.config["residual"] else mean, log_variance + INITIAL_LOG_VARIANCE
 
     def pairs(self, images: Tensor, known: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What a training step is made of: randomly retoned and mirrored images (N, 1, H, W), what of them the
-        network gets to see and what it is asked for, bool (N, 1, H, W) each.
+        """The images of a training step, and which of their pixels are shown and which are hidden.
 
-        Of complete images, stripes are hidden; of images that have gaps already, thin lines of what is
-        left (self-supervision, Batson & Royer 2019).
+        Stripes of complete images are hidden. Images that have gaps already get further gaps, thin lines
+        (self-supervision, Batson & Royer 2019).
+
+        Returns:
+            The images (N, 1, H, W), randomly mirrored and changed by `augment_intensity`; bool (N, 1, H, W), true at
+            pixels that the network is shown; bool (N, 1, H, W), true at pixels that it has to predict.
         """
         count, device = len(images), images.device
         complete = known.flatten(1).all(1)[:, None, None, None]
@@ -150,15 +153,15 @@ class Imputer(nn.Module):
         others = masks.vary(self.mask.cpu(), count)[:, None].to(device)
         lines = masks.hide_lines(images.shape[2:], count)[:, None].to(device)
         hidden = torch.where(complete, torch.where(own, self.mask, others), lines) & known
-        images = retone(images, known, self.config["tone"])
+        images = augment_intensity(images, known, self.config["tone"])
         mirrored = torch.rand(count, 1, 1, 1, device=device) < (0.5 if self.config["mirror"] else 0.0)
         return tuple(torch.where(mirrored, x.flip(3), x) for x in (images, known & ~hidden, hidden))
 
     def step(self, batch: tuple[Tensor, Tensor], update) -> dict[str, Tensor]:
-        """One update on images (N, 1, H, W) in [0, 1] and what of them is known, bool (N, 1, H, W).
+        """One update on images (N, 1, H, W) in [0, 1] and the masks of their known pixels, bool (N, 1, H, W).
 
-        The loss looks at hidden pixels alone: `charbonnier`, about their mean absolute error (Charbonnier
-        et al. 1994), their negative log-likelihood `nll` in nats, and their `psnr` in dB.
+        All losses are of the hidden pixels: `charbonnier`, which is close to the mean absolute error (Charbonnier et
+        al. 1994), the negative log-likelihood `nll` in nats, and the `psnr` in dB.
         """
         images, visible, hidden = self.pairs(*batch)
         mean, log_variance = self(images * visible, visible)
@@ -169,28 +172,34 @@ class Imputer(nn.Module):
         return {"charbonnier": charbonnier, "nll": nll, "psnr": -10 * squares.mean().log10()}
 
     def export(self, path: str | Path) -> Path:
-        """Write network and mask as safetensors, the network in float16."""
+        """Write network and mask as safetensors, the network in float16; returns the path."""
         return checkpoints.export_weights(path, self, self.config)
 
     @classmethod
     def from_weights(cls, path: str | Path) -> Imputer:
-        """A trained model from what `export` wrote; errors as of `checkpoints.load_weights`."""
+        """A model from a file that `export` wrote; errors as in `checkpoints.load_weights`."""
         return checkpoints.load_weights(path, cls)
 
 
 @torch.no_grad()
-def fill(
+def fill_masked(
     models: list[Imputer], visible: Tensor, known: Tensor, batch_size: int = 100, plain: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Filled images (N, 1, H, W) in [0, 1], and each pixel's standard deviation, 0 at known ones; on the CPU.
+    """Fill the pixels that a mask names.
 
-    The answer is the mean over models, and over each image and its mirror image if the model was trained for it;
-    the variance is the mean of the predicted ones, and how much the answers differ (Lakshminarayanan et al. 2017).
+    The answer is the mean over the models. If a model was trained on mirrored images, it is also the mean over each
+    image and its mirror image. The variance is the mean of the predicted variances plus the variance of the answers
+    (Lakshminarayanan et al. 2017).
 
     Args:
         models: at least one.
-        visible, known: as of `Imputer.forward`.
-        plain: no mirror images.
+        visible, known: arguments of `Imputer.forward`.
+        batch_size: images that are filled at a time.
+        plain: do not use mirror images.
+
+    Returns:
+        Filled images (N, 1, H, W) in [0, 1], and the standard deviation of each pixel (N, 1, H, W), which is 0 at known
+        pixels; both on the CPU.
     """
     filled, deviations = [], []
     device = models[0].mask.device
@@ -198,23 +207,23 @@ def fill(
         means, variances = [], []
         for model in models:
             model.eval()
-            for turned in ((), (3,)) if model.config["mirror"] and not plain else ((),):
-                mean, log_variance = model((x * k).flip(turned), k.flip(turned))
-                means.append(mean.flip(turned))
-                variances.append(log_variance.exp().flip(turned))
+            for flipped in ((), (3,)) if model.config["mirror"] and not plain else ((),):  # no axis, or the columns
+                mean, log_variance = model((x * k).flip(flipped), k.flip(flipped))
+                means.append(mean.flip(flipped))
+                variances.append(log_variance.exp().flip(flipped))
         mean, variance = torch.stack(means), torch.stack(variances)
         filled.append(torch.where(k, x, mean.mean(0).clamp(0, 1)))
         deviations.append(torch.where(k, 0.0, (variance.mean(0) + mean.var(0, unbiased=False)).sqrt()))
     return torch.cat(filled).cpu(), torch.cat(deviations).cpu()
 
 
-def retone(images: Tensor, known: Tensor, strength: float) -> Tensor:
-    """Images (N, 1, H, W) in [0, 1] as another scanner might have given them: other contrast, an uneven coil,
-    a dark lower right corner, softer or sharper.
+def augment_intensity(images: Tensor, known: Tensor, strength: float) -> Tensor:
+    """Change images (N, 1, H, W) in [0, 1] as another scanner might: contrast, coil sensitivity, sharpness, and a
+    darker lower right corner.
 
     Args:
-        known: bool (N, 1, H, W); what is not known takes no part in softening its neighbours.
-        strength: of all of it.
+        known: bool (N, 1, H, W); unknown pixels stay as they are and do not change their neighbours.
+        strength: factor on all changes; with 0, nothing is changed.
     """
     if not strength:
         return images
@@ -229,32 +238,36 @@ def retone(images: Tensor, known: Tensor, strength: float) -> Tensor:
 
     y = torch.linspace(-1, 1, height, device=device)[:, None]
     x = torch.linspace(-1, 1, width, device=device)
-    toned = images.clamp(0, 1) ** (0.3 * normal()).exp()
+    changed = images.clamp(0, 1) ** (0.3 * normal()).exp()
     phase = 2 * torch.pi * uniform()
-    toned = toned + 0.05 * normal() * (torch.sin(2 * torch.pi * toned + phase) - torch.sin(phase))
+    changed = changed + 0.05 * normal() * (torch.sin(2 * torch.pi * changed + phase) - torch.sin(phase))
     down, right, both = 0.3 * normal(3)
     coil = (down * y + right * x + both * x * y).exp().clamp(max=1.6)
     corner = strength * uniform() * torch.sigmoid(5 * (x + y - 1 + 0.3 * normal()))
-    toned = toned * coil * (1 - corner).clamp(min=0)
+    changed = changed * coil * (1 - corner).clamp(min=0)
     mean = partial(F.avg_pool2d, kernel_size=3, stride=1, padding=1)
-    soft = mean(toned * known) / mean(known.to(toned.dtype)).clamp(min=1 / 9)
-    toned = toned + strength * (uniform() - 0.5) * (soft - toned)
-    return torch.where(known, toned.clamp(0, 1), images)
+    soft = mean(changed * known) / mean(known.to(changed.dtype)).clamp(min=1 / 9)
+    changed = changed + strength * (uniform() - 0.5) * (soft - changed)
+    return torch.where(known, changed.clamp(0, 1), images)
 
 
-def fill_missing(images: np.ndarray, models: list[Imputer]) -> tuple[np.ndarray, np.ndarray]:
-    """Images float32 (N, 1, 64, 64) with their gaps filled, and each pixel's standard deviation, 0 at known ones.
+def fill_zeros(images: np.ndarray, models: list[Imputer]) -> tuple[np.ndarray, np.ndarray]:
+    """Find the missing pixels, which are 0, and fill them with `fill_masked`.
 
     Args:
-        images: as `check` returns them, missing pixels 0.
-        models: their mean is the answer; where they differ, the standard deviation grows.
+        images: float32 (N, 1, 64, 64) in [0, 1], as `head_images.read` returns them.
+        models: networks that were trained for the same mask.
+
+    Returns:
+        Filled images float32 (N, 1, 64, 64) in [0, 1], and the standard deviation of each pixel, which is 0 at known
+        pixels.
 
     Raises:
-        ValueError: as of `mask_of`.
+        ValueError: the networks were trained for different masks, or `masks.mask_of` finds no mask.
     """
     if any(not torch.equal(model.mask, models[0].mask) for model in models):
-        raise ValueError("the networks were trained for different masks; fill with those of one mask")
+        raise ValueError("the networks were trained for different masks; use networks that were trained for one mask")
     missing = mask_of(images, models[0].mask.cpu().numpy())
     known = torch.from_numpy(~missing).expand(len(images), 1, *SIZE)
-    filled, deviation = fill(models, torch.from_numpy(images), known)
+    filled, deviation = fill_masked(models, torch.from_numpy(images), known)
     return filled.numpy(), deviation.numpy()

@@ -1,8 +1,8 @@
 """The second-stage prior: a small network that turns normal noise into a VAE's latents.
 
-Flow matching (Lipman et al. 2023; rectified flow, Liu et al. 2023): a velocity field is regressed
-on straight lines from noise to data, and samples are made by following it. On 64 numbers instead of
-1024 pixels this costs seconds, and unlike a mixture of Gaussians it has no components to place.
+Flow matching (Lipman et al. 2023; rectified flow, Liu et al. 2023): the network learns the velocity along straight
+lines from noise to data, and a sample follows this velocity. A latent has 64 numbers and an image 1024 pixels, so this
+takes seconds. A mixture of Gaussians would need a number of components; this does not.
 """
 
 from __future__ import annotations
@@ -11,16 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from utils.training import checkpoints, devices
+from utils.training import checkpoints
 
-DRAWN: dict[tuple, Tensor] = {}  # latents by the network's weights, their number, the seed and the steps
-KEPT = 16
+BATCH = 2000  # latents that are transported at a time
 
 
 class VelocityField(nn.Module):
-    """Point (N, latent_dim) and time (N,) in [0, 1] to the velocity there (N, latent_dim).
+    """Points (N, latent_dim) and times (N,) in [0, 1] to velocities (N, latent_dim).
 
-    A residual perceptron; time enters every block through sine and cosine features.
+    A residual multi-layer perceptron. Each block gets the time as sine and cosine features.
     """
 
     FREQUENCIES = 32
@@ -52,17 +51,17 @@ class VelocityField(nn.Module):
 
 
 class LatentFlow(nn.Module):
-    """A distribution over latents that is trained by the shared loop like any other model.
+    """A distribution of latents. `loop.fit` trains it like any other model.
 
     Args:
         latent_dim: length of a latent.
-        width, depth: of the velocity field.
-        dropout: in its blocks; there are only some thousand latents to learn from.
+        width, depth: width and number of blocks of the velocity field.
+        dropout: dropout rate in the blocks; there are only some thousand latents to learn from.
         lr: AdamW's learning rate.
     """
 
     ema_modules = ("field",)
-    STEPS = 20  # of Heun's method
+    STEPS = 20  # steps of Heun's method
 
     def __init__(self, latent_dim: int = 64, width: int = 320, depth: int = 4, dropout: float = 0.1, lr: float = 2e-3):
         super().__init__()
@@ -71,9 +70,10 @@ class LatentFlow(nn.Module):
         self.field = VelocityField(latent_dim, width, depth, dropout)
         self.register_buffer("mean", torch.zeros(latent_dim))
         self.register_buffer("std", torch.ones(latent_dim))
+        self._bank: tuple[tuple[str, int], Tensor] | None = None  # see `latent_bank`
 
     def standardise(self, posteriors: Tensor) -> None:
-        """Set the scale of the latents from the posteriors (N, 2 * latent_dim) it will be trained on."""
+        """Set the mean and the scale of the latents from the posteriors (N, 2 * latent_dim) of the training images."""
         mean, log_var = posteriors.chunk(2, dim=1)
         self.mean.copy_(mean.mean(0))
         self.std.copy_((mean.var(0) + log_var.exp().mean(0)).sqrt())
@@ -82,14 +82,17 @@ class LatentFlow(nn.Module):
         return {"flow": torch.optim.AdamW(self.field.parameters(), self.lr, weight_decay=1e-2)}
 
     def step(self, posteriors: Tensor, update) -> dict[str, Tensor]:
-        """One update on posteriors (N, 2 * latent_dim): means and log variances, a fresh latent drawn
-        from each. `flow` is the mean squared error of the velocity, in standardised units."""
+        """One update on posteriors (N, 2 * latent_dim), which are means and log variances.
+
+        Each step draws a new latent from each posterior. `flow` is the mean squared error of the velocity, in
+        standardised units.
+        """
         loss = self.loss(posteriors)
         update("flow", loss)
-        return devices.over_processes({"flow": loss})
+        return {"flow": loss}
 
     def loss(self, posteriors: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """The flow-matching loss; with a seeded generator it can be compared between models."""
+        """The flow-matching loss. With a seeded generator, the losses of two models can be compared."""
 
         def normal() -> Tensor:
             return torch.randn(mean.shape, generator=generator, device=mean.device)
@@ -103,23 +106,26 @@ class LatentFlow(nn.Module):
 
     @torch.no_grad()
     def sample(self, count: int, seed: int = 0, steps: int | None = None) -> Tensor:
-        """Latents (count, latent_dim), the same for the same seed: noise carried along the field.
-
-        The last draws are kept: a VAE and the GANs that begin from it all ask for the same ones.
-        """
+        """Latents (count, latent_dim) on the CPU, the same for the same seed: noise that follows the velocity field."""
         self.eval()
-        steps = steps or self.STEPS
-        key = (checkpoints.fingerprint(self), count, seed, steps)
-        if key not in DRAWN:
-            noise = torch.randn(count, len(self.mean), generator=torch.Generator().manual_seed(seed))
-            DRAWN[key] = torch.cat([self.transport(n.to(self.mean.device), steps) for n in noise.split(2000)])
-            if len(DRAWN) > KEPT:
-                del DRAWN[next(iter(DRAWN))]
-        return DRAWN[key].to(self.mean.device, copy=True)
+        noise = torch.randn(count, len(self.mean), generator=torch.Generator().manual_seed(seed))
+        parts = noise.to(self.mean.device).split(BATCH)
+        return torch.cat([self.transport(part, steps or self.STEPS) for part in parts]).cpu()
+
+    def latent_bank(self, count: int) -> Tensor:
+        """Latents (count, latent_dim) on the CPU for the training of GANs, always of the same seed.
+
+        10,000 of them take some ten seconds. So they are kept until the weights change, for other GANs that begin with
+        the same VAE.
+        """
+        key = checkpoints.fingerprint(self), count
+        if self._bank is None or self._bank[0] != key:
+            self._bank = key, self.sample(count, seed=1)
+        return self._bank[1]
 
     @torch.no_grad()
     def transport(self, noise: Tensor, steps: int) -> Tensor:
-        """Noise (N, latent_dim) to latents by Heun's method: a smooth, invertible map."""
+        """Noise (N, latent_dim) to latents (N, latent_dim) by Heun's method; close noise gives close latents."""
         points = noise
         for k in range(steps):
             now = torch.full((len(noise),), k / steps, device=noise.device)

@@ -1,8 +1,9 @@
-"""An autoregressive model: each pixel's distribution given all pixels before it, exactly (van den Oord et al. 2016).
+"""An autoregressive model: the distribution of each pixel, given all pixels before it (van den Oord et al. 2016).
 
-A gated PixelCNN whose convolutions run over blocks of 2 x 2 pixels, at half the height and width: a layer costs a
-quarter and sees twice as far. The pixels of one block come one after the other in a small network at the end, so
-nothing is assumed to be independent. Each pixel has a mixture of discretised logistics (Salimans et al. 2017).
+A gated PixelCNN whose convolutions work on blocks of 2 x 2 pixels, at half the height and half the width. So a layer
+costs a quarter, and its receptive field is twice as large. At the end, a small network predicts the pixels of a block
+one after another; no pixels are taken to be independent. The distribution of a pixel is a mixture of discretised
+logistics (Salimans et al. 2017).
 """
 
 from __future__ import annotations
@@ -17,16 +18,16 @@ from utils.training import checkpoints
 
 BLOCK = 2  # side of a block in pixels
 LEVELS = 256  # grey levels
-LEAST_LOG_SCALE = -7.0  # of a logistic, in units of half the grey range: a seventh of a grey level
+MIN_LOG_SCALE = -7.0  # of a logistic, in units of half the grey range; e ** -7 is 0.12 grey levels
 
 
-class Causal(nn.Conv2d):
-    """A convolution that sees only what came before.
+class CausalConv2d(nn.Conv2d):
+    """A convolution that depends only on rows above, or only on columns to the left.
 
     Args:
-        size: (rows, columns) of the kernel. Several rows: centred in its columns, for a map that knows only of rows
-            above. One row: to the left.
-        strict: leave out the current row, or the current column of it.
+        size: (rows, columns) of the kernel. With several rows it depends on rows above, with one row on columns to the
+            left.
+        strict: do not depend on the current row (or column) itself.
     """
 
     def __init__(self, inputs: int, outputs: int, size: tuple[int, int], strict: bool = False):
@@ -42,36 +43,41 @@ class Causal(nn.Conv2d):
 
 
 def gate(x: Tensor) -> Tensor:
-    """(N, 2 C, H, W) to (N, C, H, W): one half lets the other one pass."""
+    """The gate of a layer, (N, 2 C, H, W) to (N, C, H, W): tanh of one half times the sigmoid of the other."""
     value, switch = x.chunk(2, 1)
     return value.tanh() * switch.sigmoid()
 
 
-class Layer(nn.Module):
-    """One gated layer: a stack that knows the rows above, and one that knows the row to the left and the first stack.
+class GatedLayer(nn.Module):
+    """One gated layer with residual connections, on maps (N, width, H, W).
 
-    Each adds to the map (N, width, H, W) that it gets.
+    The vertical stack depends on the rows above. The horizontal stack depends on the pixels to the left and on the
+    vertical stack.
     """
 
     def __init__(self, width: int):
         super().__init__()
-        self.above = Causal(width, 2 * width, (2, 3))
-        self.left = Causal(width, 2 * width, (1, 2))
+        self.above = CausalConv2d(width, 2 * width, (2, 3))
+        self.left = CausalConv2d(width, 2 * width, (1, 2))
         self.link = nn.Conv2d(2 * width, 2 * width, 1)
         self.out = nn.Conv2d(width, width, 1)
 
     def from_above(self, above: Tensor) -> tuple[Tensor, Tensor]:
-        """The first stack's next map, and what the second stack gets from it."""
-        seen = self.above(above)
-        return above + gate(seen), self.link(seen)
+        """The next map of the vertical stack, and its link (N, 2 width, H, W) to the horizontal stack."""
+        features = self.above(above)
+        return above + gate(features), self.link(features)
 
     def forward(self, left: Tensor, link: Tensor) -> Tensor:
+        """The next map of the horizontal stack."""
         return left + self.out(gate(self.left(left) + link))
 
 
-class Within(nn.Module):
-    """From a block's context (N, width, H, W) and its pixels (N, D, H, W) to what is predicted of each pixel,
-    (N, D, outputs, H, W): of pixel k, given the context and the pixels before k."""
+class BlockNetwork(nn.Module):
+    """Predicts the pixels of a block one after another.
+
+    The context (N, width, H, W) and the pixels (N, D, H, W) of blocks to parameters (N, D, outputs, H, W) of each
+    pixel's distribution. Those of pixel k depend on the context and on the pixels before k.
+    """
 
     def __init__(self, pixels: int, width: int, hidden: int, outputs: int):
         super().__init__()
@@ -90,20 +96,17 @@ class Within(nn.Module):
 
 
 def mixture_nats(parameters: Tensor, levels: Tensor) -> Tensor:
-    """Negative log probability of grey levels under mixtures of discretised logistics, in nats.
+    """Negative log probabilities (N, D, H, W) in nats of grey levels under mixtures of discretised logistics.
 
-    A level gets what its logistic has between the middles to its neighbours; 0 and 255 get the tails.
+    The probability of a level is the mass between the level - 0.5 and the level + 0.5. Levels 0 and 255 get the tails.
 
     Args:
-        parameters: (N, D, 3 K, H, W): logits of the weights, means, log scales; means and scales in units of half the
-            grey range.
+        parameters: (N, D, 3 K, H, W): logits of the weights, means, log scales of K components; means and scales in
+            units of half the grey range.
         levels: (N, D, H, W), whole numbers in [0, 255].
-
-    Returns:
-        (N, D, H, W).
     """
     weights, means, log_scales = parameters.float().chunk(3, 2)
-    log_scales = log_scales.clamp(min=LEAST_LOG_SCALE)
+    log_scales = log_scales.clamp(min=MIN_LOG_SCALE)
     centre = levels[:, :, None] / 127.5 - 1 - means
     half = 1 / 255
     upper, lower = (centre + half) * (-log_scales).exp(), (centre - half) * (-log_scales).exp()
@@ -118,16 +121,16 @@ class PixelCNN(nn.Module):
     """The network with its loss, its exact likelihood, its sampler and its optimiser, for `loop.fit`.
 
     Args:
-        size: (height, width) of an image, both even.
-        channels: of an image.
+        size: (height, width) of an image in pixels, both even.
+        channels: number of channels of an image.
         width: channels of the convolutions.
-        layers: gated layers.
-        hidden: width of the network within a block.
-        components: logistics a pixel.
+        layers: number of gated layers.
+        hidden: width of the network that predicts the pixels of a block.
+        components: logistics in the mixture of a pixel.
         lr: AdamW's learning rate.
 
     Raises:
-        ValueError: an odd side.
+        ValueError: a side is odd.
     """
 
     ema_modules = ("network",)
@@ -152,13 +155,13 @@ class PixelCNN(nn.Module):
         pixels = channels * BLOCK**2
         self.network = nn.ModuleDict(
             {
-                "above": Causal(pixels + 1, width, (2, 3), strict=True),
-                "left": Causal(pixels + 1, width, (1, 2), strict=True),
-                "layers": nn.ModuleList(Layer(width) for _ in range(layers)),
-                "within": Within(pixels, width, hidden, 3 * components),
+                "above": CausalConv2d(pixels + 1, width, (2, 3), strict=True),
+                "left": CausalConv2d(pixels + 1, width, (1, 2), strict=True),
+                "layers": nn.ModuleList(GatedLayer(width) for _ in range(layers)),
+                "within": BlockNetwork(pixels, width, hidden, 3 * components),
             }
         )
-        with torch.no_grad():  # spread the first means over the grey range
+        with torch.no_grad():  # the first means lie evenly over the grey range
             bias = self.network["within"].head.bias.view(pixels, 3, components)
             bias[:, 1] = torch.linspace(-1, 1, components)
             bias[:, 2] = -2.0
@@ -167,8 +170,8 @@ class PixelCNN(nn.Module):
         return {"pixelcnn": torch.optim.AdamW(self.network.parameters(), self.config["lr"], weight_decay=1e-2)}
 
     def from_above(self, blocks: Tensor) -> list[Tensor]:
-        """What each layer gets to know of the rows above each block (N, D, h, w), one map a layer and one at first."""
-        above = self.network["above"](framed(blocks))
+        """The links from the vertical stack for blocks (N, D, h, w): one for the first map, then one for each layer."""
+        above = self.network["above"](with_ones(blocks))
         links = [above]
         for layer in self.network["layers"]:
             above, link = layer.from_above(above)
@@ -176,30 +179,31 @@ class PixelCNN(nn.Module):
         return links
 
     def context(self, blocks: Tensor) -> Tensor:
-        """What is known of each block (N, D, h, w) from those before it: (N, width, h, w)."""
+        """The context (N, width, h, w) of each of the blocks (N, D, h, w): it depends on the blocks before."""
         first, *links = self.from_above(blocks)
-        left = self.network["left"](framed(blocks)) + first
+        left = self.network["left"](with_ones(blocks)) + first
         for layer, link in zip(self.network["layers"], links):
             left = layer(left, link)
         return left
 
     def nats(self, images: Tensor) -> Tensor:
-        """Exact negative log probability (N,) in nats of images (N, C, H, W) of grey levels in [-1, 1]."""
+        """Exact negative log probability (N,) in nats of images (N, C, H, W), grey levels scaled to [-1, 1]."""
         blocks = F.pixel_unshuffle(images, BLOCK)
         parameters = self.network["within"](self.context(blocks), blocks)
         return mixture_nats(parameters, ((blocks + 1) * 127.5).round()).flatten(1).sum(1)
 
     def step(self, images: Tensor, update) -> dict[str, Tensor]:
-        """One update on images (N, C, H, W) in [-1, 1]; `nats` an image."""
+        """One update on images (N, C, H, W) in [-1, 1]; returns the mean `nats` of an image."""
         nats = self.nats(images).mean()
         update("pixelcnn", nats / images[0].numel(), clip=1.0)
         return {"nats": nats}
 
     @torch.no_grad()
     def sample(self, count: int, seed: int = 0) -> Tensor:
-        """New images (count, C, H, W) in [-1, 1], on grey levels, the same for the same seed; one pixel at a time.
+        """New images float32 (count, C, H, W) in [-1, 1] on the CPU, whole grey levels, the same for the same seed.
 
-        What comes from above is computed once a row, and in the row only what the last block has changed.
+        The pixels are drawn one after another. The vertical stack is computed once for each row. In a row, only the
+        columns are computed that the last block has changed.
         """
         self.eval()
         device = self.network["within"].before.device
@@ -212,31 +216,36 @@ class PixelCNN(nn.Module):
             maps = [torch.zeros_like(first) for _ in links]
             for x in range(width):
                 last = slice(max(0, x - 2), x + 1)
-                left = self.network["left"](framed(row[..., last]))[..., -1:] + first[..., x : x + 1]
+                left = self.network["left"](with_ones(row[..., last]))[..., -1:] + first[..., x : x + 1]
                 for layer, link, known in zip(self.network["layers"], links, maps):
                     known[..., x : x + 1] = left
                     last = slice(max(0, x - 1), x + 1)
                     left = layer(known[..., last], link[..., last])[..., -1:]
                 for k in range(len(blocks[0])):
                     parameters = self.network["within"](left, row[..., x : x + 1])[:, k, :, 0, 0]
-                    row[:, k, 0, x] = draw(parameters.float().cpu(), generator).to(device)
+                    row[:, k, 0, x] = sample_mixture(parameters.float().cpu(), generator).to(device)
         return F.pixel_shuffle(blocks, BLOCK).cpu()
 
     def export(self, path: str | Path) -> Path:
-        """Write the network as float16 safetensors."""
+        """Write the network as float16 safetensors; returns the path."""
         return checkpoints.export_weights(path, self, self.config)
 
+    @classmethod
+    def from_weights(cls, path: str | Path) -> PixelCNN:
+        """A model from a file that `export` wrote; errors as in `checkpoints.load_weights`."""
+        return checkpoints.load_weights(path, cls)
 
-def framed(blocks: Tensor) -> Tensor:
-    """Blocks (N, D, h, w) with one more channel of ones, so that convolutions can tell black from outside."""
+
+def with_ones(blocks: Tensor) -> Tensor:
+    """Blocks (N, D, h, w) with one more channel of ones. Outside the image it is 0, so black pixels look different."""
     return torch.cat([blocks, torch.ones_like(blocks[:, :1])], 1).contiguous(memory_format=torch.channels_last)
 
 
-def draw(parameters: Tensor, generator: torch.Generator) -> Tensor:
-    """Grey levels in [-1, 1] (N,), one from each mixture of `mixture_nats` (N, 3 K)."""
+def sample_mixture(parameters: Tensor, generator: torch.Generator) -> Tensor:
+    """One grey level from each mixture, (N,) in [-1, 1]; parameters (N, 3 K) as in `mixture_nats`."""
     weights, means, log_scales = parameters.chunk(3, 1)
     chosen = torch.multinomial(weights.softmax(1), 1, generator=generator)
-    mean, log_scale = means.gather(1, chosen), log_scales.clamp(min=LEAST_LOG_SCALE).gather(1, chosen)
+    mean, log_scale = means.gather(1, chosen), log_scales.clamp(min=MIN_LOG_SCALE).gather(1, chosen)
     uniform = torch.rand(mean.shape, generator=generator).clamp(1e-6, 1 - 1e-6)
     value = mean + log_scale.exp() * uniform.logit()
     return (((value[:, 0].clamp(-1, 1) + 1) * 127.5).round()) / 127.5 - 1

@@ -1,13 +1,13 @@
 """A convolutional variational autoencoder whose samples are as sharp as its reconstructions.
 
-Kingma & Welling (2014), with two changes:
+The VAE of Kingma & Welling (2014) with two changes:
 
-1. The decoder's variance is learned (the sigma-VAE of Rybkin et al. 2021): as the reconstructions
-   get better it shrinks, and what error is left weighs more, instead of being drowned by the KL
-   term. `per_frequency` learns one variance for each spatial frequency of the image's cosine
-   transform; the hypertune notebook found no gain in it for the hands.
-2. Samples are decoded from a second-stage prior trained on the latents of the training images (Dai &
-   Wipf 2019), a `LatentFlow`, because the encoder's latents do not fill the normal prior.
+1. The decoder's variance is learned (the sigma-VAE of Rybkin et al. 2021). It becomes smaller as the reconstructions
+   become better, so that the remaining error keeps its weight against the KL term. With `per_frequency`, each spatial
+   frequency of the image's cosine transform has its own variance. For the hands, the hypertune notebook found that this
+   does not help.
+2. The latents of samples come from a second-stage prior, a `LatentFlow` (Dai & Wipf 2019). It is trained on the latents
+   of the training images, because these do not have the distribution of the normal prior.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from torch import Tensor, nn
 
 from utils.models.blocks import Upsampler, num_downsamplings
 from utils.models.latent_flow import LatentFlow
-from utils.training import checkpoints, devices, loop
+from utils.training import checkpoints, identity, loop
 
-PRIOR_BATCH = 256  # latents a step; they are small
+PRIOR_BATCH = 256  # latents in a training step of the prior
 
 
 def cosine_matrix(size: int) -> Tensor:
-    """Orthonormal type-II discrete cosine transform as a matrix (size, size); row k is frequency k."""
+    """The orthonormal type-II discrete cosine transform as a matrix (size, size); row k is frequency k."""
     n, k = torch.arange(size), torch.arange(size)[:, None]
     matrix = torch.cos(math.pi * (2 * n + 1) * k / (2 * size)) * math.sqrt(2 / size)
     matrix[0] /= math.sqrt(2)
@@ -35,18 +35,18 @@ def cosine_matrix(size: int) -> Tensor:
 
 
 def gaussian_nll(x: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
-    """Negative log density of x (N, ...) under a diagonal Gaussian, summed over each image: nats (N,)."""
+    """Negative log density (N,) in nats of x (N, ...) under a diagonal Gaussian, summed over each image."""
     nll = 0.5 * ((x - mean) * torch.exp(-log_std)) ** 2 + log_std + 0.5 * math.log(2 * math.pi)
     return nll.flatten(1).sum(1)
 
 
 def kl_to_normal(mean: Tensor, log_var: Tensor) -> Tensor:
-    """KL divergence of N(mean, exp(log_var)) from N(0, I), (N, D) to nats (N,); 0 where they agree."""
+    """KL divergence (N,) in nats of N(mean, exp(log_var)), both (N, D), from N(0, I)."""
     return 0.5 * (mean**2 + log_var.exp() - 1 - log_var).sum(1)
 
 
 class Encoder(nn.Module):
-    """Image (N, channels, H, W) in [-1, 1] to the mean and log variance of its latent, (N, D) each."""
+    """Images (N, channels, H, W) in [-1, 1] to the means and log variances of their latents, (N, D) each."""
 
     def __init__(self, size: tuple[int, int], channels: int, latent_dim: int, base: int):
         super().__init__()
@@ -65,17 +65,17 @@ class Encoder(nn.Module):
 
 
 class VAE(nn.Module):
-    """Encoder, decoder with a learned variance, and the prior of its latents.
+    """Encoder, decoder with a learned variance, and the prior of the latents.
 
-    `self.prior` is trained after the VAE itself: `loop.fit(vae.prior, vae.posteriors(images), ...)`.
+    `train` trains the prior after the VAE itself.
 
     Args:
         size: (height, width) in pixels, each divisible by 4.
-        channels: of an image.
+        channels: number of channels of an image.
         latent_dim: length of a latent.
         base: channels of the largest hidden maps.
         lr: Adam's learning rate.
-        per_frequency: learn a standard deviation for each frequency; off: one for all pixels.
+        per_frequency: learn a standard deviation for each frequency, not one for all pixels.
         prior: arguments of `LatentFlow`.
     """
 
@@ -96,7 +96,7 @@ class VAE(nn.Module):
             "size": list(size), "channels": channels, "latent_dim": latent_dim, "base": base,
             "lr": lr, "per_frequency": per_frequency,
         }  # fmt: skip
-        self.lr = float(lr)  # a NumPy number would make the checkpoint unreadable
+        self.lr = float(lr)  # a checkpoint cannot hold NumPy numbers
         self.encoder = Encoder(size, channels, latent_dim, base)
         self.decoder = Upsampler(size, channels, latent_dim, base)
         self.log_std = nn.Parameter(torch.full((1, 1, *size) if per_frequency else (1, 1, 1, 1), -2.0))
@@ -109,14 +109,14 @@ class VAE(nn.Module):
         return {"vae": torch.optim.Adam(trained, self.lr)}
 
     def spectrum(self, images: Tensor) -> Tensor:
-        """Orthonormal two-dimensional cosine transform, (N, C, H, W) to the same."""
+        """The orthonormal two-dimensional cosine transform of images (N, C, H, W); the same shape."""
         return self.rows @ images @ self.columns.T
 
     def losses(self, images: Tensor) -> dict[str, Tensor]:
-        """The negative evidence lower bound on images (N, C, H, W) in [-1, 1], in nats per image.
+        """The negative evidence lower bound of images (N, C, H, W) in [-1, 1], in nats per image.
 
-        `reconstruction` (density of the cosine transform, which is the density of the pixels, the
-        transform being orthonormal) plus `kl` is `negative_elbo`.
+        `negative_elbo` is `reconstruction` plus `kl`. `reconstruction` is the negative log density of the images'
+        cosine transforms. It is also that of their pixels, because the transform is orthonormal.
         """
         mean, log_var = self.encoder(images)
         latents = mean + torch.randn_like(mean) * (log_var / 2).exp()
@@ -135,29 +135,29 @@ class VAE(nn.Module):
 
     @torch.no_grad()
     def posteriors(self, images: Tensor) -> Tensor:
-        """Mean and log variance of the latents of images (N, C, H, W) in [-1, 1]: (N, 2 * latent_dim)."""
+        """Means and log variances (N, 2 * latent_dim) of the latents of images (N, C, H, W) in [-1, 1]."""
         self.eval()
         device = self.log_std.device
         return torch.cat([torch.cat(self.encoder(batch.to(device)), dim=1) for batch in images.split(500)])
 
     def sample(self, count: int, seed: int = 0) -> Tensor:
-        """New images (count, C, H, W) in [-1, 1], the same for the same seed: the decoder's means."""
+        """New images float32 (count, C, H, W) in [-1, 1] on the CPU, the same for the same seed."""
         return self.decode(self.prior.sample(count, seed))
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents (N, latent_dim) to images (N, C, H, W) in [-1, 1], on the CPU."""
+        """Latents (N, latent_dim) to images (N, C, H, W) in [-1, 1] on the CPU."""
         self.eval()
         device = self.log_std.device
         return torch.cat([self.decoder(z.to(device)).float().clamp(-1, 1).cpu() for z in latents.split(500)])
 
     def export(self, path: str | Path) -> Path:
-        """Write encoder, decoder and prior as float16 safetensors."""
+        """Write encoder, decoder and prior as float16 safetensors; returns the path."""
         return checkpoints.export_weights(path, self, self.config | {"prior": self.prior.config})
 
     @classmethod
     def from_weights(cls, path: str | Path) -> VAE:
-        """A trained model from what `export` wrote; errors as of `checkpoints.load_weights`."""
+        """A model from a file that `export` wrote; errors as in `checkpoints.load_weights`."""
         return checkpoints.load_weights(path, cls)
 
 
@@ -172,18 +172,21 @@ def train(
     evaluate_prior: Callable | None = None,
     **options,
 ) -> tuple[list[dict], list[dict]]:
-    """Train a VAE on images (N, C, H, W) in [-1, 1], then its prior; resumes both.
+    """Train a VAE on images (N, C, H, W) in [-1, 1], then its prior; both go on from their checkpoints.
 
     Args:
-        vae_images, prior_images: how many images (latents) each of the two sees.
-        evaluate_prior: evaluation hook of the prior; options: for `loop.fit` of the VAE.
+        vae_images: images seen by the VAE.
+        prior_images: latents seen by the prior.
+        batch_size: images in a step of the VAE.
+        folder: folder for the checkpoints.
+        evaluate_prior: the `evaluate` of `loop.fit` for the prior.
+        options: arguments of `loop.fit` for the VAE.
 
     Returns:
-        The two histories.
+        The histories of the VAE and of its prior.
     """
     steps = vae_images // batch_size
     history = loop.fit(vae, images, steps, batch_size, folder / "vae", vae.config, seed=seed, **options)
-    devices.same_everywhere(vae)
     posteriors = vae.posteriors(images)
     vae.prior.standardise(posteriors)
     prior_history = loop.fit(
@@ -195,6 +198,8 @@ def train(
         vae.prior.config | {"encoder": checkpoints.fingerprint(vae.encoder)},
         seed=seed,
         evaluate=evaluate_prior,
-        plot=False,  # its plot would take the place of the VAE's
+        plot=False,  # its plot would replace the VAE's
+        fresh=options.get("fresh", False),
+        data_hash=identity.of_data((images,)),  # the last digits of the posteriors depend on the machine
     )
     return history, prior_history

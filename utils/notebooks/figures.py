@@ -6,10 +6,7 @@ import inspect
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
-import torch
 from IPython.display import Code, display
-from torch import Tensor, nn
 
 from utils.data.image_files import tile
 
@@ -72,25 +69,6 @@ def show_curves(histories: dict[str, list[dict]], panels: dict[str, list[str]], 
             axis.legend()
     figure.tight_layout()
     return figure
-
-
-def layer_table(module: nn.Module, example: Tensor) -> pd.DataFrame:
-    """A network's layers in the order they compute: kind, output shape, number of parameters."""
-    rows: list[dict] = []
-
-    def record(layer: nn.Module, _, output: Tensor) -> None:
-        count = sum(p.numel() for p in layer.parameters())
-        rows.append({"layer": type(layer).__name__, "output": tuple(output.shape[1:]), "parameters": count})
-
-    leaves = [m for m in module.modules() if not list(m.children())]
-    hooks = [leaf.register_forward_hook(record) for leaf in leaves]
-    module.eval()
-    with torch.no_grad():
-        module(example)
-    for hook in hooks:
-        hook.remove()
-    rows.append({"layer": "in all", "output": "", "parameters": sum(p.numel() for p in module.parameters())})
-    return pd.DataFrame(rows)
 
 
 def show_source(*objects) -> None:

@@ -1,4 +1,4 @@
-"""The five families by one interface, for every shape of the final assignment, and the classifier beside them."""
+"""The five families in one interface, for every shape of the final assignment, and the feature classifier."""
 
 import numpy as np
 import pytest
@@ -6,14 +6,16 @@ import torch
 from PIL import Image
 
 from tests.conftest import draw_pictures, three_kinds
+from utils import config
 from utils.data import image_files
 from utils.evaluation import feature_spaces, fidelity, likelihood
 from utils.models import feature_classifier, folder_training, zoo
+from utils.models.diffusion import Diffusion
 from utils.training import checkpoints
 
 SETTINGS = {
     "VAE": {"latent_dim": 8, "base": 8},
-    "GAN": {"latent_dim": 8, "base": 8, "discriminator_base": 8, "average_share": 0.2},
+    "GAN": {"latent_dim": 8, "base": 8, "discriminator_base": 8, "ema_share": 0.2},
     "PixelCNN": {"width": 8, "layers": 2, "hidden": 8, "components": 3},
     "flow": {"width": 8, "depth": 1, "bins": 4},
     "diffusion": {"widths": (24, 24), "dropout": 0.0},
@@ -25,8 +27,8 @@ WITH_LIKELIHOOD = [family for family in SETTINGS if family != "GAN"]
 
 @pytest.fixture
 def few_latents(monkeypatch):
-    """A GAN draws its bank of latents in no time."""
-    monkeypatch.setattr(zoo.DCGAN, "BANK", 50)
+    """A small bank of latents, which is drawn at once."""
+    monkeypatch.setattr(zoo.DCGAN, "LATENT_BANK_SIZE", 50)
 
 
 def pictures(channels: int, size: tuple[int, int]) -> torch.Tensor:
@@ -36,27 +38,28 @@ def pictures(channels: int, size: tuple[int, int]) -> torch.Tensor:
 
 
 def samples(model, count: int, seed: int) -> torch.Tensor:
-    made = model.sample(count, 10, seed=seed) if hasattr(model, "scheduler") else model.sample(count, seed)
-    return torch.cat(made) if isinstance(made, list) else made
+    options = {"steps": 10} if isinstance(model, Diffusion) else {}
+    return model.sample(count, seed, **options)
 
 
 @pytest.mark.parametrize(("family", "channels", "size"), SHAPES)
-def test_each_family_trains_samples_and_is_judged(family, channels, size, tmp_path):
+def test_each_family_trains_samples_and_is_measured(family, channels, size, tmp_path):
     images = pictures(channels, size)
     settings = SETTINGS[family] | {"batch_size": 16}
-    judged = likelihood.bits_hook(images[:4], images[4:8], num_samples=2) if family in WITH_LIKELIHOOD else None
-    found = zoo.train(family, images, 64, tmp_path, settings, evaluate=judged, evaluations=2)
+    evaluate = likelihood.bits_hook(images[:4], images[4:8], num_samples=2) if family in WITH_LIKELIHOOD else None
+    found = zoo.train(family, images, 64, tmp_path, settings, evaluate=evaluate, evaluations=2)
     assert found.seconds > 0 and not found.model.training
     made = samples(found.model, 3, seed=1)
     assert made.shape == (3, channels, *size) and made.abs().max() <= 1
+    assert made.dtype == torch.float32 and made.device.type == "cpu"
     assert torch.equal(made, samples(found.model, 3, seed=1)) and not torch.equal(made, samples(found.model, 3, seed=2))
-    if judged:
+    if evaluate:
         bits = [row["bits (validation)"] for row in found.history]
         assert len(bits) == 2 and all(0 < b < 100 for b in bits)
         x0_std = 0.1 if family == "diffusion" else None
         nats = likelihood.nats(found.model, images[:5], 2, x0_std)
         assert nats.shape == (5,) and torch.equal(nats, likelihood.nats(found.model, images[:5], 2, x0_std))
-    again = zoo.train(family, images, 64, tmp_path, settings, evaluate=judged, evaluations=2)
+    again = zoo.train(family, images, 64, tmp_path, settings, evaluate=evaluate, evaluations=2)
     assert again.history == found.history and torch.equal(samples(again.model, 3, seed=1), made)
 
 
@@ -73,13 +76,15 @@ def test_the_command_trains_every_family_on_a_folder(family, tmp_path, few_laten
 def test_the_command_refuses_other_images_and_less_than_a_batch(tmp_path):
     for name, seed in (("one", 0), ("other", 1)):
         image_files.write_jpegs(draw_pictures(20, 16, seed), tmp_path / name, "picture", 20)
-    arguments = {"file": None, "seen": 64, "out": tmp_path / "out", "samples": 3, "seed": 0}
+    arguments = {"file": None, "images_seen": 64, "out": tmp_path / "out", "samples": 3, "seed": 0}
     folder_training.train("PixelCNN", str(tmp_path / "one"), 16, **arguments)
     folder_training.train("PixelCNN", str(tmp_path / "one"), 16, **arguments)
-    with pytest.raises(ValueError, match="holds a run on other images"):
+    with pytest.raises(ValueError, match="images, or other data, differ"):
         folder_training.train("PixelCNN", str(tmp_path / "other"), 16, **arguments)
-    with pytest.raises(ValueError, match="3 images are to be seen, but one batch of a PixelCNN holds"):
-        folder_training.train("PixelCNN", str(tmp_path / "one"), 16, **arguments | {"seen": 3, "out": tmp_path / "few"})
+    with pytest.raises(ValueError, match="to train on is 3, but one batch of the PixelCNN has"):
+        folder_training.train(
+            "PixelCNN", str(tmp_path / "one"), 16, **arguments | {"images_seen": 3, "out": tmp_path / "few"}
+        )
 
 
 def test_a_gan_begins_as_the_vae_that_it_is_given_and_both_are_paid_for(tmp_path, few_latents):
@@ -95,7 +100,7 @@ def test_a_gan_begins_as_the_vae_that_it_is_given_and_both_are_paid_for(tmp_path
         assert torch.equal(found.model.generator.linear.state_dict()[name], value)
 
 
-def test_the_judge_learns_its_classes_and_is_a_feature_space(tmp_path):
+def test_the_feature_classifier_learns_its_classes_and_is_a_feature_space(tmp_path):
     images, truth = three_kinds(40)
     found, history = feature_classifier.train(images, truth, 1_500, tmp_path, batch_size=30)
     probabilities = found.probabilities(images)
@@ -105,3 +110,27 @@ def test_the_judge_learns_its_classes_and_is_a_feature_space(tmp_path):
     near, far = images[truth == 0], images[truth == 2]
     floor = fidelity.frechet_distance(found, near[::2], near[1::2])
     assert floor < fidelity.frechet_distance(found, near[::2], far[1::2]) / 3
+
+
+def test_every_family_of_the_command_line_has_a_class():
+    assert tuple(zoo.MODELS) == config.FAMILIES == tuple(SETTINGS)
+
+
+@pytest.mark.parametrize("family", SETTINGS)
+def test_weights_come_back_as_the_same_model(family, tmp_path):
+    settings = {name: value for name, value in SETTINGS[family].items() if name != "ema_share"}
+    model = zoo.MODELS[family](size=(16, 16), channels=1, **settings)
+    again = zoo.MODELS[family].from_weights(model.export(tmp_path / "weights.safetensors"))
+    for name, value in again.state_dict().items():
+        kept = name.startswith("generator") or family != "GAN"  # sampling does not need the discriminator
+        if kept and value.is_floating_point():
+            assert torch.allclose(value, model.state_dict()[name], rtol=1e-3, atol=1e-4), name
+    assert samples(again, 2, seed=0).shape == (2, 1, 16, 16)
+
+
+@pytest.mark.parametrize("wrong", [{"size": 0}, {"images_seen": 0}, {"samples": -1}, {"batch": 0}, {"lr_scale": 0.0}])
+def test_numbers_that_are_too_small_are_refused_before_anything_is_read_or_written(wrong, tmp_path):
+    arguments = {"size": 16, "file": None, "images_seen": 64, "out": tmp_path / "out", "samples": 3, "seed": 0}
+    with pytest.raises(ValueError, match="but must be"):
+        folder_training.train("VAE", str(tmp_path / "no such folder"), **arguments | wrong)
+    assert not list(tmp_path.iterdir())

@@ -1,6 +1,6 @@
-"""A notebook opened by itself in Colab: its first cell gets the project, and a run that was cut off goes on.
+"""A notebook that is opened alone in Colab: its first cell gets the project, and an interrupted run goes on.
 
-Colab is stood in for by a module `google.colab` and folders of the test's own in the place of /content.
+In the place of Colab, there is a module `google.colab`, and the test's own folders are used instead of /content.
 """
 
 import os
@@ -40,8 +40,10 @@ STARTED = "import google.colab\n"  # Colab has it imported before the first cell
 
 @pytest.fixture
 def colab(tmp_path):
-    """An empty content folder, an environment in which google.colab can be imported, and the project as a git
-    repository somewhere else."""
+    """An empty content folder, and an environment with a module google.colab and the address of the project's copy.
+
+    The copy is a git repository in another folder.
+    """
     content = tmp_path / "content"
     content.mkdir()
     module = tmp_path / "stand-in" / "google" / "colab"
@@ -55,7 +57,7 @@ def colab(tmp_path):
         ["git", "ls-files", "-co", "--exclude-standard"], cwd=config.PROJECT, capture_output=True, text=True
     )
     if files.returncode:
-        pytest.skip("this copy of the project is no git repository")
+        pytest.skip("this copy of the project is not a git repository")
     for name in files.stdout.splitlines():
         if name.startswith(("utils/", "fashion_mnist/")) and (config.PROJECT / name).is_file():
             (remote / name).parent.mkdir(parents=True, exist_ok=True)
@@ -73,7 +75,7 @@ def colab(tmp_path):
 
 
 def open_notebook(content: Path) -> Path:
-    """The notebook as Colab opens it: alone, with Drive and content in the test's folder."""
+    """The notebook as Colab opens it: alone, with Drive and /content in the test's folder."""
     notebook = nbformat.read(config.PROJECT / NOTEBOOK, as_version=4)
     for cell in notebook.cells:
         cell.source = cell.source.replace("/content", str(content))
@@ -84,11 +86,12 @@ def open_notebook(content: Path) -> Path:
 
 
 def start(path: Path, content: Path, environment: dict) -> subprocess.Popen:
-    """Execute a notebook from the content folder, in a session of its own, so that its kernel can be killed too."""
+    """Execute a notebook in the content folder, in a process group of its own, so that its kernel can be killed too."""
     command = [sys.executable, "-c", EXECUTE, str(path), str(content)]
     return subprocess.Popen(command, env=environment, start_new_session=True, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Colab is a Linux machine")
 def test_a_notebook_gets_the_project_and_goes_on_after_a_kill(colab):
     content, environment = colab

@@ -56,7 +56,7 @@ def test_coursework_1_hands_in_the_model_that_was_chosen(exported, tmp_path):
 def test_nothing_is_overwritten_and_nothing_is_left_of_half_an_export(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").touch()
-    with pytest.raises(FileExistsError, match="mine' is there already"):
+    with pytest.raises(FileExistsError, match="mine' already exists"):
         export.export(config.PROJECT, "mri", tmp_path / "mine")
     project = tmp_path / "project"
     project.mkdir()
@@ -71,4 +71,4 @@ def test_the_command_says_what_it_made(tmp_path):
     done = subprocess.run(command, cwd=config.PROJECT, capture_output=True, text=True)
     assert done.returncode == 0 and "0 wrong" in done.stdout and (tmp_path / "out" / "brain_mri").is_dir()
     done = subprocess.run(command, cwd=config.PROJECT, capture_output=True, text=True)
-    assert done.returncode == 1 and "is there already" in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 1 and "already exists" in done.stderr and "Traceback" not in done.stderr

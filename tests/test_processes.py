@@ -204,7 +204,7 @@ def test_samples_of_two_processes_are_those_of_the_one_model_that_is_kept(pictur
     told = tmp_path / "told"
     told.mkdir()
     run(*launch, *arguments("GAN", pictures, out), PYTHONPATH=str(config.PROJECT), TOLD=str(told))
-    assert (told / "0").read_text() == (told / "1").read_text()
+    assert (told / "0").read_text(encoding="utf-8") == (told / "1").read_text(encoding="utf-8")
     history = json.loads((out / "checkpoints" / "history.json").read_text(encoding="utf-8"))
     assert history[-1]["images"] == SEEN
     model = DCGAN.from_weights(out / "weights.safetensors")

@@ -230,6 +230,7 @@ def database() -> Iterator[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_a_database(tmp_path, database):
     def age(processes: set[int]) -> None:
         """Let an hour pass for the trials of these processes."""

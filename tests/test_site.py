@@ -1,15 +1,20 @@
-"""The site opens from disk: every page is there, loads nothing from elsewhere, and its links lead somewhere."""
+"""The site opens from disk: every page is there, loads nothing from the network, and its links lead somewhere."""
 
+import os
 import re
 import shutil
 import subprocess
+import sys
 
 import pytest
 
 from utils import config
 from utils.notebooks import site as builder
 
-pytestmark = pytest.mark.xdist_group("report")  # one process: they share what was expensive to make
+pytestmark = pytest.mark.xdist_group("site")  # one process: they share what was expensive to make
+
+SMALL = {"tuning": ("username_DLcw2_hypertune.ipynb",)}
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 @pytest.fixture(scope="module")
@@ -19,6 +24,7 @@ def site(tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_every_notebook_has_a_page_that_the_first_one_leads_to(site):
     first = (site / "index.html").read_text(encoding="utf-8")
     for name in (name for names in config.TASKS.values() for name in names):
@@ -28,6 +34,7 @@ def test_every_notebook_has_a_page_that_the_first_one_leads_to(site):
     assert 'href="report.html"' in first and "<img" in (site / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_nothing_is_loaded_from_elsewhere_and_no_link_is_dead(site):
     for path in site.glob("*.html"):
         text = re.sub(r"data:[^\"')]*", "data:", path.read_text(encoding="utf-8"))
@@ -37,22 +44,41 @@ def test_nothing_is_loaded_from_elsewhere_and_no_link_is_dead(site):
                 assert (site / address).exists(), (path.name, address)
 
 
-def test_an_older_site_is_replaced_and_nothing_else(site, tmp_path):
-    (site / "old.html").touch()
-    builder.build(config.PROJECT, site)
-    assert not (site / "old.html").exists()
+@pytest.mark.slow
+@pytest.mark.skipif(not BROWSER, reason="there is no Chromium (on Debian: apt install chromium)")
+def test_pages_show_up_in_a_browser(site, tmp_path):
+    for page in sorted(site.glob("*.html")):
+        picture = tmp_path / f"{page.stem}.png"
+        command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
+        command += ["--window-size=390,1600", f"--screenshot={picture}", page.as_uri()]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0 and picture.stat().st_size > 10_000
+        assert "CONSOLE" not in done.stderr, done.stderr[-500:]
+
+
+def test_an_older_site_is_replaced_and_nothing_else(tmp_path, monkeypatch):
+    monkeypatch.setattr(builder, "TASKS", SMALL)
+    site = tmp_path / "site"
+    site.mkdir()
+    for name in ("index.html", "old.html"):
+        (site / name).touch()
+    pages = {page.name for page in builder.build(config.PROJECT, site)}
+    assert pages == {"index.html", "report.html", "username_DLcw2_hypertune.html"}
     (tmp_path / "thesis.txt").touch()
     with pytest.raises(FileExistsError, match="something else"):
         builder.build(config.PROJECT, tmp_path)
     assert (tmp_path / "thesis.txt").exists()
 
 
-@pytest.mark.skipif(not shutil.which("chromium"), reason="needs chromium (apt install chromium)")
-def test_pages_show_up_in_a_browser(site, tmp_path):
-    for page in sorted(site.glob("*.html")):
-        picture = tmp_path / f"{page.stem}.png"
-        command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
-        command += ["--window-size=390,1600", f"--screenshot={picture}", page.as_uri()]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-        assert done.returncode == 0 and picture.stat().st_size > 10_000
-        assert "CONSOLE" not in done.stderr, done.stderr[-500:]
+def test_pages_are_utf_8_where_the_system_writes_something_else(tmp_path):
+    program = (
+        "import sys, locale; from pathlib import Path; from utils import config; from utils.notebooks import site\n"
+        f"site.TASKS = {SMALL}; site.build(config.PROJECT, Path(sys.argv[1])); print(locale.getpreferredencoding())"
+    )
+    system = os.environ | {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
+    command = [sys.executable, "-c", program, str(tmp_path / "site")]
+    done = subprocess.run(command, cwd=config.PROJECT, env=system, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    if os.name != "nt":
+        assert done.stdout.strip() not in ("UTF-8", "utf-8")  # else this would prove nothing
+    assert "6.8 ± 1.4" in (tmp_path / "site" / "index.html").read_text(encoding="utf-8")

@@ -21,8 +21,10 @@ data/              from files to arrays of images
 
 training/          how every model is trained
   loop             the one training loop: `fit`
-  checkpoints      checkpoints that survive a kill, and weights as safetensors
+  run              the parts of the loop: restore, step, record, save
   identity         what makes two trainings the same run: settings, data and source
+  checkpoints      checkpoints that survive a kill, and weights as safetensors
+  progress         the bar and the plots while a training runs
   devices          seeds, the device, the number format, several processes
   search           hyper-parameter studies that go on after a kill
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import io
-import json
 import shutil
 import tarfile
 import tempfile
@@ -92,12 +91,8 @@ def weights(folder: Path) -> bytes:
 
 def with_check_sum(path: Path) -> None:
     """Correct the check sum of a damaged checkpoint."""
-    head, _, content = path.read_bytes().partition(b"\n")
-    try:
-        head = json.dumps(json.loads(head) | {"sha256": hashlib.sha256(content).hexdigest()}).encode()
-    except (ValueError, TypeError):
-        return
-    path.write_bytes(head + b"\n" + content)
+    _, _, content = path.read_bytes().partition(b"\n")
+    path.write_bytes(hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
 
 
 def read_archive(path: Path) -> object:

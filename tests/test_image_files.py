@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from tests.conftest import draw_pictures
-from utils import files
-from utils.data import image_files
+from utils import config, files
+from utils.data import image_files, public_images
 
 
 def test_what_is_written_is_what_as_saved_says(tmp_path, pictures):
@@ -197,10 +197,12 @@ def test_names_are_printed_escaped_and_only_where_they_must_be():
     assert files.printable("a\nb\udcff") == r"a\nb\udcff"
 
 
-def test_a_home_folder_in_a_path(monkeypatch):
-    monkeypatch.setenv("HOME", "/home/of/mine")
-    monkeypatch.setenv("USERPROFILE", "/home/of/mine")
-    assert files.path_argument("~/x") == Path("/home/of/mine/x")
+def test_a_home_folder_in_a_path_or_variable(monkeypatch, tmp_path):
+    for name, value in {"HOME": tmp_path, "USERPROFILE": tmp_path, "DATA_FOLDER": "~/d", "RUNS_FOLDER": "~/r"}.items():
+        monkeypatch.setenv(name, str(value))
+    assert files.path_argument("~/x") == tmp_path / "x"
+    assert public_images.data_folder() == tmp_path / "d"
+    assert config.run_folder("x") == tmp_path / "r" / "smoke" / "x"
     with pytest.raises(argparse.ArgumentTypeError, match="~nobody_of_this_name"):
         files.path_argument("~nobody_of_this_name/x")
 

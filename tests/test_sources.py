@@ -364,6 +364,16 @@ def test_a_damaged_archive_stops_only_where_it_was_named(root, no_network, monke
     assert "hands_cw1.tar.gz' is not a complete" in messages[0] and "from real_hands.zip" in messages[1]
 
 
+def test_coursework_2s_reals_alone_do_not_stop_the_next_source(root, no_network, mednist):
+    reals = {f"real_hands/real_hand_{i:03d}.jpeg": jpeg(i) for i in range(3)}
+    make_tar(root / "hands_cw1.tar.gz", hands(9)).write_bytes(b"damaged")
+    make_tar(root / "hands_cw2.tar.gz", reals | {"test_hands/test_hand_0001.jpeg": jpeg(0)})
+    (root / "runs").mkdir()
+    mednist.rename(root / "runs" / "MedNIST.tar.gz")
+    assert sources.obtain(root, network=False).startswith("6 of the course's")
+    assert sources.from_path(root / "hands_cw2.tar.gz", root) == {"test_hands": 1}  # the reals are there already
+
+
 def flipped(content: bytes, place: int) -> bytes:
     return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
 

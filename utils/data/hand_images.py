@@ -40,11 +40,6 @@ def stand_ins(folder: Path) -> list[Path]:
     return [path for path in image_files.image_paths(folder) if path.name.startswith(STAND_IN_PREFIX)]
 
 
-def is_mixed(root: Path) -> bool:
-    """Does `real_hands` hold images of the course and stand-ins?"""
-    return bool(course_images(root / "real_hands") and stand_ins(root / "real_hands"))
-
-
 def kind(root: Path = config.PROJECT) -> str:
     """What `real_hands` holds: "course", "stand-in" or "nothing".
 
@@ -52,18 +47,19 @@ def kind(root: Path = config.PROJECT) -> str:
         ValueError: it holds both kinds, or only a part of the course's images. Says what to do.
     """
     folder = root / "real_hands"
-    if is_mixed(root):
+    real, made = len(course_images(folder)), len(stand_ins(folder))
+    if real and made:
         raise ValueError(
-            f"'{folder}' holds {len(course_images(folder))} of the course's images and {len(stand_ins(folder))} "
-            "stand-ins, and these must not be mixed. Delete the stand-ins, which are the files "
-            f"{STAND_IN_PREFIX}* and {STAND_IN_NOTE}, and run again: python -m utils data"
+            f"'{folder}' holds {real} of the course's images and {made} stand-ins, and these must not be mixed. "
+            f"Delete the stand-ins, which are the files {STAND_IN_PREFIX}* and {STAND_IN_NOTE}, and run again: "
+            "python -m utils data"
         )
     if (folder / FILLING).exists():
         raise ValueError(
             f"'{folder}' holds only a part of the course's images, because filling it was interrupted. "
             "Run: python -m utils data (with a network, or with --from PATH)"
         )
-    return "course" if course_images(folder) else "stand-in" if stand_ins(folder) else "nothing"
+    return "course" if real else "stand-in" if made else "nothing"
 
 
 def origin(root: Path = config.PROJECT) -> str:

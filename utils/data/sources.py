@@ -23,7 +23,7 @@ from utils.data.hand_images import FILLING, FOLDERS, HELD_OUT, course_images, or
 
 ARCHIVES = ("hands_cw1.tar.gz", "hands_cw2.tar.gz", "real_hands.zip")  # looked for beside the project
 PLACES = (".", "..", "../shared/data")
-CW2_REALS = 500  # coursework 2's `real_hands`, all of which are among coursework 1's images
+CW2_REAL_PREFIX = "real_hand_"  # names of coursework 2's `real_hands`, 500 of coursework 1's images
 COURSE_COUNT, COURSE_SIDE = 8000, 32  # images that the course made from MedNIST, and their pixels a side
 STAND_IN_COUNT = 2000
 
@@ -50,7 +50,7 @@ def _files(source: Path) -> Iterator[tuple[str, str, bytes]]:
 def from_path(source: Path, root: Path) -> dict[str, int]:
     """Copy the course's images from a folder or archive, all or none.
 
-    The 500 `real_hands` of coursework 2 are images of coursework 1 as well. They are left out where coursework 1's
+    The 500 `real_hands` of coursework 2 are images of coursework 1 as well. They are left out if coursework 1's
     are there already.
 
     Returns:
@@ -66,13 +66,14 @@ def from_path(source: Path, root: Path) -> dict[str, int]:
             f"There is no '{files.printable(source)}'. --from needs a folder or archive with the course's images."
         )
     counts: dict[str, int] = {}
-    have_reals = len(course_images(root / "real_hands")) > CW2_REALS and not (root / "real_hands" / FILLING).exists()
+    have_reals = _have_reals(root)
     with filling(root) as part:
         for folder, name, content in _files(source):
-            if name.startswith("real_hand_") and (have_reals or counts.get("real_hands", 0) > CW2_REALS):
+            if name.startswith(CW2_REAL_PREFIX) and have_reals:
                 continue
             if image_files.is_jpeg(name) and hand_images.is_course_name(name):
                 add(part, folder, name, content)
+                have_reals = have_reals or folder == "real_hands" and not name.startswith(CW2_REAL_PREFIX)
             else:
                 folder = "left out, because they are no JPEG files of the course"
             counts[folder] = counts.get(folder, 0) + 1
@@ -136,10 +137,11 @@ def _found_archives(root: Path) -> list[Path]:
     return [root / place / name for place in PLACES for name in ARCHIVES if (root / place / name).is_file()]
 
 
-def _is_complete(root: Path) -> bool:
-    """Are the course's real hands there, all of them?"""
-    real_hands = root / "real_hands"
-    return bool(course_images(real_hands)) and not (real_hands / FILLING).exists()
+def _have_reals(root: Path) -> bool:
+    """Are coursework 1's real hands there, all of them? Coursework 2's 500 alone are too few for coursework 1."""
+    found = course_images(root / "real_hands")
+    others = any(not path.name.startswith(CW2_REAL_PREFIX) for path in found)
+    return others and not (root / "real_hands" / FILLING).exists()
 
 
 def obtain(
@@ -169,25 +171,26 @@ def obtain(
         report(f"from {files.printable(source)}: {from_path(source, root)}")
     else:
         _obtain_from_anywhere(root, network, stand_in, report)
-    report(f"real_hands: {origin(root)}")
-    return origin(root)
+    found = origin(root)
+    report(found)
+    return found
 
 
 def _obtain_from_anywhere(
     root: Path, network: bool, stand_in: Callable[[int], np.ndarray] | None, report: Callable[[str], None]
 ) -> None:
     """The sources of `obtain` in their order, without one that was named."""
-    if hand_images.is_mixed(root):
-        return
+    if course_images(root / "real_hands") and hand_images.stand_ins(root / "real_hands"):
+        return  # `origin` says what to do
     for archive in _found_archives(root):
-        have_it = course_images(root / "test_hands") if "cw2" in archive.name else _is_complete(root)
+        have_it = course_images(root / "test_hands") if "cw2" in archive.name else _have_reals(root)
         if not have_it:
             try:
                 counts = from_path(archive, root)
                 report(f"from {archive.name}, found in {archive.parent.resolve().name}/: {counts}")
             except ValueError as error:
                 report(f"{error} The next source is tried.")
-    if not _is_complete(root):
+    if not _have_reals(root):
         try:
             made = from_mednist(archives.mednist(root, network, report), root)
             report(f"from MedNIST: {made} images rebuilt")

@@ -66,10 +66,8 @@ PROFILED = 20  # steps in which a GPU's busy time is counted
 
 
 def sample(model: nn.Module, seed: int, count: int = USED) -> None:
-    """So many new images; a model that yields them in parts is asked for all of them."""
-    found = model.sample(count, seed=seed)
-    for _ in found if not isinstance(found, Tensor) else ():
-        pass
+    """New images of a model."""
+    model.sample(count, seed)
 
 
 class Course(NamedTuple):
@@ -306,7 +304,7 @@ def course_row(case: Case, ms_a_step: float) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         data = case.data if len(case.data) > 1 else case.data[0]
         loop.fit(model, data, 1, case.batch_size, folder, {}, evaluations=1, plot=False)
-        _, state, config = checkpoints.read(Path(folder, "step_00000001.ckpt"))
+        _, state, config, *_ = checkpoints.read(Path(folder, "step_00000001.ckpt"))
         saving = fastest(lambda: checkpoints.save(folder, 1, state, config), 3)
     with torch.no_grad():
         evaluating = fastest(lambda: case.course.evaluate(model), 2)

@@ -15,7 +15,7 @@ import nbformat
 import pytest
 
 from tests.conftest import write_fashion_mnist
-from utils import config
+from utils import budgets, config
 from utils.data import hand_images, head_images, label_csv
 from utils.handin import export as exporting
 from utils.models import zoo
@@ -27,7 +27,7 @@ COMMITTED = sorted(p.relative_to(PROJECT).as_posix() for f in FOLDERS for p in P
 MODULES = {path.stem: f"utils.{path.parent.name}.{path.stem}" for path in (PROJECT / "utils").glob("*/*.py")}
 WAITING = {  # for their next execution: the code that they show has changed since they ran
     "brain_mri/Assessment.ipynb", "fashion_mnist/generative_models.ipynb", "username_DLcw1_clean.ipynb",
-    "username_DLcw1_hypertune.ipynb", "username_DLcw2_clean.ipynb",
+    "username_DLcw1_hypertune.ipynb", "username_DLcw2_clean.ipynb", "username_DLcw2_hypertune.ipynb",
 }  # fmt: skip
 SECTIONS = {
     "username_DLcw1_clean.ipynb": [
@@ -74,7 +74,47 @@ def test_sections_stand_in_the_briefs_order(name):
         assert title.startswith(wanted)
 
 
+def imported(tree: ast.Module) -> dict[str, object]:
+    """What a notebook imports from utils, by the name that it has there, and the budget of its profile."""
+    found = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("utils"):
+            module = importlib.import_module(node.module)
+            for alias in node.names:
+                name = alias.asname or alias.name
+                found[name] = getattr(module, alias.name, None) or importlib.import_module(
+                    f"{node.module}.{alias.name}"
+                )
+        if isinstance(node, ast.Assign) and ast.unparse(node.value).startswith("budgets."):
+            found[ast.unparse(node.targets[0])] = operator.attrgetter(ast.unparse(node.value.func)[8:])(budgets)()
+    return found
+
+
+def missing_names(name: str) -> list[str]:
+    """The names that a notebook uses of a module, class or budget of utils, but that are not there."""
+    cells = [cell.source for cell in nbformat.read(PROJECT / name, as_version=4).cells if cell.cell_type == "code"]
+    source = re.sub(r"^(\s*)[!%].*$", r"\1pass", "\n".join(cells), flags=re.M)  # commands of IPython
+    tree = ast.parse(source)
+    things, missing = imported(tree), []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            first, *attributes = ast.unparse(node).split(".")
+            thing = things.get(first)
+            for attribute in attributes if thing is not None and "(" not in ast.unparse(node) else ():
+                if not hasattr(thing, attribute):
+                    missing.append(ast.unparse(node))
+                    break
+                thing = getattr(thing, attribute)
+                if not inspect.isclass(thing):
+                    break
+    return missing
+
+
 @pytest.mark.parametrize("name", COMMITTED)
+def test_every_name_that_a_notebook_uses_is_in_the_package(name):
+    assert missing_names(name) == []
+
+
 def stale(name: str) -> list[str]:
     """The functions and classes whose code a notebook shows otherwise than it is now."""
     found = []

@@ -1,5 +1,8 @@
 """What the README promises is there, and nothing of the course's data is tracked."""
 
+import dataclasses
+import errno
+import json
 import os
 import re
 import subprocess
@@ -8,7 +11,7 @@ import sys
 import pytest
 import torch
 
-from utils import config
+from utils import budgets, config
 from utils.training import devices
 
 PROJECT = config.PROJECT
@@ -61,6 +64,65 @@ def test_hyperparameters_have_one_place(monkeypatch, tmp_path):
     assert config.hyperparameters("vae") == committed and config.results_folder() == PROJECT
     with pytest.raises(KeyError, match="no hyper-parameters for 'x'"):
         config.hyperparameters("x")
+
+
+def test_a_write_stores_only_the_model_that_it_was_given(monkeypatch, tmp_path):
+    """A copy of the committed values of other models would hide values that are committed later."""
+    monkeypatch.setenv("PROFILE", "quick")
+    monkeypatch.setenv("RUNS_FOLDER", str(tmp_path))
+    path = config.write_hyperparameters("vae", {"lr": 0.5})
+    assert json.loads(path.read_text(encoding="utf-8")) == {"vae": {"lr": 0.5}}
+    config.write_hyperparameters("dcgan", {"anchor": 1.0})
+    assert json.loads(path.read_text(encoding="utf-8")) == {"vae": {"lr": 0.5}, "dcgan": {"anchor": 1.0}}
+
+
+def test_hyperparameters_are_written_whole_or_not_at_all(monkeypatch, tmp_path):
+    monkeypatch.setenv("PROFILE", "quick")
+    monkeypatch.setenv("RUNS_FOLDER", str(tmp_path))
+    path = config.write_hyperparameters("vae", {"lr": 0.5})
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        config.write_hyperparameters("vae", {"lr": 0.25})
+    assert config.hyperparameters("vae") == {"lr": 0.5} and [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("content", [b"", b'{"vae": {"lr": 0.', b"[1, 2]", b'{"vae": 3}', b"\xff\xfe"])
+def test_a_damaged_file_of_hyperparameters_is_named(content, monkeypatch, tmp_path):
+    monkeypatch.setenv("PROFILE", "quick")
+    monkeypatch.setenv("RUNS_FOLDER", str(tmp_path))
+    path = config.run_folder() / "hyperparameters.json"
+    path.write_bytes(content)
+    for use in (lambda: config.hyperparameters("vae"), lambda: config.write_hyperparameters("vae", {"lr": 0.5})):
+        with pytest.raises(ValueError, match=re.escape(str(path)) + ".*Delete it"):
+            use()
+    assert path.read_bytes() == content
+    assert config.hyperparameters("vae", committed=True)
+
+
+def test_a_home_folder_in_runs_folder_is_found(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))  # on Windows
+    monkeypatch.setenv("RUNS_FOLDER", "~/my runs")
+    assert config.run_folder("x") == tmp_path / "my runs" / config.profile() / "x"
+
+
+@pytest.mark.parametrize("profile", config.PROFILES)
+def test_every_task_has_a_budget_in_every_profile(profile, monkeypatch):
+    monkeypatch.setenv("PROFILE", profile)
+    tasks = (
+        budgets.reading, budgets.hands, budgets.hands_tuning, budgets.classifier, budgets.classifier_tuning,
+        budgets.heads, budgets.garments,
+    )  # fmt: skip
+    for task in tasks:
+        for name, value in dataclasses.asdict(task()).items():
+            numbers = value.values() if isinstance(value, dict) else [value]
+            assert all(number is None or number > 0 for number in numbers), name
+    assert tuple(budgets.garments().images_seen) == tuple(budgets.garments().trial_images) == config.FAMILIES
+    assert budgets.classifier().labelled_folds % budgets.classifier().folds == 0
 
 
 def test_help_and_errors_of_the_commands():

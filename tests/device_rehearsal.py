@@ -1,7 +1,7 @@
-"""What trains on a CPU trains on another device: no tensor stays behind on the CPU, or is mixed with one that does.
+"""What trains on a CPU trains on another device: no tensor is forgotten on the CPU.
 
-tests/test_device.py runs this file in a process of its own, because PyTorch must know of a device before it computes
-its first gradient, and a process that knows of one can no longer be forked.
+tests/test_device.py runs this file in a process of its own: PyTorch must know a device before it computes its first
+gradient, and a process that knows one cannot be forked any more.
 """
 
 from functools import partial
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from benchmarks import limit, models, soak
 from tests import pretend
-from tests.test_families import SETTINGS, few_latents, pictures, samples  # noqa: F401 - a fixture
+from tests.test_zoo import SETTINGS, few_latents, pictures, samples  # noqa: F401 - a fixture
 from utils.data import image_files
 from utils.evaluation import likelihood
 from utils.models import imputer, zoo
@@ -26,12 +26,12 @@ GREY_LEVEL = 2 / 255
 
 @pytest.fixture(autouse=True)
 def float32(monkeypatch):
-    """The device knows no bfloat16."""
+    """The device has no bfloat16."""
     monkeypatch.setattr(devices, "mixed_precision", lambda: "no")
 
 
 def fitted(kind: str, folder) -> nn.Module:
-    """A small model after four steps, of which the last two go on from a checkpoint."""
+    """A small model after four steps; it is stopped after two, and goes on from its checkpoint."""
 
     def stop(model):
         raise InterruptedError
@@ -46,7 +46,7 @@ def fitted(kind: str, folder) -> nn.Module:
 
 
 def used(kind: str, model: nn.Module) -> Tensor:
-    """What the model is for: logits, filled images, latents or samples."""
+    """What the model makes: logits, filled images, latents or samples."""
     if kind == "classifier":
         return model.logits(image_files.to_uint8(FLOAT * 2 - 1))
     if kind == "imputer":
@@ -78,6 +78,34 @@ def test_the_pretended_device_refuses_what_a_gpu_refuses():
     assert devices.accelerator().device.type == "cpu"
 
 
+def state_of_the_device() -> int:
+    return int(torch.get_device_module(pretend.NAME).get_rng_state(torch.device(pretend.NAME)))
+
+
+def test_seeded_and_evaluation_leave_the_devices_random_state_as_it_was(tmp_path):
+    seeds = []
+
+    def evaluate(model):
+        seeds.append(state_of_the_device())
+        torch.manual_seed(9)
+        return {}
+
+    with pretend.device():
+        torch.manual_seed(7)
+        with devices.seeded(3):
+            assert state_of_the_device() == 3
+        assert state_of_the_device() == 7
+        model, options = soak.MODELS["VAE"](), {"plot": False, "evaluations": 2, "seed": 5}
+        loop.fit(model, soak.data("VAE"), 4, 4, tmp_path, {}, evaluate=evaluate, **options)
+        assert seeds == [5, 5] and state_of_the_device() == 5  # the seed of the training
+        torch.manual_seed(8)
+        devices.set_random_state(checkpoints.read(checkpoints.find(tmp_path)[-1]).state["random"])
+        assert state_of_the_device() == 5
+    torch.manual_seed(8)
+    devices.set_random_state({"cpu": torch.get_rng_state(), pretend.NAME: torch.zeros(1)})  # of another machine
+    assert state_of_the_device() == 8
+
+
 @pytest.mark.parametrize("kind", soak.MODELS)
 def test_a_model_trains_resumes_and_is_used_as_on_the_cpu(kind, tmp_path):
     here = fitted(kind, tmp_path / "cpu")
@@ -87,7 +115,7 @@ def test_a_model_trains_resumes_and_is_used_as_on_the_cpu(kind, tmp_path):
         made = used(kind, there)
         weights = {name: x.cpu() for name, x in there.state_dict().items()}
         checkpoints.export_weights(tmp_path / "weights.safetensors", there, {})
-    # an optimiser handles many tensors at once there, and rounds otherwise
+    # an optimiser handles many tensors at once there, and rounds in another way
     torch.testing.assert_close(weights, dict(here.state_dict()), rtol=1e-4, atol=1e-4)
     assert type(made) is Tensor
     torch.testing.assert_close(made, used(kind, here), rtol=0, atol=1.1 * GREY_LEVEL)
@@ -123,7 +151,10 @@ def test_speed_is_measured_there(monkeypatch):
 def test_likelihoods_are_counted_on_the_device_too(family, tmp_path):
     images = pictures(1, (16, 16))
     with pretend.device():
-        settings, judged = SETTINGS[family] | {"batch_size": 16}, likelihood.bits_hook(images[:4], images[4:8], num_samples=2)
+        settings, judged = (
+            SETTINGS[family] | {"batch_size": 16},
+            likelihood.bits_hook(images[:4], images[4:8], num_samples=2),
+        )
         model = zoo.train(family, images, 32, tmp_path, settings, evaluate=judged, evaluations=1).model
         table = None
         if family == "VAE":

@@ -1,6 +1,7 @@
 """`python -m utils`: it answers at once, its help is right, and whatever goes wrong ends in one sentence."""
 
 import argparse
+import errno
 import json
 import os
 import re
@@ -112,6 +113,17 @@ def test_ctrl_c_ends_with_a_sentence(monkeypatch, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["check"])
     assert ended.value.code == 130 and "Start the same command again" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES])
+def test_a_read_only_project_gets_advice(monkeypatch, number):
+    def fails(_):
+        raise OSError(number, os.strerror(number), "runs/quick")
+
+    monkeypatch.setattr(hand_in, "check", fails)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(SystemExit, match="^error: .*runs/quick.*copy the project to a folder that you can write to"):
+        main(["check"])
 
 
 CALLS = """

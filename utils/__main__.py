@@ -16,9 +16,11 @@ if sys.version_info < OLDEST_PYTHON:  # before the imports, because an older Pyt
     )
 
 import argparse
+import errno
 import os
 
 from utils.commands import data, environment, fill, hand_in, report, sample, train
+from utils.config import PROJECT
 from utils.files import escape_unprintable_output
 
 
@@ -61,6 +63,10 @@ def main(arguments: list[str] | None = None) -> None:
         )
     except (OSError, ValueError, FloatingPointError) as error:
         code = f"error: {' '.join(str(error).split())}"
+        if getattr(error, "errno", None) in (errno.EROFS, errno.EACCES, errno.EPERM) and not os.access(
+            PROJECT, os.W_OK
+        ):
+            code += ". The project's folder is read-only: copy the project to a folder that you can write to."
     if code:
         sys.exit(code)
 

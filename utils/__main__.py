@@ -63,9 +63,8 @@ def main(arguments: list[str] | None = None) -> None:
         )
     except (OSError, ValueError, FloatingPointError) as error:
         code = f"error: {' '.join(str(error).split())}"
-        if getattr(error, "errno", None) in (errno.EROFS, errno.EACCES, errno.EPERM) and not os.access(
-            PROJECT, os.W_OK
-        ):
+        refused = getattr(error, "errno", None) in (errno.EROFS, errno.EACCES, errno.EPERM)
+        if refused and not os.access(PROJECT, os.W_OK):
             code += ". The project's folder is read-only: copy the project to a folder that you can write to."
     if code:
         sys.exit(code)

@@ -1,16 +1,17 @@
-"""Trainings that are killed, starved of disk and given damaged checkpoints until they end all the same.
+"""Trainings that are killed, get full disks and damaged checkpoints, and must end as if nothing had happened.
 
     make soak        or        python -m benchmarks.soak --rounds 25
 
-For each model: one undisturbed training, and one that is disturbed `--rounds` times, then left alone. A round starts
-the training in a process of its own and kills it (SIGKILL) at a random moment of the time that all of it would take; a
-training that has come to its end all the same begins anew. Before the next round, by chance, the newest checkpoint is
-cut short, has one bit flipped, or is replaced by something else; or the next process may write only half a checkpoint
-(a limit on the size of files stands in for a full disk).
-Checked each time: the training goes on from the newest whole checkpoint and from no other, and a kill loses no more
-than the time between two checkpoints. Checked at each end: the weights are those of the undisturbed training, bit for
-bit. A last row goes on in one and in two processes by turns, where sums are taken in another order; there, in float32,
-the largest difference of a weight is reported, and must be small.
+Each model is trained once without a disturbance, and once with `--rounds` disturbances. A round starts the training in
+a process of its own and kills the process (SIGKILL) at a random moment. If the training has ended before, the next
+round starts it anew. Between two rounds, the newest checkpoint is sometimes cut short, or one bit of it is flipped, or
+it is replaced by something else. In some rounds the process can write only half a checkpoint: a limit on the size of
+files stands for a full disk.
+
+Checked in each round: the training goes on from the newest whole checkpoint, and a kill loses no more than the work
+between two checkpoints. Checked at each end: the weights are those of the undisturbed training, bit for bit.
+A last training goes on in one process and in two by turns. Two processes add numbers in another order, so its weights
+may differ by a little, in float32; the largest difference is reported.
 """
 
 from __future__ import annotations
@@ -46,9 +47,9 @@ from utils.training import checkpoints, devices, loop
 
 SIZE, COUNT, STEPS, BATCH = (16, 16), 64, 150, 8
 CHECKPOINT_SECONDS = 0.05
-LATE = 2  # steps that may end after a checkpoint was due: the clock here starts a moment before that of `loop.fit`
-LARGEST_DIFFERENCE = 1e-5  # of a weight, in float32, where sums are taken in another order
-PATIENCE = 300  # seconds for a training that takes some
+LATE = 2  # steps that may end after a checkpoint was due: the clock of `loop.fit` starts a moment after the one here
+LARGEST_DIFFERENCE = 1e-5  # of a weight, with another order of sums
+LONGEST = 300  # seconds for a training that takes a few
 DISK_FULL = 28  # exit code of a training that could not write
 MODELS: dict[str, Callable] = {
     "VAE": lambda: VAE(SIZE, latent_dim=4, base=4),
@@ -60,11 +61,11 @@ MODELS: dict[str, Callable] = {
     "VAE's prior": lambda: LatentFlow(latent_dim=4, width=16, depth=1),
     "imputer": lambda: Imputer(torch.eye(SIZE[0]) > 0, base=4),
 }
-forked = get_context("fork")  # a new process has imported everything already
+forked = get_context("fork")  # a new process need not import anything
 
 
 def data(kind: str) -> torch.Tensor | tuple[torch.Tensor, ...]:
-    """What a model of MODELS trains on: images, with labels or what is known of them; or posteriors."""
+    """The training data of a model of MODELS: images, images and labels, images and masks, or posteriors."""
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(COUNT, 1, *SIZE, generator=generator)
     others = {
@@ -76,18 +77,20 @@ def data(kind: str) -> torch.Tensor | tuple[torch.Tensor, ...]:
 
 
 class Failure(AssertionError):
-    """A promise was broken."""
+    """A training did not do what it must."""
 
 
 def work(kind: str, folder: Path, told, late, file_limit: int | None, rank: int, world: int, port: int) -> None:
-    """One process of a training; sends `told` the step that it goes on from, and counts in `late` the steps that have
-    ended since a checkpoint was due."""
+    """One process of a training.
+
+    It sends the step that it goes on from to `told`, and counts in `late` the steps since a checkpoint was due.
+    """
     sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for as long as the process lives
     if world > 1:
         os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "OMP_NUM_THREADS": "1"}
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
     if file_limit:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that a write fails, as on a full disk, and kills nobody
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write then fails, as on a full disk, and the process lives on
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
     torch.set_num_threads(1)
     find, save, saved = checkpoints.latest, checkpoints.save, None
@@ -109,7 +112,7 @@ def work(kind: str, folder: Path, told, late, file_limit: int | None, rank: int,
         late.value += rank == 0 and time.monotonic() - saved > CHECKPOINT_SECONDS
         return losses
 
-    loop.checkpoints.latest, loop.checkpoints.save = latest, save_and_count
+    checkpoints.latest, checkpoints.save = latest, save_and_count
     devices.seed_everything(0)
     model = MODELS[kind]()
     step, model.step = model.step, step_and_count
@@ -123,25 +126,25 @@ def work(kind: str, folder: Path, told, late, file_limit: int | None, rank: int,
 
 
 def newest(folder: Path) -> Path | None:
-    return max(folder.glob("step_*.ckpt"), default=None)
+    return max(checkpoints.find(folder), default=None)
 
 
 def whole(folder: Path) -> int:
     """The step of the newest checkpoint that can be read, 0 where there is none."""
-    for path in sorted(folder.glob("step_*.ckpt"), reverse=True):
+    for path in reversed(checkpoints.find(folder)):
         try:
-            return checkpoints.read(path)[0]
+            return checkpoints.read(path).step
         except checkpoints.CheckpointDamaged:
             continue
     return 0
 
 
 def one_round(kind: str, folder: Path, seconds: float | None, file_limit: int | None = None, world: int = 1) -> int:
-    """Let the training run for so long, or to its end; returns the exit code of its first process, -9 if killed.
+    """Let the training run for `seconds`, or to its end; returns the exit code of its first process, -9 if killed.
 
     Raises:
-        Failure: it went on from another step than that of the newest whole checkpoint, or left less than there was, or
-            had trained on when a checkpoint was due, or did not end in time.
+        Failure: it went on from another step than that of the newest whole checkpoint, or destroyed a checkpoint, or
+            did not save when it should have, or did not end in time.
     """
     expected, told, late = whole(folder), forked.SimpleQueue(), forked.Value("i", 0)
     with socket.socket() as free:
@@ -151,14 +154,14 @@ def one_round(kind: str, folder: Path, seconds: float | None, file_limit: int | 
     group = [forked.Process(target=work, args=(*arguments, rank, world, port)) for rank in range(world)]
     for process in group:
         process.start()
-    group[0].join(seconds or PATIENCE)
+    group[0].join(seconds or LONGEST)
     stuck = seconds is None and group[0].is_alive()
     for process in group:
         if process.is_alive() and (seconds is not None or stuck or group[0].exitcode):
             process.kill()
         process.join()
     if stuck:
-        raise Failure(f"{kind} in {world} processes has not ended after {PATIENCE} s")
+        raise Failure(f"{kind} in {world} processes has not ended after {LONGEST} s")
     while not told.empty():
         _, step = told.get()
         if step != expected:
@@ -171,7 +174,7 @@ def one_round(kind: str, folder: Path, seconds: float | None, file_limit: int | 
 
 
 def damage(folder: Path, chance: random.Random) -> str:
-    """Do harm to the newest checkpoint, which is whole; returns what."""
+    """Damage the newest checkpoint; returns how."""
     path = newest(folder)
     content = path.read_bytes()
     kind = chance.choice(["cut short", "bit flipped", "replaced"])
@@ -193,10 +196,13 @@ def difference(one: Path, other: Path) -> float:
 
 
 def soak(kind: str, rounds: int, chance: random.Random, worlds: tuple[int, ...] = (1,)) -> dict[str, int | float]:
-    """Disturb a training so often, and let it end; returns what was done to it.
+    """Disturb a training `rounds` times, then let it end; returns what was done to it.
+
+    Args:
+        worlds: numbers of processes that the rounds take by turns.
 
     Raises:
-        Failure: see `one_round`; or it does not end; or it ends with other weights.
+        Failure: as in `one_round`; or the training does not end, or ends with other weights.
     """
     with tempfile.TemporaryDirectory() as place:
         calm, rough = Path(place, "calm"), Path(place, "rough")
@@ -206,7 +212,7 @@ def soak(kind: str, rounds: int, chance: random.Random, worlds: tuple[int, ...] 
             if one_round(kind, calm if world == 1 else Path(place, "timed"), None, world=world) != 0:
                 raise Failure(f"{kind} does not train at all")
             whole_training[world] = time.monotonic() - start
-        length = sum(path.stat().st_size for path in calm.glob("step_*.ckpt")) // 2
+        length = sum(path.stat().st_size for path in checkpoints.find(calm)) // checkpoints.KEEP
         done, differences, start = Counter(), [], time.monotonic()
 
         def check_the_end() -> None:
@@ -221,7 +227,7 @@ def soak(kind: str, rounds: int, chance: random.Random, worlds: tuple[int, ...] 
             code = one_round(kind, rough, chance.uniform(0, whole_training[world]), limit, world)
             done[f"got on in {world}"] += whole(rough) > before
             if code not in (0, -signal.SIGKILL, DISK_FULL if limit else 0):
-                raise Failure(f"{kind} ended with exit code {code}, and nothing had been done to it")
+                raise Failure(f"{kind} ended with exit code {code}, though nothing had been done to it")
             if code == 0:  # begin anew
                 check_the_end()
                 shutil.rmtree(rough)
@@ -230,9 +236,9 @@ def soak(kind: str, rounds: int, chance: random.Random, worlds: tuple[int, ...] 
             if whole(rough) and newest(rough).stem == f"step_{whole(rough):08d}" and chance.random() < 0.5:
                 done[damage(rough, chance)] += 1
         if not all(done[f"got on in {world}"] for world in worlds):
-            raise Failure(f"{kind} never got on in {' or '.join(map(str, worlds))} processes: try more rounds")
+            raise Failure(f"{kind} made no progress in {' or '.join(map(str, worlds))} processes: try more rounds")
         if one_round(kind, rough, None) != 0:
-            raise Failure(f"{kind} could not be ended after all this")
+            raise Failure(f"{kind} did not end after all this")
         check_the_end()
         names = ("killed", "disk full", "cut short", "bit flipped", "replaced")
         found = {"ended": len(differences)} | {name: done[name] for name in names}
@@ -241,18 +247,18 @@ def soak(kind: str, rounds: int, chance: random.Random, worlds: tuple[int, ...] 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description="Kill, starve and damage trainings; they must end as if nothing had been."
+        description="Kill trainings, fill the disk and damage checkpoints; the trainings must end as always."
     )
     parser.add_argument("--rounds", type=int, default=25, help="disturbances of each model")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    os.environ["ACCELERATE_USE_CPU"] = "true"  # where resuming is exact
-    torch.set_num_threads(1)  # a process whose parent has used several threads waits for them for ever
+    os.environ["ACCELERATE_USE_CPU"] = "true"  # resuming is exact there
+    torch.set_num_threads(1)  # a forked process waits for ever for its parent's other threads
     chance, table = random.Random(options.seed), {}
     for kind in MODELS:
         table[kind] = soak(kind, options.rounds, chance)
         print(kind, table[kind], flush=True)
-    os.environ["ACCELERATE_MIXED_PRECISION"] = "no"  # in bfloat16 another order of sums makes a larger difference
+    os.environ["ACCELERATE_MIXED_PRECISION"] = "no"  # in bfloat16 the order of sums matters more
     table["PixelCNN, 1 and 2 processes"] = soak("PixelCNN", options.rounds, chance, worlds=(1, 2))
     frame = pd.DataFrame(table).T
     print(frame.astype({name: int for name in frame.columns if name not in ("difference", "seconds")}).to_string())

@@ -2,9 +2,9 @@
 
     make benchmark        or        python -m benchmarks.training_step
 
-The plain recipe is that of PyTorch's DCGAN example: a `DataLoader` that decodes one JPEG at a time,
-float32, two discriminator passes, no weight average. Both train the same two networks. The rows
-between the two change one thing at a time, so the table says where the gain comes from.
+The plain recipe is that of PyTorch's DCGAN example: a `DataLoader` that decodes one JPEG at a time, float32, two passes
+of the discriminator, no EMA. Both train the same two networks. Each row of the table changes one thing more, so it shows
+where the gain comes from.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from utils.models.dcgan import DCGAN
 from utils.training import devices, loop
 
 BATCH = 64
-SECONDS = 6  # for each row, after a warm-up
+SECONDS = 6  # of measuring for each row, after a warm-up
 IMAGES = 2000
 
 
 def make_images(folder: Path) -> None:
-    """Grey pictures of the hands' size and compressibility, so that no data set is needed."""
+    """Write smooth grey pictures of the size of the hands, so that no data set is needed."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(IMAGES, 1, 6, 6, generator=generator)
     images = F.interpolate(coarse, size=(32, 32), mode="bicubic").clamp(0, 1) * 2 - 1
@@ -56,7 +56,7 @@ def memory_batches(folder: Path) -> Iterator[torch.Tensor]:
 
 
 def plain_step(model: DCGAN, optimizers: dict, images: torch.Tensor) -> None:
-    """The example's step: the discriminator on reals, then on fakes, then the generator."""
+    """The step of the example: the discriminator on real images, then on generated ones, then the generator."""
     fakes = model.generator(torch.randn(len(images), model.config["latent_dim"]))
     optimizers["discriminator"].zero_grad()
     F.softplus(-model.discriminator(images)).mean().backward()
@@ -115,7 +115,7 @@ def main() -> None:
                     average.update_parameters(model.generator)
 
                 kind = "bfloat16" if precision == "bf16" else "float32"
-                rows[f"{label} and weight average, in memory, {kind}"] = rate(memory_batches(folder), step)
+                rows[f"{label} and EMA, in memory, {kind}"] = rate(memory_batches(folder), step)
         rows_data = {
             "decode one JPEG at a time (DataLoader)": plain_batches(folder),
             "index into memory": memory_batches(folder),

@@ -1,12 +1,12 @@
-"""A second device that is none: tensors "on" it live in main memory, but mix with others as little as a GPU's do.
+"""A pretended second device: its tensors are in main memory, but do not mix with the CPU's, as on a GPU.
 
-`with pretend.device() as there:` makes it known to PyTorch and to Accelerate. What a GPU would refuse is refused: an
-operator on tensors of both devices, a generator of the CPU for numbers drawn on the device, `.numpy()`. Values are
-exact, so whole trainings can be rehearsed. It knows nothing of CUDA's own: streams, bfloat16, memory.
+`with pretend.device() as there:` makes it known to PyTorch and to Accelerate. It refuses what a GPU refuses: an
+operator on tensors of both devices, a generator of the CPU for numbers drawn on the device, `.numpy()`. The values are
+those of the CPU, so whole trainings can be rehearsed. It does not have what only CUDA has: streams, bfloat16, memory.
 
     PROFILE=smoke RUNS_FOLDER=/tmp/rehearsal python -m tests.pretend username_DLcw1_clean.ipynb
 
-executes a notebook's code there; its outputs are not kept.
+executes a notebook's code on it; the outputs are not kept.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 NAME = "pretended"
-COPIES = ("aten::copy_", "aten::_to_copy", "aten::_copy_from")  # take tensors of both devices
-INDEXED = ("aten::index", "aten::index_put", "aten::index_put_", "aten::_unsafe_index")  # indices may be the CPU's
+COPIES = ("aten::copy_", "aten::_to_copy", "aten::_copy_from")  # may take tensors of both devices
+INDEXED = ("aten::index", "aten::index_put", "aten::index_put_", "aten::_unsafe_index")  # the indices may be on the CPU
 
 
 class Pretended(Tensor):
-    """A tensor that says it is on the device, around one that is in main memory."""
+    """A tensor that says that it is on the device; it holds one that is in main memory."""
 
     @staticmethod
     def __new__(cls, held: Tensor) -> Pretended:
@@ -49,7 +49,7 @@ class Pretended(Tensor):
         return f"Pretended({self.held!r})"
 
     def __reduce_ex__(self, protocol):
-        return self.held.__reduce_ex__(protocol)  # a file of it is read to the CPU
+        return self.held.__reduce_ex__(protocol)  # torch.load puts it on the CPU
 
     @classmethod
     def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
@@ -57,7 +57,7 @@ class Pretended(Tensor):
 
 
 class Factories(TorchDispatchMode):
-    """Sees to tensors that are made on the device, where no tensor of the device is an argument."""
+    """Makes tensors on the device, for operators that have no tensor of the device as an argument."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         return dispatch(func, args, kwargs or {})
@@ -83,7 +83,7 @@ def dispatch(func, args: tuple, kwargs: dict):
     there = bool(ours) if asked is None else torch.device(asked).type == NAME
     if name not in COPIES:
         checked = [args[0], *args[2:]] if name in INDEXED and isinstance(args[0], Pretended) else (args, kwargs)
-        numbers = [x for x in plain(checked) if not x.dim()]  # they may come from the CPU, but not be written there
+        numbers = [x for x in plain(checked) if not x.dim()]  # a GPU reads them from the CPU, but writes none there
         if ours and (len(plain(checked)) > len(numbers) or plain(written(func, args, kwargs))):
             raise RuntimeError(f"{name}: tensors on '{NAME}' and on the CPU, {[tuple(x.shape) for x in given]}")
         if there and isinstance(kwargs.get("generator"), torch.Generator):
@@ -103,21 +103,30 @@ def dispatch(func, args: tuple, kwargs: dict):
 
 
 class Module(backend_registration._DummyBackendModule):
-    """`torch.pretended`: what `torch.autocast` and `torch.random.fork_rng` ask for."""
+    """`torch.pretended`: what `torch.autocast` and `torch.random.fork_rng` ask for.
+
+    Numbers are drawn by the CPU's generator. The device's own random state is only kept, so that a test can see whether
+    it is forked.
+    """
+
+    random_state = torch.zeros(1, dtype=torch.uint8)
 
     def get_amp_supported_dtype(self) -> list[torch.dtype]:
         return [torch.bfloat16]
 
-    def get_rng_state(self, device: int) -> Tensor:
-        return torch.get_rng_state()
+    def get_rng_state(self, device: torch.device) -> Tensor:
+        return self.random_state.clone()
 
-    def set_rng_state(self, state: Tensor, device: int) -> None:
-        pass  # numbers are drawn by the CPU's own generator
+    def set_rng_state(self, state: Tensor, device: torch.device) -> None:
+        self.random_state = state.clone()
+
+    def manual_seed_all(self, seed: int) -> None:
+        self.random_state = torch.tensor([seed % 251], dtype=torch.uint8)
 
 
 @cache
 def register() -> torch.library.Library:
-    """Tell PyTorch of the device, and how a list of indices gets there, which no mode sees."""
+    """Tell PyTorch of the device, and how to copy to it: a list used as an index is copied unseen by `Factories`."""
     backend_registration._setup_privateuseone_for_python_backend(NAME, Module())
     library = torch.library.Library("aten", "IMPL")
 
@@ -135,7 +144,7 @@ def register() -> torch.library.Library:
 
 @contextlib.contextmanager
 def device() -> Iterator[torch.device]:
-    """Make the device known, for this block; yields it."""
+    """Make the device known inside the block; yields it."""
     register()
     state, here = PartialState(), torch.device(NAME, 0)
     before, state.device = state.device, here
@@ -149,7 +158,7 @@ def device() -> Iterator[torch.device]:
 def main() -> None:
     path = Path(sys.argv[1]).resolve()
     os.chdir(path.parent)
-    os.environ["MPLBACKEND"] = "Agg"  # figures are drawn, and not shown
+    os.environ["MPLBACKEND"] = "Agg"  # figures are drawn but not shown
     shell = InteractiveShell.instance()
     with device():
         for number, cell in enumerate(nbformat.read(path, as_version=4).cells, 1):

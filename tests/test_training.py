@@ -1,7 +1,9 @@
 """The loop: an interruption changes nothing, another run's checkpoint is refused, a bad loss stops it."""
 
+import errno
 import importlib.util
 import json
+import os
 import random
 import re
 import subprocess
@@ -137,6 +139,19 @@ def test_a_finished_run_is_not_trained_again(tmp_path):
     again, same = train("vae", tmp_path, evaluate=lambda model: pytest.fail("nothing was left to do"))
     assert history == same == json.loads((tmp_path / "history.json").read_text(encoding="utf-8"))
     assert torch.equal(first.sample(2), again.sample(2))
+
+
+def test_a_full_disk_leaves_the_old_history_whole(tmp_path, monkeypatch):
+    train("vae", tmp_path)
+    before = (tmp_path / "history.json").read_bytes()
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        train("vae", tmp_path)
+    assert (tmp_path / "history.json").read_bytes() == before
 
 
 def test_another_runs_checkpoint_is_refused_by_its_differences(tmp_path):

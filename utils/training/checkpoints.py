@@ -105,7 +105,7 @@ def read(path: str | Path) -> Checkpoint:
         head, _, state = content.partition(b"\n")
         meta = json.loads(head)
         state = torch.load(io.BytesIO(state), map_location="cpu", weights_only=True)
-        return Checkpoint(meta["step"], state, meta["config"], meta["date"], meta["device"])
+        return Checkpoint(int(meta["step"]), state, dict(meta["config"]), str(meta["date"]), str(meta["device"]))
     except Exception as error:  # torch's reader of pickles raises many kinds of error, an IndexError for one
         raise CheckpointDamaged(f"'{printable(path)}' is no complete checkpoint: {error}") from error
 

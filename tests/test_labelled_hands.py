@@ -1,6 +1,5 @@
-"""The images of coursework 2, and its CSV."""
+"""The images of coursework 2."""
 
-import errno
 import shutil
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import draw_pictures
-from utils.data import image_files, label_csv, labelled_hands
+from utils.data import image_files, labelled_hands
 
 
 def course_like(root: Path, test: bool = True) -> None:
@@ -67,18 +66,82 @@ def test_a_class_without_a_readable_file_is_named(tmp_path):
 
 
 def test_without_the_courses_fakes_our_own_are_used_and_the_truth_is_known(tmp_path):
-    course_like(tmp_path, test=False)
-    reals = draw_pictures(300, seed=4)
-    image_files.write_jpegs(reals, tmp_path / "real_hands", "more", 300)
-    for seed, kind in enumerate(("VAE", "GAN"), start=1):
-        for path in (tmp_path / f"{kind}_hands").iterdir():
-            path.unlink()
-        image_files.write_jpegs(draw_pictures(30, seed=10 + seed), tmp_path / f"{kind}_hands", "username", 30)
+    own_hands(tmp_path, reals=300)
     known, test = labelled_hands.load_labelled(tmp_path), labelled_hands.load_test(tmp_path)
     assert "OUR OWN" in known.origin and "truth is known" in test.origin
     assert np.bincount(test.truth).tolist() == [100, 10, 10]
     trained = {x.tobytes() for x in np.concatenate([known.images, known.further_reals])}
     assert not trained & {x.tobytes() for x in test.images}
+
+
+def own_hands(root: Path, reals: int, fakes: int = 30) -> None:
+    """The layout of `course_like` without the course's fakes, and with hands of our own."""
+    course_like(root, test=False)
+    image_files.write_jpegs(draw_pictures(reals, seed=4), root / "real_hands", "more", reals)
+    for seed, kind in enumerate(("VAE", "GAN"), start=1):
+        for path in (root / f"{kind}_hands").iterdir():
+            path.unlink()
+        image_files.write_jpegs(draw_pictures(fakes, seed=10 + seed), root / f"{kind}_hands", "username", fakes)
+
+
+def test_few_reals_are_never_both_labelled_and_test_images(tmp_path):
+    own_hands(tmp_path, reals=120)
+    known, test = labelled_hands.load_labelled(tmp_path), labelled_hands.load_test(tmp_path)
+    assert np.bincount(test.truth)[0] == 100 and len(known.further_reals) > 10
+    trained = {x.tobytes() for x in np.concatenate([known.images, known.further_reals])}
+    assert not trained & {x.tobytes() for x in test.images}
+
+
+def test_too_few_images_for_the_folds_are_refused_with_the_number_that_is_needed(tmp_path, monkeypatch):
+    course_like(tmp_path)
+    monkeypatch.setenv("PROFILE", "full")
+    with pytest.raises(ValueError, match="VAE_hands' holds 9 usable images, but at least 10 are needed"):
+        labelled_hands.load_labelled(tmp_path)
+    with pytest.raises(ValueError, match="test_hands' holds 5 readable test images, but at least 10 are needed"):
+        labelled_hands.load_test(tmp_path)
+    for path in sorted((tmp_path / "real_hands").iterdir())[19:]:
+        path.unlink()
+    with pytest.raises(ValueError, match="real_hands' holds 19 different usable images, but at least 20 are needed"):
+        labelled_hands.load_labelled(tmp_path)
+
+
+def test_too_few_hands_of_our_own_are_refused_with_the_number_that_is_needed(tmp_path, monkeypatch):
+    own_hands(tmp_path, reals=90)
+    monkeypatch.setenv("PROFILE", "full")
+    for load in (labelled_hands.load_labelled, labelled_hands.load_test):
+        with pytest.raises(ValueError, match="real_hands' holds 114 different usable images, but at least 120"):
+            load(tmp_path)
+
+
+def test_near_copies_do_not_count_as_different_images(tmp_path):
+    course_like(tmp_path)
+    for i, path in enumerate(sorted((tmp_path / "GAN_hands").glob("GAN_hand_00*"))):
+        picture = draw_pictures(1, seed=7)[0, 0]
+        picture[0, 0] = 10 * i  # nine images that differ by one pixel
+        Image.fromarray(picture).save(path.with_suffix(".png"))
+        path.unlink()
+    with pytest.raises(ValueError, match="GAN_hands' holds 1 labelled images that are no copies.*at least 2"):
+        labelled_hands.load_labelled(tmp_path)
+
+
+def test_the_courses_fakes_of_one_kind_are_not_mixed_with_ours_of_the_other(tmp_path):
+    course_like(tmp_path)
+    for path in (tmp_path / "GAN_hands").iterdir():
+        path.unlink()
+    image_files.write_jpegs(draw_pictures(30, seed=11), tmp_path / "GAN_hands", "username", 30)
+    for load in (labelled_hands.load_labelled, labelled_hands.load_test):
+        if load is labelled_hands.load_test:
+            shutil.rmtree(tmp_path / "test_hands")
+        with pytest.raises(ValueError, match="images in VAE_hands, but none in GAN_hands"):
+            load(tmp_path)
+
+
+def test_file_features_are_size_sides_colour_and_table(tmp_path):
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
+    (found,) = labelled_hands.file_features([tmp_path / "a.png"])
+    assert dict(zip(labelled_hands.FILE_FEATURES, found)) == {
+        "bytes": (tmp_path / "a.png").stat().st_size, "height": 30, "width": 40, "colour": 1, "quantisation": 0,
+    }  # fmt: skip
 
 
 def test_groups_join_near_copies_and_copies_of_copies():
@@ -87,47 +150,3 @@ def test_groups_join_near_copies_and_copies_of_copies():
     far = (images[:1] + 8).clip(0, 255)
     found = labelled_hands.groups(np.concatenate([images, near, far]).astype(np.uint8))
     assert found[0] == found[4] == found[5] and len(set(found)) == 4
-
-
-def test_csv_is_in_name_order_without_a_header(tmp_path):
-    path = label_csv.write(tmp_path / "out.csv", ["test_hand_0002.jpeg", "test_hand_0001.jpeg"], [2, 0])
-    assert path.read_text(encoding="utf-8") == "test_hand_0001.jpeg, 0\ntest_hand_0002.jpeg, 2\n"
-    assert label_csv.read(path) == {"test_hand_0001.jpeg": 0, "test_hand_0002.jpeg": 2}
-
-
-def test_an_older_csv_survives_a_full_disk(tmp_path, monkeypatch):
-    path = label_csv.write(tmp_path / "out.csv", ["a"], [1])
-
-    def full(_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(label_csv.os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
-        label_csv.write(path, ["a", "b"], [2, 2])
-    assert label_csv.read(path) == {"a": 1}
-    assert [p.name for p in tmp_path.iterdir()] == ["out.csv"]
-
-
-@pytest.mark.parametrize(
-    ("names", "given", "message"),
-    [(["a"], [0, 1], "1 names but 2"), (["a", "a"], [0, 1], "twice"), (["a"], [3], "must be 0")],
-)
-def test_nonsense_is_not_written(tmp_path, names, given, message):
-    with pytest.raises(ValueError, match=message):
-        label_csv.write(tmp_path / "out.csv", names, given)
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("text", ["a, 0\nb, 3\n", "a, 0\nb\n", "a, 0\nb, real\n", "a, 0\n, 1\n", "a, 0\na, 1\n"])
-def test_a_wrong_csv_is_refused_with_the_line(tmp_path, text):
-    path = tmp_path / "in.csv"
-    path.write_text(text, encoding="utf-8")
-    with pytest.raises(ValueError, match="line 2"):
-        label_csv.read(path)
-
-
-def test_comparison_with_the_truth(tmp_path):
-    path = label_csv.write(tmp_path / "out.csv", ["a", "b", "c"], [0, 0, 2])
-    assert label_csv.compare(path, {"a": 0, "b": 1, "c": 2}).tolist() == [[1, 0, 0], [1, 0, 0], [0, 0, 1]]
-    with pytest.raises(ValueError, match="1 missing, first d"):
-        label_csv.compare(path, {"a": 0, "b": 1, "c": 2, "d": 1})

@@ -22,9 +22,14 @@ def test_mask_is_what_is_missing_in_all_images_and_not_one_images_background(mas
 
 def test_nothing_missing_and_nothing_known_are_refused():
     with pytest.raises(ValueError, match="no pixel is missing"):
-        masks.find_mask(np.ones((2, 1, 8, 8)))
+        masks.find_mask(np.ones((5, 1, 8, 8)))
     with pytest.raises(ValueError, match="no pixel is known"):
-        masks.find_mask(np.zeros((2, 1, 8, 8)))
+        masks.find_mask(np.zeros((5, 1, 8, 8)))
+
+
+def test_too_few_images_to_tell_gaps_from_background_are_refused(mask):
+    with pytest.raises(ValueError, match="4 images are too few to find the mask.* At least 5"):
+        masks.find_mask(np.ones((4, 1, 64, 64)) * ~mask)
 
 
 def test_variants_hide_as_much_and_differ(mask):

@@ -1,6 +1,7 @@
 """Fashion-MNIST and CelebA in their own file layouts, made here; and what is wrong with them, said."""
 
 import gzip
+import hashlib
 
 import numpy as np
 import pytest
@@ -81,6 +82,30 @@ def test_damaged_idx_files_are_named(tmp_path, no_package, damage):
         public_images.fashion_mnist(tmp_path, network=False)
 
 
+MNIST_LABELS = bytes([5, 0, 4, 1, 9, 2, 1, 3, 1, 4])  # of its first ten training images
+
+
+def test_mnists_digits_under_the_same_names_are_noticed(tmp_path, no_package):
+    write_fashion_mnist(tmp_path / RAW)
+    header = idx(np.zeros(60_000))[:8]
+    (tmp_path / RAW / FILES[1]).write_bytes(header + MNIST_LABELS * 6_000)  # as many as Fashion-MNIST's
+    with pytest.raises(ValueError, match=f"{FILES[1]}' is not Fashion-MNIST's.*MNIST's digits.*Empty"):
+        public_images.fashion_mnist(tmp_path, network=False)
+
+
+@pytest.mark.skipif(not public_images.DEBIAN.is_dir(), reason="needs the package dataset-fashion-mnist")
+def test_the_published_files_are_recognised():
+    for name, (size, sha256) in public_images.ORIGINALS.items():
+        content = gzip.decompress((public_images.DEBIAN / f"{name}.gz").read_bytes())
+        assert (len(content), hashlib.sha256(content).hexdigest()) == (size, sha256)
+
+
+def test_parts_that_would_be_empty_are_refused(tmp_path, no_package):
+    write_fashion_mnist(tmp_path / RAW)
+    with pytest.raises(ValueError, match="5 training, 0 validation, 0 test images.*at least 10"):
+        public_images.fashion_mnist(tmp_path, limit=5, network=False)
+
+
 def write_celeba(root, count: int = 12) -> None:
     """Pictures in CelebA's layout: a half for training, a quarter each for validation and test."""
     folder = root / "celeba"
@@ -125,4 +150,19 @@ def test_what_celeba_lacks_is_said(tmp_path, any_checksum):
         public_images.celeba(tmp_path)
     (tmp_path / "celeba" / "list_attr_celeba.txt").unlink()
     with pytest.raises(FileNotFoundError, match="no complete CelebA"):
+        public_images.celeba(tmp_path)
+
+
+def test_celebas_images_of_another_size_are_refused_not_padded(tmp_path, any_checksum):
+    write_celeba(tmp_path)
+    Image.new("RGB", (89, 109)).save(tmp_path / "celeba" / "img_align_celeba" / "000001.jpg")
+    with pytest.raises(ValueError, match="000001.jpg' has 109 x 89 pixels .* 218 x 178"):
+        public_images.celeba(tmp_path)
+
+
+def test_a_part_of_celeba_without_images_is_refused(tmp_path, any_checksum):
+    write_celeba(tmp_path)
+    partition = tmp_path / "celeba" / "list_eval_partition.txt"
+    partition.write_text(partition.read_text(encoding="utf-8").replace(" 2", " 1"), encoding="utf-8")
+    with pytest.raises(ValueError, match="names no images of the part 'test'"):
         public_images.celeba(tmp_path)

@@ -22,9 +22,7 @@ def check_outputs(source: Path, outputs: list[Path]) -> None:
         raise ValueError("the input and the outputs must be different files: the input is never overwritten")
     for path in outputs:
         if path.is_dir():
-            raise ValueError(
-                f"'{printable(path)}' is a folder: name a file in it, such as {printable(path / 'out.npy')}"
-            )
+            raise ValueError(f"'{printable(path)}' is a folder: name a file in it, for example out.npy")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=path.parent).close()

@@ -6,7 +6,7 @@ torch and SciPy are imported where they are needed, so that `check` can read a t
 from __future__ import annotations
 
 import io
-import zipfile
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -22,12 +22,15 @@ if TYPE_CHECKING:
 FOLDER = config.PROJECT / "brain_mri"
 IMPUTERS = [FOLDER / "weights" / f"imputer_{number}.safetensors" for number in range(4)]
 ANSWER = FOLDER / "test_set_nogaps.npy"
-SIZE = (64, 64)
-ALIKE = 0.84  # correlation of two slices, at half size, from which on they are kept on one side of a split
+SIZE = (64, 64)  # height and width in pixels
+ROUNDING = 1e-5  # a value outside [0, 1] by at most this much was computed with rounding errors
+SIMILAR = 0.84  # correlation, at half size, of two slices that are not divided between the parts of a split
+HELD_OUT = 0.15  # share of the slices in the validation part of a split, and in the test part
+LEAST_SLICES = math.ceil(4 / HELD_OUT)  # fewer cannot be split, even if all differ
 
 
 class Heads(NamedTuple):
-    """Complete head slices, float32 (N, 1, 64, 64) in [0, 1]; no two parts hold slices that are alike."""
+    """Complete head slices, float32 (N, 1, 64, 64) in [0, 1]; no slice is similar to one of another part."""
 
     train: Tensor
     validation: Tensor
@@ -35,7 +38,7 @@ class Heads(NamedTuple):
 
 
 def find(name: str) -> Path:
-    """A file of the course, in `brain_mri/`, in the project's folder, above it, or in `../shared/data`.
+    """A file of the course, in `brain_mri/`, in the project's folder, in the folder above it, or in `../shared/data`.
 
     Raises:
         FileNotFoundError: it is in none of them.
@@ -46,40 +49,84 @@ def find(name: str) -> Path:
     raise FileNotFoundError(f"'{name}' was not found. Put the course's file into '{FOLDER}'.")
 
 
-def check(images: np.ndarray, name: str) -> np.ndarray:
-    """Images as float32 (N, 1, 64, 64) in [0, 1].
+def to_heads(images: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """Any array that certainly holds head slices, as float32 (N, 1, 64, 64) in [0, 1], and a line for each change.
+
+    Floats of any precision, byte order and memory order are taken, and the shapes (N, 64, 64), (64, 64) and
+    (N, 64, 64, 1). Values outside [0, 1] by a rounding error are set to 0 or 1.
 
     Raises:
-        ValueError: another shape or dtype, values that are no numbers or outside [0, 1]; says which and where.
+        ValueError: other shapes, types or values; says what was found, and where.
     """
-    if images.ndim != 4 or images.shape[1:] != (1, *SIZE) or not len(images):
-        raise ValueError(f"{name} has shape {images.shape}; wanted is (N, 1, {SIZE[0]}, {SIZE[1]}), N at least 1")
-    if images.dtype not in (np.float16, np.float32, np.float64):
-        raise ValueError(f"{name} holds {images.dtype}; wanted are floats in [0, 1]")
-    bad = ~np.isfinite(images)
-    if bad.any():
-        raise ValueError(f"{name}: {bad.sum()} pixels are not finite, the first in image {np.argwhere(bad)[0][0]}")
-    if images.min() < 0 or images.max() > 1:
-        raise ValueError(f"{name}: values from {images.min():.3g} to {images.max():.3g}; wanted are [0, 1]")
-    return images.astype(np.float32)
+    changes = []
+    images, shape = _with_channel(images), images.shape
+    if images.shape != shape:
+        changes.append(f"shape {shape} was read as {images.shape}")
+    if images.dtype.kind != "f":
+        hint = "; divide grey levels by 255" if images.dtype.kind in "iu" else ""
+        raise ValueError(f"numbers of type {images.dtype}, but floats in [0, 1] are needed{hint}")
+    _refuse_values(images, ~np.isfinite(images), "is not a finite number")
+    _refuse_values(images, (images < -ROUNDING) | (images > 1 + ROUNDING), "is outside [0, 1]")
+    for wrong, bound, name in ((images > 1, 1, "up to"), (images < 0, 0, "down to")):
+        if wrong.any():
+            extreme = images.max() if bound else images.min()
+            changes.append(f"{wrong.sum()} value(s) {name} {extreme:.8g} were set to {bound}")
+    if images.dtype != np.float32 or not images.dtype.isnative or not images.flags.c_contiguous:
+        order = "" if images.flags.c_contiguous else ", not in C order,"
+        endian = "" if images.dtype.isnative else " of the other byte order"
+        changes.append(f"numbers of type {images.dtype.name}{endian}{order} were read as float32")
+    return np.ascontiguousarray(images.clip(0, 1), dtype=np.float32), changes
 
 
-def read(path: str | Path) -> np.ndarray:
+def _with_channel(images: np.ndarray) -> np.ndarray:
+    """The array with axes (N, 1, 64, 64), if its shape allows only one reading."""
+    shape = images.shape
+    if images.size and shape[-2:] == SIZE and (len(shape) in (2, 3) or (len(shape) == 4 and shape[1] == 1)):
+        return images.reshape(-1, 1, *SIZE) if len(shape) < 4 else images
+    if images.size and len(shape) == 4 and shape[1:] == (*SIZE, 1):
+        return np.moveaxis(images, 3, 1)
+    raise ValueError(f"shape {shape}, but (N, 1, {SIZE[0]}, {SIZE[1]}) is needed, with N at least 1")
+
+
+def _refuse_values(images: np.ndarray, wrong: np.ndarray, problem: str) -> None:
+    if not wrong.any():
+        return
+    number, _, row, column = np.argwhere(wrong)[0]
+    hint = ""
+    if np.isfinite(images).all() and images.max() > 1 and images.min() >= 0 and images.max() <= 255:
+        hint = ". Divide grey levels by 255"
+    raise ValueError(
+        f"{images[number, 0, row, column]:.8g} in image {number}, row {row}, column {column} {problem} "
+        f"({wrong.sum()} such value(s); counted from 0){hint}"
+    )
+
+
+def read(path: str | Path, report: Callable[[str], None] = print) -> np.ndarray:
     """Images float32 (N, 1, 64, 64) in [0, 1] of a .npy file; nothing in it is executed.
+
+    Args:
+        report: is called with one line for each change that `to_heads` makes.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not such a file, or not such images (see `check`).
+        ValueError: not such a file, or not such images (see `to_heads`).
     """
+    name = files.printable(path)
     if not Path(path).is_file():
-        raise FileNotFoundError(f"There is no file '{path}'.")
+        raise FileNotFoundError(f"There is no file '{name}'.")
     try:
-        images = np.load(path, allow_pickle=False)
+        stored = np.load(path, allow_pickle=False)
     except Exception as error:  # NumPy's parser of a damaged header raises a dozen kinds, MemoryError among them
-        raise ValueError(f"'{path}' is no .npy file of numbers: {error}") from error
-    if not isinstance(images, np.ndarray):
-        raise ValueError(f"'{path}' is an archive of several arrays; wanted is one .npy array")
-    return check(images, f"'{path}'")
+        raise ValueError(f"'{name}' is no .npy file of numbers: {error}") from error
+    if not isinstance(stored, np.ndarray):
+        raise ValueError(f"'{name}' is an archive of several arrays, but one .npy array is needed")
+    try:
+        images, changes = to_heads(stored)
+    except ValueError as error:
+        raise ValueError(f"'{name}' does not hold head images: {error}") from error
+    for change in changes:
+        report(f"'{name}': {change}")
+    return images
 
 
 def load(stand_in: Callable[[], Tensor] | None = None) -> tuple[Tensor, str]:
@@ -92,7 +139,7 @@ def load(stand_in: Callable[[], Tensor] | None = None) -> tuple[Tensor, str]:
 
     Raises:
         FileNotFoundError: there is no `heads.npz`, and no `stand_in`, or the profile is `full`.
-        ValueError: the file is damaged.
+        ValueError: the file is damaged or holds other images.
     """
     import torch
 
@@ -106,11 +153,14 @@ def load(stand_in: Callable[[], Tensor] | None = None) -> tuple[Tensor, str]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             stored = archive["images"]
-    except (KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # as in `read`
         raise ValueError(f"'{path}' is no archive with head slices: {error}") from error
     if stored.dtype != np.uint8:
-        raise ValueError(f"'{path}' holds {stored.dtype}; wanted are uint8 images (N, {SIZE[0]}, {SIZE[1]})")
-    images = check(stored[:, None] / np.float32(255), f"'{path}'")
+        raise ValueError(f"'{path}' holds {stored.dtype}, but uint8 images (N, {SIZE[0]}, {SIZE[1]}) are needed")
+    try:
+        images, _ = to_heads(stored / np.float32(255))
+    except ValueError as error:
+        raise ValueError(f"'{path}' does not hold head images: {error}") from error
     return torch.from_numpy(images), f"{len(images)} head slices of {path.name}"
 
 
@@ -131,35 +181,43 @@ def load_test() -> tuple[np.ndarray, str]:
 
 
 def groups(images: Tensor) -> np.ndarray:
-    """A group number for each slice (N,); slices that are alike, as neighbours of one patient are, share one."""
+    """A group number for each slice (N,). Similar slices, as neighbours in one patient are, share a number."""
     import torch.nn.functional as F
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
     pixels = F.avg_pool2d(images, 2).flatten(1)
     pixels = F.normalize(pixels - pixels.mean(1, keepdim=True), dim=1)
-    return connected_components(coo_matrix((pixels @ pixels.T > ALIKE).numpy()), directed=False)[1]
+    return connected_components(coo_matrix((pixels @ pixels.T > SIMILAR).numpy()), directed=False)[1]
 
 
-def split(images: Tensor, seed: int = 0, held_out: float = 0.15) -> Heads:
-    """Split by groups: whole groups go to validation and test, the larger ones stay in training.
+def split(images: Tensor, seed: int = 0) -> Heads:
+    """Split slices (N, 1, 64, 64) by groups: small groups go to validation and test, large ones stay in training.
+
+    Validation and test get about `HELD_OUT` of the slices each. A group with more than a quarter of that many slices
+    stays in training, so that both parts have several groups.
 
     Raises:
-        ValueError: too few groups.
+        ValueError: too few slices, or too many similar ones.
     """
     group = groups(images)
-    sizes = np.bincount(group)
-    order = np.random.default_rng(seed).permutation(np.flatnonzero(sizes <= held_out * len(images) / 4))
-    ends = np.searchsorted(np.cumsum(sizes[order]), held_out * len(images) * np.array([1, 2]))
+    sizes, held_out = np.bincount(group), HELD_OUT * len(images)
+    small = np.flatnonzero(sizes <= held_out / 4)
+    if sizes[small].sum() < 2 * held_out:
+        raise ValueError(
+            f"{len(images)} slices are too few, or too similar, to be split: validation and test need "
+            f"{2 * held_out:.1f} slices from groups of at most {held_out / 4:.1f} similar ones, but there are "
+            f"{sizes[small].sum()}. Slices that all differ can be split from {LEAST_SLICES} on."
+        )
+    order = np.random.default_rng(seed).permutation(small)
+    ends = np.searchsorted(np.cumsum(sizes[order]), held_out * np.array([1, 2]))
     validation, test = np.isin(group, order[: ends[0]]), np.isin(group, order[ends[0] : ends[1]])
-    if not validation.any() or not test.any():
-        raise ValueError(f"{len(images)} slices in {len(sizes)} groups are too few, or too alike, to be split")
     return Heads(images[~validation & ~test], images[validation], images[test])
 
 
 def augment(images: Tensor, copies: int, seed: int = 0) -> Tensor:
-    """The images (N, 1, H, W) in [0, 1], and `copies` of each that are turned, scaled, squeezed and moved a
-    little at random: (N * (copies + 1), 1, H, W)."""
+    """Images (N, 1, H, W) in [0, 1], followed by `copies` of each that are turned, scaled, squeezed and moved a little
+    at random: (N * (copies + 1), 1, H, W)."""
     import torch
     import torch.nn.functional as F
 
@@ -178,7 +236,11 @@ def augment(images: Tensor, copies: int, seed: int = 0) -> Tensor:
 
 
 def write(images: np.ndarray, path: str | Path) -> Path:
-    """Write an array as .npy, whole or not at all."""
+    """Write an array as .npy, whole or not at all.
+
+    Raises:
+        OSError: as of `files.write_atomically`.
+    """
     buffer = io.BytesIO()
     np.save(buffer, images)
     files.write_atomically(Path(path), buffer.getvalue())

@@ -1,71 +1,75 @@
-"""The classification's CSV: one line a test file, `test_hand_0001.jpeg, 2`, in name order, no header."""
+"""The classification's CSV: one line for each test file, `test_hand_0001.jpeg, 2`, in name order, without a header."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
+
+from utils.files import printable, write_atomically
 
 LABELS = (0, 1, 2)  # real, VAE, GAN
 
 
 def write(path: str | Path, names: list[str], labels: np.ndarray) -> Path:
-    """Write a label for each file name, sorted by name; an older file is replaced in one step or not at all.
+    """Write a label for each file name, sorted by name. An older file is replaced as a whole or not at all.
 
     Raises:
-        ValueError: the numbers differ, a name comes twice, or a label is not 0, 1 or 2.
+        ValueError: there are not as many labels as names, a name is there twice or holds a line break, or a label is
+            not 0, 1 or 2.
+        OSError: as of `files.write_atomically`.
     """
     labels = np.asarray(labels)
     if len(names) != len(labels):
         raise ValueError(f"{len(names)} names but {len(labels)} labels")
     if len(set(names)) != len(names):
-        raise ValueError("a file name comes twice")
+        raise ValueError("a file name is there twice")
+    for name in names:
+        if [name.strip()] != name.splitlines():
+            raise ValueError(f"the file name '{printable(name)}' is empty or holds a line break or spaces around it")
     if not np.isin(labels, LABELS).all():
         raise ValueError(f"labels must be 0 (real), 1 (VAE) or 2 (GAN), not {sorted(set(labels.tolist()) - {*LABELS})}")
-    path = Path(path)
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
-        with open(unfinished, "w", newline="", encoding="utf-8") as file:
-            file.writelines(f"{name}, {int(label)}\n" for name, label in sorted(zip(names, labels)))
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return path
+    lines = [f"{name}, {int(label)}\n" for name, label in sorted(zip(names, labels))]
+    write_atomically(Path(path), "".join(lines).encode("utf-8"))
+    return Path(path)
 
 
 def read(path: str | Path) -> dict[str, int]:
-    """Labels by file name, in the file's order.
+    """Labels by file name, in the file's order. The file may be from Windows (a byte order mark, CRLF line ends).
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a line is not `name, label` with a label of 0, 1 or 2, or a name comes twice; says where.
+        ValueError: the file is no UTF-8 text, a line is not `name, label` with a label of 0, 1 or 2, or a name is
+            there twice; says where.
     """
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"'{printable(path)}' is no text in UTF-8: {error}") from error
     found: dict[str, int] = {}
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
-        name, comma, label = (part.strip() for part in line.partition(","))
+    for number, line in enumerate(lines, start=1):
+        name, comma, label = (part.strip() for part in line.rpartition(","))
         if not name or not comma or label not in map(str, LABELS):
-            raise ValueError(f"'{path}', line {number}: '{line[:60]}' is not a file name, a comma and 0, 1 or 2")
+            shown = printable(line[:60])
+            raise ValueError(f"'{printable(path)}', line {number}: '{shown}' is not a file name, a comma and 0, 1 or 2")
         if name in found:
-            raise ValueError(f"'{path}', line {number}: '{name}' comes a second time")
+            raise ValueError(f"'{printable(path)}', line {number}: '{printable(name)}' is there a second time")
         found[name] = int(label)
     return found
 
 
 def compare(path: str | Path, truth: dict[str, int]) -> np.ndarray:
-    """Confusion matrix (3, 3) of a CSV against the truth: rows are true labels, columns those in the file.
+    """Confusion matrix (3, 3) of a CSV against the truth: rows are true labels, columns are those in the file.
 
     Raises:
-        ValueError: the two do not name the same files; says which are missing or too many.
+        ValueError: the two do not name the same files; says which are missing or unknown.
     """
     given = read(path)
     missing, extra = sorted(truth.keys() - given.keys()), sorted(given.keys() - truth.keys())
     if missing or extra:
         both = {"missing": missing, "unknown": extra}
-        parts = [f"{len(names)} {what}, first {names[0]}" for what, names in both.items() if names]
-        raise ValueError(f"'{path}' does not name the files of the truth: {'; '.join(parts)}")
+        parts = [f"{len(names)} {what}, first {printable(names[0])}" for what, names in both.items() if names]
+        raise ValueError(f"'{printable(path)}' does not name the files of the truth: {'; '.join(parts)}")
     matrix = np.zeros((len(LABELS), len(LABELS)), dtype=int)
     for name, label in truth.items():
         matrix[label, given[name]] += 1

@@ -1,7 +1,7 @@
 """The images of the classification coursework: labelled ones, further reals, and the test images.
 
-Where the course's fakes are not there, this project's own 300 + 300 hands take their place, two thirds
-as labelled and one third, with held-out reals, as test images; then the test's truth is known.
+Where the course's fakes are missing, this project's own 300 + 300 hands are used: two thirds as labelled images and
+one third as test images, together with 100 reals. Then the true labels of the test images are known.
 """
 
 from __future__ import annotations
@@ -17,12 +17,16 @@ from scipy.sparse.csgraph import connected_components
 
 from utils import budgets, config
 from utils.data import hand_images, image_files
+from utils.files import printable
 
 REAL, VAE, GAN = 0, 1, 2
+CLASS_NAMES = ("real", "VAE", "GAN")
 LABELLED_REALS = 500  # the course's real hands of this coursework are the first 500 of coursework 1's
 COURSE = "the course's labelled images"
-OWN_TEST_REALS = 100  # where the course's test images are not there
-BLANK = 6.0  # grey levels of standard deviation below which an image shows nothing
+OWN = "OUR OWN GENERATED HANDS, because the course's are not here"
+OWN_TEST_REALS = 100  # where the course's fakes are missing
+BLANK_STD = 6.0  # grey levels; an image with a smaller standard deviation shows nothing
+FILE_FEATURES = ("bytes", "height", "width", "colour", "quantisation")
 
 
 class Labelled(NamedTuple):
@@ -47,53 +51,87 @@ class Unlabelled(NamedTuple):
     origin: str
 
 
-def _course_folder(root: Path, kind: str) -> image_files.ImageFolder | None:
-    """The course's fakes of a kind, brought to one size; None where there are none."""
-    folder = root / f"{kind}_hands"
-    if not list(folder.glob(f"{kind}_hand_*")):
-        return None
-    return image_files.read(folder, pattern=f"{kind}_hand_*", resize=True)
+def least_images() -> int:
+    """The smallest number of images of one class that this profile's notebooks can divide into their folds."""
+    final, tuning = budgets.classifier(), budgets.classifier_tuning()
+    return max(final.folds, final.labelled_folds, tuning.folds)
 
 
-def _own_folder(root: Path, kind: str) -> image_files.ImageFolder:
-    return image_files.read(root / f"{kind}_hands", pattern="username_*")
+def has_course_fakes(root: Path) -> bool:
+    """Are the course's fakes here?
+
+    Raises:
+        ValueError: only those of one kind are here.
+    """
+    found = {kind: any((root / f"{kind}_hands").glob(f"{kind}_hand_*")) for kind in CLASS_NAMES[1:]}
+    if len(set(found.values())) > 1:
+        here, missing = sorted(found, key=found.get, reverse=True)
+        raise ValueError(
+            f"'{printable(root)}' holds the course's images in {here}_hands, but none in {missing}_hands. "
+            "Fill both with: python -m utils data --from PATH"
+        )
+    return found["VAE"]
 
 
-def _reals(root: Path) -> image_files.ImageFolder:
-    found = hand_images.read_real(root)
-    return image_files.first(found, budgets.reading().classifier_images)
+def _require(found: str, count: int, least: int) -> None:
+    if count < least:
+        raise ValueError(
+            f"{found}, but at least {least} are needed to divide them into folds. "
+            "Fill the folder with: python -m utils data --from PATH"
+        )
+
+
+def _reals(root: Path) -> tuple[image_files.ImageFolder, np.ndarray, np.ndarray]:
+    """The labelled reals, further reals, and those that are test images: none where the course's fakes are here."""
+    found = image_files.first(hand_images.read_real(root), budgets.reading().classifier_images)
+    for_test = 0 if has_course_fakes(root) else OWN_TEST_REALS
+    usable = len(found.names) - for_test
+    holds = f"'{printable(root / 'real_hands')}' holds {len(found.names)} different usable images"
+    _require(holds, len(found.names), 2 * least_images() + for_test)
+    cut = min(LABELLED_REALS, usable // 2)
+    return image_files.first(found, cut), found.images[cut:usable], found.images[usable:]
+
+
+def _fakes(root: Path, kind: str) -> tuple[image_files.ImageFolder, np.ndarray]:
+    """The labelled fakes of a kind, and those that are test images: none where the course's fakes are here."""
+    folder, least = root / f"{kind}_hands", least_images()
+    if has_course_fakes(root):
+        found = image_files.read(folder, pattern=f"{kind}_hand_*", resize=True)
+        cut = len(found.names)
+    else:
+        found, least = image_files.read(folder, pattern="username_*"), -(-3 * least // 2)
+        cut = len(found.names) * 2 // 3
+    _require(f"'{printable(folder)}' holds {len(found.names)} usable images", len(found.names), least)
+    return image_files.first(found, cut), found.images[cut:]
 
 
 def load_labelled(root: Path = config.PROJECT) -> Labelled:
     """Read the three classes, in name order, without exact duplicates (also between classes).
 
     Raises:
-        FileNotFoundError, ValueError: a class has no folder, or no readable image; says which.
+        FileNotFoundError: a class has no folder.
+        ValueError: a class has too few images for this profile's folds; says how many it has and how many are needed.
+            Or the course's fakes of only one kind are here.
     """
-    reals = _reals(root)
-    count = min(LABELLED_REALS, len(reals.names) // 2)
-    parts = [image_files.ImageFolder(reals.images[:count], reals.names[:count], reals.skipped)]
-    origin = COURSE
-    for kind in ("VAE", "GAN"):
-        fakes = _course_folder(root, kind)
-        if fakes is None:
-            fakes = _own_folder(root, kind)
-            cut = len(fakes.names) * 2 // 3
-            fakes = image_files.ImageFolder(fakes.images[:cut], fakes.names[:cut], fakes.skipped)
-            origin = "OUR OWN GENERATED HANDS, not the course's: they are not here"
-        parts.append(fakes)
+    reals, further, _ = _reals(root)
+    parts = [reals, *(_fakes(root, kind)[0] for kind in CLASS_NAMES[1:])]
     parts = [image_files.first(part, budgets.reading().labelled_images) for part in parts]
-    names = [f"{kind}_hands/{name}" for kind, part in zip(("real", "VAE", "GAN"), parts) for name in part.names]
+    names = [f"{kind}_hands/{name}" for kind, part in zip(CLASS_NAMES, parts) for name in part.names]
     skipped = [
         image_files.Skipped(f"{kind}_hands/{name}", reason)
-        for kind, part in zip(("real", "VAE", "GAN"), parts)
+        for kind, part in zip(CLASS_NAMES, parts)
         for name, reason in part.skipped
     ]
     every = image_files.ImageFolder(np.concatenate([part.images for part in parts]), names, skipped)
     label_of = dict(zip(names, np.repeat([REAL, VAE, GAN], [len(part.names) for part in parts])))
     different = image_files.drop_duplicates(every)
     labels = np.array([label_of[name] for name in different.names])
-    further = reals.images[count:] if origin == COURSE else reals.images[count:-OWN_TEST_REALS]
+    group = groups(different.images)
+    for label, kind in enumerate(CLASS_NAMES):
+        count = len(np.unique(group[labels == label]))
+        holds = f"'{printable(root / f'{kind}_hands')}' holds {count} labelled images that are no copies of another one"
+        _require(holds, count, least_images())
+    origin = COURSE if has_course_fakes(root) else OWN
     return Labelled(different.images, labels, different.names, further, different.skipped, origin)
 
 
@@ -103,11 +141,16 @@ def further_reals(labelled: Labelled) -> tuple[np.ndarray, np.ndarray]:
 
 
 def load_test(root: Path = config.PROJECT, seed: int = 0) -> Unlabelled:
-    """Read `test_hands`, every `test_hand_*` in it (some in the profile `smoke`): what is no image is named in
-    `skipped`, and files of other names in `foreign`.
+    """Read every `test_hand_*` in `test_hands`; the profile `smoke` reads only some of them.
+
+    A test file that is no image is named in `skipped`. A file with another name is named in `foreign`.
+
+    Args:
+        seed: of the order of our own test images, where the course's are missing.
 
     Raises:
-        ValueError: there are the course's fakes but no test images, or none that can be read.
+        FileNotFoundError: as of `load_labelled`, where the test images are our own.
+        ValueError: the course's fakes are here but no test images, or too few that can be read.
     """
     folder = root / "test_hands"
     names = sorted(p.name for p in folder.glob("*") if not image_files.is_noise(p.name)) if folder.is_dir() else []
@@ -115,16 +158,15 @@ def load_test(root: Path = config.PROJECT, seed: int = 0) -> Unlabelled:
     if len(foreign) < len(names):
         found = image_files.read(folder, pattern="test_hand_*", resize=True)
         found = image_files.first(found, budgets.reading().classifier_images)
+        holds = f"'{printable(folder)}' holds {len(found.names)} readable test images"
+        _require(holds, len(found.names), 2 * budgets.classifier().folds)  # half of them are presumed to be fakes
         return Unlabelled(found.images, found.names, found.skipped, foreign, None, f"{folder.name}/")
-    if _course_folder(root, "VAE") is not None:
+    if has_course_fakes(root):
         raise ValueError(
-            f"'{folder}' holds no file named test_hand_*, so there is nothing to label. "
+            f"'{printable(folder)}' holds no file named test_hand_*, so there is nothing to label. "
             "Fill it with: python -m utils data --from PATH"
         )
-    parts = [_reals(root).images[-OWN_TEST_REALS:]]
-    for kind in ("VAE", "GAN"):
-        fakes = _own_folder(root, kind).images
-        parts.append(fakes[len(fakes) * 2 // 3 :])
+    parts = [_reals(root)[2], *(_fakes(root, kind)[1] for kind in CLASS_NAMES[1:])]
     images, truth = np.concatenate(parts), np.repeat([REAL, VAE, GAN], [len(part) for part in parts])
     order = np.random.default_rng(seed).permutation(len(images))
     names = [f"test_hand_{i + 1:04d}.jpeg" for i in range(len(images))]
@@ -133,8 +175,11 @@ def load_test(root: Path = config.PROJECT, seed: int = 0) -> Unlabelled:
 
 
 def groups(images: np.ndarray) -> np.ndarray:
-    """A group number for each image (N,); images that are nearly copies share one, so that a split can
-    keep them on one side. Copies of copies count as copies."""
+    """A group number for each image (N,). Near-copies share a number, so that a split can keep them on one side.
+
+    Images are near-copies if they are closer than `config.NEAR_COPY_RMS`. Near-copies of near-copies are in the same
+    group.
+    """
     pixels = torch.from_numpy(images).flatten(1).float()
     pairs = []
     for start in range(0, len(pixels), 500):  # all at once would take a gigabyte for 16,000 images
@@ -147,21 +192,18 @@ def groups(images: np.ndarray) -> np.ndarray:
 
 def blank(images: np.ndarray) -> np.ndarray:
     """Which images (N,) show nothing but one grey."""
-    return images.reshape(len(images), -1).std(1) < BLANK
-
-
-FILE_FEATURES = ("bytes", "width", "height", "colour", "quantisation")
+    return images.reshape(len(images), -1).std(1) < BLANK_STD
 
 
 def file_features(paths: list[Path]) -> np.ndarray:
-    """What a file betrays without a look at its pixels, float (N, 5) as in FILE_FEATURES: its size, the
-    image's sides, whether it is colour, and the sum of its JPEG quantisation table.
+    """Properties of files that give the class away without a look at the pixels, float (N, 5) as in FILE_FEATURES.
 
-    Only for showing what such shortcuts are worth; no network here gets to see them.
+    They are the file's size, the image's height and width, whether it is in colour, and the sum of its JPEG
+    quantisation table. They only show what such shortcuts are worth. No network here sees them.
     """
     rows = []
     for path in paths:
         with Image.open(path) as image:
             tables = getattr(image, "quantization", None) or {0: [0]}
-            rows.append([path.stat().st_size, *image.size, image.mode != "L", sum(tables[0])])
+            rows.append([path.stat().st_size, image.height, image.width, image.mode != "L", sum(tables[0])])
     return np.array(rows, dtype=float)

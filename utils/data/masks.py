@@ -1,4 +1,4 @@
-"""Missing stripes: finding the mask, making others like it, and filling gaps the classical way."""
+"""Missing stripes: finding the mask, drawing others like it, and filling along rows."""
 
 from __future__ import annotations
 
@@ -6,29 +6,65 @@ import numpy as np
 import torch
 from torch import Tensor
 
+LEAST_IMAGES = 5  # in fewer images, gaps cannot be told from dark background
+STRAY_SHARE = 0.01  # of the pixels outside the mask; so many may be 0 in all images by chance
+LEAST_MISSING_SHARE = 0.2  # of the pixels; what is 0 in all images is taken for another mask if it is at least this
+
 
 def find_mask(images: np.ndarray) -> np.ndarray:
     """Where pixels are missing, bool (H, W): exactly 0 in every one of the images (N, 1, H, W).
 
-    One image is not enough to tell: its background holds zeros as well.
-
     Raises:
-        ValueError: nothing is missing, or nothing is known.
+        ValueError: fewer than 5 images, or nothing is missing, or nothing is known.
     """
+    if len(images) < LEAST_IMAGES:
+        raise ValueError(
+            f"{len(images)} images are too few to find the mask: their dark background is 0 too. "
+            f"At least {LEAST_IMAGES} are needed."
+        )
     mask = (images == 0).all(axis=(0, 1))
     if not mask.any():
-        raise ValueError(
-            "no pixel is missing: a missing pixel is 0 in all images, and here none is. There is nothing to fill."
-        )
+        raise ValueError("no pixel is missing: a missing pixel is 0 in all images, and here none is.")
     if mask.all():
         raise ValueError("no pixel is known: all images are 0 everywhere.")
     return mask
 
 
-def vary(mask: Tensor, count: int) -> Tensor:
-    """Masks bool (count, H, W) of the same stripes (H, W), moved, mirrored and tilted by other angles.
+def mask_of(images: np.ndarray, usual: np.ndarray) -> np.ndarray:
+    """Where pixels are missing, bool (H, W), in images (N, 1, H, W).
 
-    Rows are rolled, so stripes keep their widths; a column may lose or gain a neighbour where it wraps.
+    This is the usual mask (H, W) where it fits. Else it is what is 0 in all images, and a line is printed.
+
+    Raises:
+        ValueError: nothing is missing or nothing is known in the file or in one of its images; or what is 0 may be
+            background. Says in which image.
+    """
+    dark = np.flatnonzero((images == 0).all(axis=(1, 2, 3)))
+    if len(dark):
+        raise ValueError(f"nothing is known in image {dark[0]} ({len(dark)} such): 0 everywhere. Leave it out.")
+    zero = (images == 0).all(axis=(0, 1))
+    complete = np.flatnonzero((images[:, 0, usual] != 0).any(axis=1))
+    if not len(complete) and (len(images) < LEAST_IMAGES or (zero & ~usual).mean() < STRAY_SHARE):
+        return usual
+    if 0 < len(complete) < len(images):
+        raise ValueError(
+            f"image {complete[0]} ({len(complete)} such) has values where the others have gaps. "
+            "Fill images of one mask at a time."
+        )
+    if zero.mean() < LEAST_MISSING_SHARE or len(images) < LEAST_IMAGES:
+        raise ValueError(
+            f"no gaps were found: {zero.mean():.0%} of the pixels are 0 in all {len(images)} images, which may be "
+            f"background. A mask that is not the course's can be found in at least {LEAST_IMAGES} images, and if at "
+            f"least {LEAST_MISSING_SHARE:.0%} of the pixels are missing."
+        )
+    print(f"The network was trained for another mask than this one ({zero.mean():.0%} missing): expect a worse answer.")
+    return zero
+
+
+def vary(mask: Tensor, count: int) -> Tensor:
+    """Masks bool (count, H, W) with the stripes of `mask` (H, W), moved, mirrored and tilted by other angles.
+
+    Rows are rolled, so stripes keep their widths, but for a stripe that is cut at the border.
     """
     height, width = mask.shape
     down = torch.randint(height, (count, 1))
@@ -41,8 +77,11 @@ def vary(mask: Tensor, count: int) -> Tensor:
 
 
 def hide_lines(shape: tuple[int, int], count: int) -> Tensor:
-    """Masks bool (count, H, W) of sparse slanting lines: 1 to 3 pixels wide, 5 to 12 apart, up to 45 degrees
-    from the vertical. What they cover of a test image's known pixels, a network can be asked for."""
+    """Masks bool (count, H, W) of sparse slanting lines, for a shape (height, width).
+
+    Lines are 1 to 3 pixels wide, 5 to 12 apart, and up to 45 degrees from the vertical. They hide known pixels of a
+    test image, which a network can then be asked for.
+    """
     height, width = shape
     period = 5 + 7 * torch.rand(count, 1, 1)
     wide = torch.randint(1, 4, (count, 1, 1))
@@ -52,10 +91,10 @@ def hide_lines(shape: tuple[int, int], count: int) -> Tensor:
 
 
 def fill_rows(visible: Tensor, known: Tensor) -> Tensor:
-    """Linear interpolation along each row; beyond the outermost known pixels, they are repeated.
+    """Linear interpolation along each row. Beyond the outermost known pixels, these are repeated.
 
     Args:
-        visible: (N, 1, H, W), whatever at unknown places.
+        visible: (N, 1, H, W), any values where nothing is known.
         known: bool, the same shape. A row with nothing known becomes 0.
     """
     width = visible.shape[3]
@@ -67,42 +106,3 @@ def fill_rows(visible: Tensor, known: Tensor) -> Tensor:
     weight = (place - first) / (last - first).clamp(min=1)
     filled = visible.gather(3, first) * (1 - weight) + visible.gather(3, last) * weight
     return torch.where(known, visible, torch.where(known.any(3, keepdim=True), filled, torch.zeros_like(filled)))
-
-
-FEW = 5  # images; in fewer, background and gaps cannot be told apart
-
-
-STRAY = 0.01  # share of pixels outside the mask that may be 0 in all images, by chance
-
-
-LEAST_MISSING = 0.2  # share of pixels from which on a foreign mask is believed
-
-
-def mask_of(images: np.ndarray, usual: np.ndarray) -> np.ndarray:
-    """Where pixels are missing, bool (H, W), in images (N, 1, H, W): the usual mask (H, W) where it fits, else
-    what is 0 in all images.
-
-    Raises:
-        ValueError: nothing is missing or nothing known in the file or in one of its images, or what is 0
-            may as well be background; says in which image.
-    """
-    dark = np.flatnonzero((images == 0).all(axis=(1, 2, 3)))
-    if len(dark):
-        raise ValueError(f"nothing is known in image {dark[0]} ({len(dark)} such): 0 everywhere. Leave it out.")
-    zero = (images == 0).all(axis=(0, 1))
-    complete = np.flatnonzero((images[:, 0, usual] != 0).any(axis=1))
-    if not len(complete) and (len(images) < FEW or (zero & ~usual).mean() < STRAY):
-        return usual
-    if 0 < len(complete) < len(images):
-        raise ValueError(
-            f"image {complete[0]} ({len(complete)} such) has values where the others have gaps. "
-            "Fill images of one mask at a time."
-        )
-    if zero.mean() < LEAST_MISSING or len(images) < FEW:
-        raise ValueError(
-            f"no gaps were found: {zero.mean():.0%} of the pixels are 0 in all {len(images)} images, which may be "
-            f"background. Another mask than the course's is told from {FEW} images on, and from "
-            f"{LEAST_MISSING:.0%} missing pixels."
-        )
-    print(f"Another mask than the network was trained for ({zero.mean():.0%} missing): expect less of the answer.")
-    return zero

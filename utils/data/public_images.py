@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import os
 import zlib
 from pathlib import Path
@@ -17,10 +18,17 @@ FOLDER = config.PROJECT / "fashion_mnist"
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # of the package dataset-fashion-mnist
 CLASSES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
 RAW = Path("FashionMNIST") / "raw"
-FILES = tuple(f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1"))
+ORIGINALS = {  # size in bytes and SHA-256 of each file as published, unpacked
+    "train-images-idx3-ubyte": (47_040_016, "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888"),
+    "train-labels-idx1-ubyte": (60_008, "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9"),
+    "t10k-images-idx3-ubyte": (7_840_016, "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b"),
+    "t10k-labels-idx1-ubyte": (10_008, "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34"),
+}
+FILES = tuple(ORIGINALS)
 FACES = ("woman", "man", "smiling woman", "smiling man")  # from CelebA's attributes Male and Smiling
-CELEBA_SIZE = (32, 40)  # width and height of a face
-CELEBA_FACE = (17, 24, 161, 204)  # left, top, right, bottom in the aligned 178 x 218 images: 4:5, the head fills it
+CELEBA_SIZE = (40, 32)  # height and width of a face here
+CELEBA_ALIGNED = (218, 178)  # height and width of CelebA's aligned and cropped images
+CELEBA_FACE = (17, 24, 161, 204)  # left, top, right and bottom of the face in them, 4:5; the head fills it
 
 
 class Part(NamedTuple):
@@ -31,7 +39,10 @@ class Part(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """No image of one part is in another one, pixel for pixel; `test` is as published, but for what `load` drops."""
+    """Training, validation and test images. No image of one part is in another part, pixel for pixel.
+
+    `test` is as published, unless a limit was given.
+    """
 
     train: Part
     validation: Part
@@ -41,13 +52,17 @@ class Parts(NamedTuple):
 
 
 def load(name: str, limit: int | None = None) -> Parts:
-    """The data set of that name, one of config.DATA_SETS, from the data folder or where else its own function looks.
+    """The data set of that name, one of config.DATA_SETS.
+
+    Args:
+        limit: at most this many training images, and a tenth as many of the other parts.
 
     Raises:
         ValueError: no such name; and as of `fashion_mnist` and `celeba`.
+        FileNotFoundError: as of `fashion_mnist` and `celeba`.
     """
     if name not in config.DATA_SETS:
-        raise ValueError(f"there is no data set '{name}' here, only {', '.join(config.DATA_SETS)}")
+        raise ValueError(f"there is no data set '{name}', only {', '.join(config.DATA_SETS)}")
     if name == "Fashion-MNIST":
         return fashion_mnist(limit=limit)
     return celeba(colour=name.endswith("colour"), limit=limit)
@@ -59,12 +74,13 @@ def data_folder() -> Path:
 
 
 def obtain_fashion_mnist(root: Path, network: bool = True) -> str:
-    """See to it that the four files are under `root`, from the first source that has them; says which.
+    """Put the four files under `root`, from the first source that has them, and return the name of the source.
 
-    The sources: files that are there already, Debian's package, torchvision's download.
+    The sources are files that are there already, Debian's package, and torchvision's download.
 
     Raises:
-        FileNotFoundError: none of them has all four; names the three ways to get them.
+        FileNotFoundError: no source has all four; names the three ways to get them.
+        ValueError: a file of Debian's package is damaged.
     """
     missing = [name for name in FILES if not (root / RAW / name).is_file()]
     if not missing:
@@ -77,20 +93,35 @@ def obtain_fashion_mnist(root: Path, network: bool = True) -> str:
                 raise ValueError(f"'{DEBIAN / name}.gz' is damaged ({error}): reinstall its package") from error
             files.write_atomically(root / RAW / name, content)
         return "Debian's package dataset-fashion-mnist"
-    reason = "the network was not asked"
+    reason = "this was not tried here"
     if network:
-        from torchvision import datasets
+        from torchvision import datasets  # slow to import
 
         try:
             datasets.FashionMNIST(str(root), download=True)
             return "torchvision's download"
         except (RuntimeError, OSError) as error:
-            reason = str(error).strip().splitlines()[-1]
+            reason = f"this failed: {(str(error).strip() or repr(error)).splitlines()[-1]}"
     raise FileNotFoundError(
         f"Fashion-MNIST is not here: '{root / RAW}' lacks {', '.join(missing)}. Three ways to get it: put the four "
         "files there (unpacked); apt install dataset-fashion-mnist (Debian, Ubuntu); or connect to the network and "
-        f"run this again, and torchvision downloads it (tried: {reason})."
+        f"run this again, and torchvision downloads it ({reason})."
     )
+
+
+def check_originals(root: Path) -> None:
+    """Check that files of the full data set's sizes are Fashion-MNIST's, and not MNIST's, which have the same names.
+
+    Raises:
+        ValueError: a file has the size of Fashion-MNIST's, but other contents.
+    """
+    for name, (size, sha256) in ORIGINALS.items():
+        path = root / RAW / name
+        if path.stat().st_size == size and hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+            raise ValueError(
+                f"'{path}' is not Fashion-MNIST's file of this name, by its SHA-256. MNIST's digits have the same file "
+                f"names and sizes. Empty '{path.parent}' and run this again."
+            )
 
 
 def fashion_mnist(
@@ -99,19 +130,22 @@ def fashion_mnist(
     """Fashion-MNIST, (N, 1, 28, 28), split into training, validation and test images.
 
     Args:
-        root: the data folder; `data_folder()` without one.
-        validation: how many of the 60,000 are kept out for choosing, at most a tenth of them.
+        root: the data folder; without one, `data_folder()`.
+        validation: how many of the 60,000 training images become validation images, at most a tenth of them.
         seed: of that split.
-        limit: use at most so many training images, and a tenth as many of the other parts.
+        limit: at most this many training images, and a tenth as many of the other parts.
+        network: may the files be downloaded?
 
     Raises:
         FileNotFoundError: as of `obtain_fashion_mnist`.
-        ValueError: a file is damaged; says which folder to empty.
+        ValueError: a file is damaged or belongs to another data set (says which folder to empty), or a part would be
+            empty.
     """
-    from torchvision import datasets  # takes seconds, for which an import of this module need not wait
+    from torchvision import datasets  # slow to import
 
     root = data_folder() if root is None else root
     origin = obtain_fashion_mnist(root, network)
+    check_originals(root)
     try:
         loaded = [datasets.FashionMNIST(str(root), train=train) for train in (True, False)]
         images, test_images = (part.data.numpy()[:, None] for part in loaded)
@@ -131,29 +165,45 @@ def fashion_mnist(
         sizes = {"train": limit, "validation": limit // 10, "test": limit // 10}
         parts = {name: Part(part.images[: sizes[name]], part.labels[: sizes[name]]) for name, part in parts.items()}
     train = without(parts["train"], parts["validation"], parts["test"])
-    return Parts(train, without(parts["validation"], parts["test"]), parts["test"], CLASSES, origin)
+    return _complete(Parts(train, without(parts["validation"], parts["test"]), parts["test"], CLASSES, origin))
+
+
+def _complete(parts: Parts) -> Parts:
+    """The same parts.
+
+    Raises:
+        ValueError: a part is empty, for example because of a small limit.
+    """
+    counts = {name: len(part.images) for name, part in zip(("training", "validation", "test"), parts)}
+    if not all(counts.values()):
+        found = ", ".join(f"{count} {name}" for name, count in counts.items())
+        raise ValueError(
+            f"{parts.origin} has {found} images, but each part needs some. A validation or test part has a tenth of "
+            "the training images, so read at least 10 of these, and more if many are the same."
+        )
+    return parts
 
 
 def without(part: Part, *others: Part) -> Part:
-    """A part without the images that are in one of the others as well, pixel for pixel."""
+    """A part without the images that are also in one of the others, pixel for pixel."""
     known = {image.tobytes() for other in others for image in other.images}
     keep = np.array([image.tobytes() not in known for image in part.images], dtype=bool)
     return Part(part.images[keep], part.labels[keep])
 
 
 def celeba(root: Path | None = None, colour: bool = False, limit: int | None = None) -> Parts:
-    """CelebA's faces, cropped and brought to 32 x 40 pixels (width x height): (N, 1 or 3, 40, 32); FACES.
+    """CelebA's faces, cropped and resized to 40 x 32 pixels (height x width): (N, 1 or 3, 40, 32); classes FACES.
 
-    The parts are CelebA's own, in which no person is in two of them.
+    The parts are CelebA's own. No person is in two of them.
 
     Args:
-        root: the folder that holds `celeba/`; `data_folder()` without one.
+        root: the folder that holds `celeba/`; without one, `data_folder()`.
         colour: three channels instead of grey.
-        limit: at most so many training images, and a tenth as many of the other parts.
+        limit: at most this many training images, and a tenth as many of the other parts, at least 1.
 
     Raises:
         FileNotFoundError: there is no complete copy; says what is needed.
-        ValueError: an image cannot be read; says which.
+        ValueError: an image cannot be read or has another size, or a part is empty; says which.
     """
     from torchvision import datasets
 
@@ -170,16 +220,25 @@ def celeba(root: Path | None = None, colour: bool = False, limit: int | None = N
             ) from error
         names = found.filename[: None if limit is None else max(1, limit // share)]
         male, smiling = (found.attr[: len(names), found.attr_names.index(name)] for name in ("Male", "Smiling"))
+        if not names:
+            raise ValueError(f"'{root / 'celeba' / 'list_eval_partition.txt'}' names no images of the part '{split}'")
         faces = [_face(Path(found.root) / found.base_folder / "img_align_celeba" / name, colour) for name in names]
         parts.append(Part(np.stack(faces), (male + 2 * smiling).numpy()))
     return Parts(*parts, FACES, "celeba/")
 
 
 def _face(path: Path, colour: bool) -> np.ndarray:
+    """The face in one of CelebA's images, uint8 (1 or 3, 40, 32)."""
     try:
         with Image.open(path, formats=("JPEG", "PNG")) as image:
+            size = image.size[::-1]
             face = image.convert("RGB" if colour else "L").crop(CELEBA_FACE)
-            pixels = np.asarray(face.resize(CELEBA_SIZE, Image.Resampling.BICUBIC, reducing_gap=3.0))
+            pixels = np.asarray(face.resize(CELEBA_SIZE[::-1], Image.Resampling.BICUBIC, reducing_gap=3.0))
     except OSError as error:
         raise ValueError(f"'{path}' is missing or no readable image: {error}") from error
+    if size != CELEBA_ALIGNED:
+        raise ValueError(
+            f"'{path}' has {size[0]} x {size[1]} pixels (height x width), but CelebA's aligned and cropped images have "
+            f"{CELEBA_ALIGNED[0]} x {CELEBA_ALIGNED[1]}"
+        )
     return pixels.transpose(2, 0, 1) if colour else pixels[None]

@@ -1,0 +1,176 @@
+"""The network that fills the stripes: its training pairs, its loss, and what it fills."""
+
+import numpy as np
+import pytest
+import torch
+
+from tests.conftest import draw_pictures
+from utils.data import head_images, masks
+from utils.models import imputer
+from utils.models.diffusion import Diffusion
+from utils.training import checkpoints, devices, loop
+
+ROWS, COLUMNS = np.indices((64, 64))
+STRIPES = (COLUMNS - ROWS // 5) % 4 < 2
+
+
+@pytest.fixture
+def pictures64():
+    return torch.from_numpy(draw_pictures(12, 64)).float() / 255 * 0.9 + 0.05
+
+
+def small(**settings):
+    devices.seed_everything(0)
+    return imputer.Imputer(torch.from_numpy(STRIPES), **{"base": 8, "depth": 1} | settings)
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return imputer.Imputer.from_weights(head_images.IMPUTERS[0])
+
+
+def test_an_answer_is_mirrored_with_its_image(pictures64):
+    model = small()
+    torch.nn.init.normal_(model.network.head.weight, std=0.05)  # else it answers with the interpolation
+    known = ~torch.from_numpy(STRIPES).expand(12, 1, 64, 64)
+    filled, deviation = imputer.fill_masked([model], pictures64, known)
+    turned, turned_deviation = imputer.fill_masked([model], pictures64.flip(3), known.flip(3))
+    assert torch.allclose(turned.flip(3), filled, atol=1e-5) and (filled != pictures64)[~known].any()
+    assert torch.allclose(turned_deviation.flip(3), deviation, atol=1e-5)
+    assert not torch.allclose(imputer.fill_masked([model], pictures64, known, plain=True)[0], filled, atol=1e-3)
+
+
+def test_images_are_mirrored_with_their_masks(pictures64):
+    model = small(own_mask=1.0, tone=0.0)
+    images, visible, hidden = model.pairs(pictures64, torch.ones(12, 1, 64, 64, dtype=torch.bool))
+    stripes = torch.from_numpy(STRIPES)
+    for image, original, mask in zip(images, pictures64, hidden):
+        turned = not torch.equal(image, original)
+        assert torch.equal(image, original.flip(2) if turned else original)
+        assert torch.equal(mask[0], stripes.flip(1) if turned else stripes)
+    assert 0 < sum(not torch.equal(a, b) for a, b in zip(images, pictures64)) < 12
+
+
+def test_augment_intensity_keeps_the_range_and_strength_0_the_image(pictures64):
+    complete = torch.ones(12, 1, 64, 64, dtype=torch.bool)
+    assert torch.equal(imputer.augment_intensity(pictures64, complete, 0.0), pictures64)
+    toned = imputer.augment_intensity(pictures64, complete, 1.0)
+    assert toned.min() >= 0 and toned.max() <= 1 and (toned - pictures64).abs().mean() > 0.01
+
+
+def test_softening_takes_nothing_from_gaps():
+    """A bright image with black gaps: known pixels that have bright known neighbours stay as bright as they are."""
+    known = ~torch.from_numpy(STRIPES).expand(8, 1, 64, 64)
+    devices.seed_everything(0)
+    with_gaps = imputer.augment_intensity(0.5 * known, known, 1.0)
+    devices.seed_everything(0)
+    without = imputer.augment_intensity(torch.full((8, 1, 64, 64), 0.5), torch.ones_like(known), 1.0)
+    assert (with_gaps[~known] == 0).all() and (with_gaps - without)[known].abs().max() < 0.05
+
+
+def test_pairs_hide_stripes_of_complete_images_and_known_lines_of_others(pictures64):
+    model = small(own_mask=1.0, mirror=False, tone=0.0)
+    complete = torch.ones(12, 1, 64, 64, dtype=torch.bool)
+    images, visible, hidden = model.pairs(pictures64, complete)
+    assert torch.equal(hidden, torch.from_numpy(STRIPES).expand(12, 1, 64, 64)) and torch.equal(visible, ~hidden)
+    known = ~torch.from_numpy(STRIPES).expand(12, 1, 64, 64)
+    images, visible, hidden = model.pairs(pictures64, known)
+    assert not (hidden & ~known).any() and not (visible & hidden).any()
+    assert torch.equal(visible | hidden, known) and hidden.flatten(1).any(1).all()
+
+
+def test_an_untrained_network_is_the_interpolation(pictures64):
+    known = ~torch.from_numpy(STRIPES).expand(12, 1, 64, 64)
+    mean, _ = small()(pictures64 * known, known)
+    assert torch.allclose(mean, masks.fill_rows(pictures64 * known, known))
+
+
+def test_the_loss_by_hand(pictures64):
+    """The first loss is that of the interpolation, with a standard deviation of exp(-2.5)."""
+    model = small(own_mask=1.0, mirror=False, tone=0.0)
+    losses = model.step((pictures64, torch.ones(12, 1, 64, 64, dtype=torch.bool)), lambda *_, **__: None)
+    known = ~torch.from_numpy(STRIPES).expand(12, 1, 64, 64)
+    error = (masks.fill_rows(pictures64 * known, known) - pictures64)[~known]
+    assert losses["charbonnier"].item() == pytest.approx((error**2 + 1e-4).sqrt().mean().item(), rel=1e-4)
+    assert losses["psnr"].item() == pytest.approx(-10 * np.log10((error**2).mean().item()), rel=1e-4)
+    nll = 0.5 * ((error**2).mean().item() * np.exp(5) - 5 + np.log(2 * np.pi))
+    assert losses["nll"].item() == pytest.approx(nll, rel=1e-3)
+
+
+def test_imputer_overfits_a_few_images_and_beats_the_interpolation(pictures64, tmp_path):
+    model = small(base=16, own_mask=1.0, mirror=False, tone=0.0, lr=5e-3)
+    data = (pictures64[:4], torch.ones(4, 1, 64, 64, dtype=torch.bool))
+    history = loop.fit(model, data, 300, 4, tmp_path, model.config, plot=False, evaluations=6)
+    assert history[-1]["psnr"] > history[0]["psnr"] + 2  # averaged weights begin as the interpolation
+
+
+def test_filling_keeps_known_pixels_and_knows_no_doubt_of_them(pictures64):
+    known = ~torch.from_numpy(STRIPES).expand(12, 1, 64, 64)
+    filled, deviation = imputer.fill_masked([small(), small()], pictures64 * known, known, batch_size=5)
+    assert torch.equal(filled[known], pictures64[known]) and (deviation[known] == 0).all()
+    assert (deviation[~known] > 0).all() and filled.min() >= 0 and filled.max() <= 1
+
+
+def test_filling_does_not_depend_on_what_lies_under_the_gaps(pictures64):
+    known = ~torch.from_numpy(STRIPES).expand(12, 1, 64, 64)
+    torch.nn.init.normal_((model := small()).network.head.weight, std=0.1)
+    assert torch.equal(
+        imputer.fill_masked([model], pictures64, known)[0], imputer.fill_masked([model], pictures64 * known, known)[0]
+    )
+
+
+def test_imputer_weights_come_back_and_others_are_refused(tmp_path, pictures64):
+    torch.nn.init.normal_((model := small()).network.head.weight, std=0.1)
+    back = imputer.Imputer.from_weights(model.export(tmp_path / "w.safetensors"))
+    assert torch.equal(back.mask, model.mask)
+    known = ~torch.from_numpy(STRIPES).expand(12, 1, 64, 64)
+    one, other = (imputer.fill_masked([m], pictures64, known)[0] for m in (model, back))
+    assert torch.allclose(one, other, atol=5e-3)
+    Diffusion((16, 16), widths=(12, 24), layers=1).export(tmp_path / "other.safetensors")
+    with pytest.raises(checkpoints.CheckpointDamaged, match="weights of Imputer"):
+        imputer.Imputer.from_weights(tmp_path / "other.safetensors")
+
+
+def test_another_mask_is_filled_with_a_warning(pictures64, shipped, capsys):
+    other = (COLUMNS + ROWS // 3) % 5 < 2
+    images = np.where(other, 0, pictures64.numpy()).astype(np.float32)
+    filled, _ = imputer.fill_zeros(images, [shipped])
+    assert "another mask" in capsys.readouterr().out
+    assert (filled[:, :, ~other] == images[:, :, ~other]).all() and (filled[:, :, other] > 0).mean() > 0.9
+    with pytest.raises(ValueError, match="in at least 5 images"):
+        imputer.fill_zeros(images[:1], [shipped])
+
+
+@pytest.fixture
+def striped(pictures64, shipped):
+    """Images with the gaps of the shipped network's mask, and this mask."""
+    mask = shipped.mask.numpy()
+    return np.where(mask, 0, pictures64.numpy()).astype(np.float32), mask
+
+
+def test_further_gaps_are_filled_too(striped, shipped):
+    images, mask = striped
+    more = mask | (ROWS % 8 == 0)
+    filled, _ = imputer.fill_zeros(np.where(more, 0, images).astype(np.float32), [shipped])
+    assert (filled[:, :, more] > 0).mean() > 0.9
+
+
+def test_networks_of_different_masks_are_not_mixed(striped, shipped):
+    with pytest.raises(ValueError, match="different masks"):
+        imputer.fill_zeros(striped[0], [shipped, small()])
+
+
+def test_a_single_image_with_the_courses_mask_is_filled(striped, shipped):
+    images, mask = striped
+    filled, _ = imputer.fill_zeros(images[:1], [shipped])
+    assert (filled[:, :, ~mask] == images[:1][:, :, ~mask]).all()
+
+
+def test_the_committed_answer_is_complete_and_keeps_the_test_sets_pixels():
+    answer = head_images.read(head_images.ANSWER)
+    assert answer.shape == (100, 1, 64, 64) and np.load(head_images.ANSWER).dtype == np.float32
+    test_images, origin = head_images.load_test()
+    mask = imputer.Imputer.from_weights(head_images.IMPUTERS[0]).mask.numpy()
+    assert (answer[:, :, ~mask] == test_images[:, :, ~mask]).all(), origin
+    again, _ = imputer.fill_zeros(test_images, [imputer.Imputer.from_weights(path) for path in head_images.IMPUTERS])
+    assert np.abs(again - answer).max() < 0.02  # other processors round differently

@@ -55,7 +55,7 @@ PROCESSES, NETWORK = 16, 1.25e9  # that the page on scaling reckons with; bytes 
 SHARES = (
     "outside the step", "of the matrix peak", "of the limit", "time in products", "products, of their limit",
     "their calls", "GPU busy", "beside training",
-    "share of the step that is left, at most", "the same, in one message",
+    "share of the step that is left, at most",
 )  # fmt: skip
 ROUNDS = 5
 SECONDS = 1.0  # for each measurement of a round, after a warm-up
@@ -346,20 +346,20 @@ def latency() -> float:
 def expected_row(case: Case, row: dict[str, float], pair_latency: float) -> dict[str, float]:
     """What PROCESSES processes with a full batch each would make of a training step, worked out from `training_row`.
 
-    Of the bytes, 2 (n - 1) / n pass through each link of a ring. Each tensor is a message of its own and takes at least
-    the latency of two processes; more of them need more hops.
+    Of the bytes, 2 (n - 1) / n pass through each link of a ring. There is one message for each optimiser, and one for
+    the losses; each takes at least the latency between two processes.
     """
     step, sent = row["ms a step"], 2 * (PROCESSES - 1) / PROCESSES * row["MB of gradients"] * 1e6 / NETWORK * 1000
-    waiting = row["tensors"] * pair_latency * 1000
+    messages = len(case.build().optimizers()) + 1
+    waiting = messages * pair_latency * 1000
     return {
         "batch of each process": case.batch_size,
         "a step (ms)": step,
         "gradients (MB)": row["MB of gradients"],
-        "in so many tensors": row["tensors"],
+        "messages": messages,
         "sending (ms)": sent,
         "latency, at least (ms)": waiting,
         "share of the step that is left, at most": step / (step + sent + waiting),
-        "the same, in one message": step / (step + sent + waiting / row["tensors"]),
     }
 
 

@@ -3,7 +3,7 @@
     make benchmark        or        python -m benchmarks.training_step
 
 The plain recipe is that of PyTorch's DCGAN example: a `DataLoader` that decodes one JPEG at a time, float32, two passes
-of the discriminator, no EMA. Both train the same two networks. Each row of the table changes one thing more, so it shows
+of the discriminator, no EMA. Both train the same two networks. Each row of the table changes one thing more: it shows
 where the gain comes from.
 """
 

@@ -230,6 +230,20 @@ def test_the_source_of_every_model_holds_its_step_and_what_that_uses():
     assert "models.dcgan.DCGAN.export" not in found and "models.vae.VAE.step" not in found
 
 
+@pytest.mark.parametrize("name", ["vae", "dcgan"])
+def test_the_source_is_the_same_in_whatever_order_the_names_are_found(name, monkeypatch):
+    """The order of a set of names differs from one start of Python to the next."""
+    order, found_globals = random.Random(0), identity._globals
+
+    def shuffled(function, names):
+        return sorted(found_globals(function, names), key=lambda _: order.random())
+
+    monkeypatch.setattr(identity, "_globals", shuffled)
+    found = [identity.of_source(new_model(name)) for _ in range(10)]
+    assert all(other == found[0] for other in found)
+    assert ("models.dcgan.DCGAN.logits" in found[0]) == (name == "dcgan") and "models.vae.VAE.sample" not in found[0]
+
+
 def test_a_models_source_in_a_notebook_counts():
     def model_with(text):
         def step(self, images, update):
@@ -277,6 +291,25 @@ def test_fresh_starts_anew_and_keeps_the_old_runs(tmp_path, capsys):
     assert {path.name for path in tmp_path.iterdir()} == {"run", "run.old_1", "run.old_2"}
     assert {path.name: path.read_bytes() for path in (tmp_path / "run.old_1").iterdir()} == old
     assert "run.old_2'" in capsys.readouterr().out
+
+
+def test_a_vaes_prior_is_loaded_where_the_last_digits_of_its_latents_differ(tmp_path, monkeypatch, capsys):
+    def train_both(**options):
+        return vae.train(new_model("vae"), IMAGES, 48, 512, 4, tmp_path, plot=False, **options)
+
+    train_both()
+    exact = VAE.posteriors
+    monkeypatch.setattr(VAE, "posteriors", lambda self, images: exact(self, images) * (1 + 1e-6))  # another machine
+    monkeypatch.setattr(identity, "of_source", lambda *_: {})
+    capsys.readouterr()
+    with pytest.raises(checkpoints.CheckpointMismatch, match="source has changed"):
+        train_both()
+    train_both(fresh=True)
+    assert {path.name for path in tmp_path.iterdir()} == {"vae", "vae.old_1", "prior", "prior.old_1"}
+    monkeypatch.setattr(VAE, "posteriors", exact)
+    capsys.readouterr()
+    train_both()
+    assert capsys.readouterr().out.count("was finished on") == 2
 
 
 def test_same_seed_same_weights(tmp_path):

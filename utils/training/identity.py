@@ -21,7 +21,7 @@ from torch import Tensor, nn
 WHOLE_BYTES = 2**28  # of a larger tensor, only some rows are read
 SAMPLED_ROWS = 1024
 ROOMS = ("utils.models", "utils.data", "utils.training.loop", "utils.training.run", "__main__")  # a notebook's cells
-AFTER_TRAINING = ("sample", "logits", "export", "from_weights")  # methods that use a trained model
+AFTER_TRAINING = ("sample", "latent_bank", "logits", "export", "from_weights")  # methods that use a trained model
 LAYOUT = (tokenize.COMMENT, tokenize.NL, tokenize.INDENT, tokenize.DEDENT)
 
 
@@ -61,7 +61,10 @@ def of_source(model: nn.Module, *functions: FunctionType) -> dict[str, str]:
     texts: dict[str, str] = {}
     left_out: list[FunctionType] = []
     names: set[str] = set()
-    while waiting:
+    while waiting or any(method.__name__ in names for method in left_out):
+        if not waiting:
+            waiting = [method for method in left_out if method.__name__ in names]
+            left_out = [method for method in left_out if method.__name__ not in names]
         thing = waiting.pop()
         name = f"{thing.__module__}.{thing.__qualname__}".removeprefix("utils.")
         if name in texts or not thing.__module__.startswith(ROOMS):
@@ -80,9 +83,6 @@ def of_source(model: nn.Module, *functions: FunctionType) -> dict[str, str]:
                     waiting.append(_function(value) or value)
                 elif plain := _plain(value):
                     texts[f"{thing.__module__}.{key}".removeprefix("utils.")] = plain
-        if not waiting:
-            waiting = [method for method in left_out if method.__name__ in names]
-            left_out = [method for method in left_out if method.__name__ not in names]
     return {name: hashlib.sha256(text.encode()).hexdigest()[:8] for name, text in sorted(texts.items())}
 
 

@@ -25,17 +25,17 @@ def read(path, images):
 
 FORMS = {
     "as it should be": (lambda x: x, []),
-    "big-endian": (lambda x: x.astype(">f4"), ["numbers of type float32 of the other byte order were read as float32"]),
-    "double": (lambda x: x.astype(np.float64), ["numbers of type float64 were read as float32"]),
+    "big-endian": (lambda x: x.astype(">f4"), ["big-endian float32 numbers were read as float32"]),
+    "double": (lambda x: x.astype(np.float64), ["float64 numbers were read as float32"]),
     "big-endian double": (
         lambda x: x.astype(">f8"),
-        ["numbers of type float64 of the other byte order were read as float32"],
+        ["big-endian float64 numbers were read as float32"],
     ),
     "long double": (
         lambda x: x.astype(np.longdouble),
-        [f"numbers of type {np.dtype(np.longdouble).name} were read as float32"],
+        [f"{np.dtype(np.longdouble).name} numbers were read as float32"],
     ),
-    "Fortran order": (np.asfortranarray, ["numbers of type float32, not in C order, were read as float32"]),
+    "Fortran order": (np.asfortranarray, ["float32 numbers, not in C order, were read as float32"]),
     "no channel": (lambda x: x[:, 0], ["shape (6, 64, 64) was read as (6, 1, 64, 64)"]),
     "channel last": (lambda x: x.transpose(0, 2, 3, 1).copy(), ["shape (6, 64, 64, 1) was read as (6, 1, 64, 64)"]),
 }
@@ -52,7 +52,7 @@ def test_other_forms_of_the_same_images_are_taken_and_said(heads, tmp_path, form
 def test_half_precision_and_a_single_image_are_taken_and_said(heads, tmp_path):
     found, said = read(tmp_path / "a.npy", heads.astype(np.float16))
     assert np.array_equal(found, heads.astype(np.float16).astype(np.float32))
-    assert said == ["numbers of type float16 were read as float32"]
+    assert said == ["float16 numbers were read as float32"]
     found, said = read(tmp_path / "a.npy", heads[2, 0])
     assert np.array_equal(found, heads[2:3]) and said == ["shape (64, 64) was read as (1, 1, 64, 64)"]
 

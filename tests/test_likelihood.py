@@ -173,16 +173,16 @@ def test_a_decoders_table_gives_what_counting_gives_and_never_beats_the_entropy(
 
 
 class Knowing(Diffusion):
-    """A diffusion model whose network is replaced by the best guess for images that are all `a` or all `-a`."""
+    """A diffusion model whose network is replaced by the best prediction of x0 for images that are all `a` or all `-a`."""
 
     def velocity(self, noisy, levels):
         signal = self.scheduler.alphas_cumprod[levels].view(-1, 1, 1, 1)
         evidence = (signal.sqrt() / (1 - signal) * noisy).flatten(1).sum(1).view(-1, 1, 1, 1)
-        guess = self.a * torch.tanh(self.a * evidence).expand(noisy.shape)
-        return (signal.sqrt() * noisy - guess) / (1 - signal).sqrt()
+        x0 = self.a * torch.tanh(self.a * evidence).expand(noisy.shape)
+        return (signal.sqrt() * noisy - x0) / (1 - signal).sqrt()
 
 
-def test_diffusion_bound_is_the_entropy_where_the_best_guess_is_known():
+def test_diffusion_bound_is_the_entropy_where_the_best_prediction_is_known():
     torch.manual_seed(0)
     model = Knowing((8, 8), widths=(12, 24))
     model.a = 101 / 127.5 - 1  # a grey level

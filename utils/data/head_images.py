@@ -24,7 +24,7 @@ IMPUTERS = [FOLDER / "weights" / f"imputer_{number}.safetensors" for number in r
 ANSWER = FOLDER / "test_set_nogaps.npy"
 SIZE = (64, 64)  # height and width in pixels
 ROUNDING = 1e-5  # a value outside [0, 1] by at most this much was computed with rounding errors
-SIMILAR = 0.84  # correlation, at half size, of two slices that are not divided between the parts of a split
+SIMILAR = 0.84  # correlation, at half size, above which two slices are kept in the same part of a split
 HELD_OUT = 0.15  # share of the slices in the validation part of a split, and in the test part
 LEAST_SLICES = math.ceil(4 / HELD_OUT)  # fewer cannot be split, even if all differ
 
@@ -73,8 +73,8 @@ def to_heads(images: np.ndarray) -> tuple[np.ndarray, list[str]]:
             changes.append(f"{wrong.sum()} value(s) {name} {extreme:.8g} were set to {bound}")
     if images.dtype != np.float32 or not images.dtype.isnative or not images.flags.c_contiguous:
         order = "" if images.flags.c_contiguous else ", not in C order,"
-        endian = "" if images.dtype.isnative else " of the other byte order"
-        changes.append(f"numbers of type {images.dtype.name}{endian}{order} were read as float32")
+        endian = {">": "big-endian ", "<": "little-endian "}[images.dtype.str[0]] if not images.dtype.isnative else ""
+        changes.append(f"{endian}{images.dtype.name} numbers{order} were read as float32")
     return np.ascontiguousarray(images.clip(0, 1), dtype=np.float32), changes
 
 

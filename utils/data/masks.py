@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 LEAST_IMAGES = 5  # in fewer images, gaps cannot be told from dark background
-STRAY_SHARE = 0.01  # of the pixels outside the mask; so many may be 0 in all images by chance
+STRAY_SHARE = 0.01  # of the pixels outside the mask; this many may be 0 in all images by chance
 LEAST_MISSING_SHARE = 0.2  # of the pixels; what is 0 in all images is taken for another mask if it is at least this
 
 
@@ -64,7 +64,7 @@ def mask_of(images: np.ndarray, usual: np.ndarray) -> np.ndarray:
 def vary(mask: Tensor, count: int) -> Tensor:
     """Masks bool (count, H, W) with the stripes of `mask` (H, W), moved, mirrored and tilted by other angles.
 
-    Rows are rolled, so stripes keep their widths, but for a stripe that is cut at the border.
+    Rows are rolled, so stripes keep their widths, except a stripe that is cut at the border.
     """
     height, width = mask.shape
     down = torch.randint(height, (count, 1))

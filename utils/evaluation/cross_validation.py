@@ -85,9 +85,9 @@ def cross_validate(
         data = images[training], folds.labels[training]
         model, history = train(
             *(concatenate(data, extra[fold]) if extra else data),
-            images_seen,
-            Path(folder) / f"seed_{folds.seed}_fold_{fold}",
-            settings,
+            images_seen=images_seen,
+            folder=Path(folder) / f"seed_{folds.seed}_fold_{fold}",
+            settings=settings,
             seed=100 * folds.seed + fold,
             start=start[fold] if start else None,
             evaluate=validation_hook(images[validation], folds.labels[validation]),

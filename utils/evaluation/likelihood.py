@@ -164,7 +164,7 @@ def diffusion_nats(
 ) -> Tensor:
     """Variational bound (N,) on the negative log probability of images (N, C, H, W) of grey levels in [-1, 1].
 
-    Ho et al. (2020), in the form of Kingma et al. (2021). Each noise level but the lowest costs half the drop in the
+    Ho et al. (2020), in the form of Kingma et al. (2021). Each noise level except the lowest costs half the drop in the
     signal-to-noise ratio times the squared error of the predicted x0. Level k costs about 1 / k, so `num_samples`
     levels are drawn for each image with about that probability, evenly spread on a logarithmic scale, and their costs
     are divided by it. The estimate of the sum is unbiased. At the lowest level, the grey levels are coded by Gaussians

@@ -173,7 +173,7 @@ def test_a_decoders_table_gives_what_counting_gives_and_never_beats_the_entropy(
 
 
 class Knowing(Diffusion):
-    """A diffusion model whose network is replaced by the best prediction of x0 for images that are all `a` or all `-a`."""
+    """A diffusion model whose network is replaced by the best prediction of x0, for images of `a` or `-a` alone."""
 
     def velocity(self, noisy, levels):
         signal = self.scheduler.alphas_cumprod[levels].view(-1, 1, 1, 1)

@@ -20,7 +20,7 @@ from utils.models.blocks import TextureClassifier
 from utils.training import checkpoints, devices, loop
 
 CLASSES = ("real", "VAE", "GAN")  # a label is an index into this
-VIEWS = ((0, 0), (0, 1), (1, 0), (0, -1), (-1, 0))  # shifts (down, right) in pixels at which an image is judged
+VIEWS = ((0, 0), (0, 1), (1, 0), (0, -1), (-1, 0))  # offsets (rows, columns) in pixels; logits are means over them
 
 
 def augment(images: Tensor, shift: int, mirror: bool) -> Tensor:
@@ -94,7 +94,7 @@ class Classifier(nn.Module):
         """Logits (N, classes) of images uint8 (N, 1, H, W): the mean over the shifted views and their mirror images.
 
         Args:
-            views: shifts (down, right) in pixels.
+            views: offsets (rows, columns) in pixels.
             batch_size: images that are computed at a time.
         """
         self.eval()

@@ -4,8 +4,8 @@
 
 Sides: a training step of each family at its committed settings, batch 8, in float32 on one core, in a process of its
 own, whose peak memory is the most it ever held. Numbers: `utils.data.cache` decodes a folder of JPEGs into one mapped
-file, then a small VAE is trained on it; the memory is that of the process beyond the mapped file (RssAnon), so it is flat if
-nothing grows. Decoding: JPEGs a second on all cores, by their side.
+file, then a small VAE is trained on it; the memory is that of the process beyond the mapped file (RssAnon), so it is
+flat if nothing grows. Decoding: JPEGs a second on all cores, by their side.
 """
 
 from __future__ import annotations

@@ -5,11 +5,11 @@ import types
 
 import torch
 
-from utils.models import head_generator
+from utils.models import shipped
 
 
 def test_generate_makes_heads_from_the_shipped_weights():
-    batches = head_generator.generate(3, 4, 2)
+    batches = shipped.generate_heads(3, 4, 2)
     assert [tuple(b.shape) for b in batches] == [(2, 1, 64, 64), (1, 1, 64, 64)]
     images = torch.cat(batches)
     assert images.min() >= 0 and images.max() <= 1
@@ -24,7 +24,7 @@ def test_generate_uses_the_courses_generator_where_it_is_there(monkeypatch):
         return [torch.full((2, 1, 64, 64), 0.5)]
 
     monkeypatch.setitem(sys.modules, "ese_invldm", types.SimpleNamespace(generate=generate))
-    assert head_generator.generate(2, 5, 2, scheduler="ddpm", temperature=0.5, seed=7)[0].mean() == 0.5
+    assert shipped.generate_heads(2, 5, 2, scheduler="ddpm", temperature=0.5, seed=7)[0].mean() == 0.5
     assert asked == {"arguments": (2, 5, 2), "scheduler": "ddpm", "temperature": 0.5, "seed": 7}
 
 
@@ -33,12 +33,12 @@ def test_generate_goes_on_with_ours_where_the_courses_fails(monkeypatch, capsys)
         raise RuntimeError("weights not found")
 
     monkeypatch.setitem(sys.modules, "ese_invldm", types.SimpleNamespace(generate=generate))
-    assert head_generator.generate(1, 2, 1)[0].shape == (1, 1, 64, 64)
+    assert shipped.generate_heads(1, 2, 1)[0].shape == (1, 1, 64, 64)
     assert "weights not found" in (said := capsys.readouterr().out) and "our own" in said
 
 
 def test_generate_goes_on_where_the_courses_cannot_even_be_imported(tmp_path, monkeypatch, capsys):
     (tmp_path / "ese_invldm.py").write_text("raise OSError('no CUDA')", encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
-    assert head_generator.generate(1, 2, 1)[0].shape == (1, 1, 64, 64)
+    assert shipped.generate_heads(1, 2, 1)[0].shape == (1, 1, 64, 64)
     assert "no CUDA" in capsys.readouterr().out

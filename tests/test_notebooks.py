@@ -225,7 +225,7 @@ def test_the_profile_full_overwrites_nothing_without_the_courses_data(tmp_path, 
     monkeypatch.setattr(hand_images, "origin", lambda: origin)
     monkeypatch.setenv("PROFILE", "full")
     monkeypatch.delenv("RUNS_FOLDER", raising=False)
-    with pytest.raises(SystemExit, match=f"{said}.*would overwrite the committed"):
+    with pytest.raises(ValueError, match=f"{said}.*would overwrite the committed"):
         execute.execute_all([tmp_path / "username_DLcw2_clean.ipynb"])
 
 

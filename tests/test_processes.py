@@ -54,18 +54,18 @@ def run(*words: object, **variables: str) -> str:
 TELLS_ITS_MODEL = """
 import os
 from pathlib import Path
-from utils.models import dcgan, folder_training
+from utils.models import dcgan, zoo
 from utils.training import checkpoints
 from utils import __main__ as command
 
 dcgan.DCGAN.LATENT_BANK_SIZE = 50  # few latents are drawn fast
-draw = folder_training.draw
+draw = zoo.draw
 
 def told(model, *rest):
     Path(os.environ["TOLD"], os.environ["RANK"]).write_text(checkpoints.fingerprint(model))
     return draw(model, *rest)
 
-folder_training.draw = told
+zoo.draw = told
 command.main()
 """
 LAUNCH = ("--mixed_precision", "no", "--dynamo_backend", "no")
@@ -142,14 +142,13 @@ def test_a_run_of_one_process_goes_on_in_two(pictures, alone, tmp_path):
     program = f"""
 from pathlib import Path
 from utils.models import zoo
-from utils.models.folder_training import load
 
 def stop(model):
     raise SystemExit
 
 from utils import config
 settings, options = config.hyperparameters("final_pixelcnn"), {{"evaluations": 2, "checkpoint_seconds": 0}}
-images = load({str(pictures)!r}, 16)
+images = zoo.load({str(pictures)!r}, 16)
 zoo.train("PixelCNN", images, {SEEN}, Path({str(folder)!r}), settings, evaluate=stop, **options)
 """
     run("-c", program)

@@ -9,7 +9,7 @@ from tests.conftest import draw_pictures, three_kinds
 from utils import config
 from utils.data import image_files
 from utils.evaluation import feature_spaces, fidelity, likelihood
-from utils.models import feature_classifier, folder_training, zoo
+from utils.models import zoo
 from utils.models.diffusion import Diffusion
 from utils.training import checkpoints
 
@@ -66,7 +66,7 @@ def test_each_family_trains_samples_and_is_measured(family, channels, size, tmp_
 @pytest.mark.parametrize("family", SETTINGS)
 def test_the_command_trains_every_family_on_a_folder(family, tmp_path, few_latents):
     image_files.write_jpegs(draw_pictures(20, 20), tmp_path / "pictures", "picture", 20)
-    folder_training.train(family, str(tmp_path / "pictures"), 16, None, 64, tmp_path / "out", samples=3, seed=0)
+    zoo.train_on_folder(family, str(tmp_path / "pictures"), 16, None, 64, tmp_path / "out", samples=3, seed=0)
     _, tensors = checkpoints.read_weights(tmp_path / "out" / "weights.safetensors")
     assert sum(tensor.numel() for tensor in tensors.values()) > 10_000
     with Image.open(tmp_path / "out" / "samples.png") as picture:
@@ -77,12 +77,12 @@ def test_the_command_refuses_other_images_and_less_than_a_batch(tmp_path):
     for name, seed in (("one", 0), ("other", 1)):
         image_files.write_jpegs(draw_pictures(20, 16, seed), tmp_path / name, "picture", 20)
     arguments = {"file": None, "images_seen": 64, "out": tmp_path / "out", "samples": 3, "seed": 0}
-    folder_training.train("PixelCNN", str(tmp_path / "one"), 16, **arguments)
-    folder_training.train("PixelCNN", str(tmp_path / "one"), 16, **arguments)
+    zoo.train_on_folder("PixelCNN", str(tmp_path / "one"), 16, **arguments)
+    zoo.train_on_folder("PixelCNN", str(tmp_path / "one"), 16, **arguments)
     with pytest.raises(ValueError, match="images, or other data, differ"):
-        folder_training.train("PixelCNN", str(tmp_path / "other"), 16, **arguments)
+        zoo.train_on_folder("PixelCNN", str(tmp_path / "other"), 16, **arguments)
     with pytest.raises(ValueError, match="to train on is 3, but one batch of the PixelCNN has"):
-        folder_training.train(
+        zoo.train_on_folder(
             "PixelCNN", str(tmp_path / "one"), 16, **arguments | {"images_seen": 3, "out": tmp_path / "few"}
         )
 
@@ -102,7 +102,7 @@ def test_a_gan_begins_as_the_vae_that_it_is_given_and_both_are_paid_for(tmp_path
 
 def test_the_feature_classifier_learns_its_classes_and_is_a_feature_space(tmp_path):
     images, truth = three_kinds(40)
-    found, history = feature_classifier.train(images, truth, 1_500, tmp_path, batch_size=30)
+    found, history = feature_spaces.train_feature_classifier(images, truth, 1_500, tmp_path, batch_size=30)
     probabilities = found.probabilities(images)
     assert torch.allclose(probabilities.sum(1), torch.ones(len(images)), atol=1e-5)
     assert (probabilities.argmax(1).numpy() == truth).mean() > 0.9 and history[-1]["accuracy"] > 0.8
@@ -132,5 +132,5 @@ def test_weights_come_back_as_the_same_model(family, tmp_path):
 def test_numbers_that_are_too_small_are_refused_before_anything_is_read_or_written(wrong, tmp_path):
     arguments = {"size": 16, "file": None, "images_seen": 64, "out": tmp_path / "out", "samples": 3, "seed": 0}
     with pytest.raises(ValueError, match="but must be"):
-        folder_training.train("VAE", str(tmp_path / "no such folder"), **arguments | wrong)
+        zoo.train_on_folder("VAE", str(tmp_path / "no such folder"), **arguments | wrong)
     assert not list(tmp_path.iterdir())

@@ -36,17 +36,14 @@ models/            the networks, each with its loss as `step` and its images as 
   pixelcnn         autoregressive model
   flow             normalising flow
   diffusion        diffusion model
-  zoo              these five families behind one interface, for the final assignment
+  zoo              trains these five families in one way, also on a folder for the command `train`
   classifier       tells real hands from those of VAEs and GANs
-  feature_classifier  tells classes of the data apart; its features measure how good samples are
   imputer          fills the missing stripes of head slices
-  head_generator   generates head slices
-  folder_training  trains a family on a folder of images, for the command `train`
-  shipped          samples from the weights that this repository ships, for the command `sample`
+  shipped          new hands and heads from the weights in this repository, for the command `sample`
 
 evaluation/        how good the results are
   fidelity         distance, precision and recall between generated and real images, and copies
-  feature_spaces   the features that these measures compare
+  feature_spaces   the features that these measures compare, and the classifier that some of them come from
   sample_sizes     checks that there are enough images for a measure
   detector         a detector of generated images, used as a measure
   likelihood       bits per dimension

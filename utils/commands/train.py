@@ -11,11 +11,11 @@ from utils.files import path_argument
 
 def train(options: argparse.Namespace) -> None:
     """The command `train`."""
-    from utils.models import folder_training
+    from utils.models import zoo
     from utils.training import devices
 
     arguments = {name: value for name, value in vars(options).items() if name != "action"}
-    folder_training.train(**arguments)
+    zoo.train_on_folder(**arguments)
     accelerator = devices.accelerator()
     accelerator.wait_for_everyone()  # a process that leaves early ends the connection of the others
     accelerator.end_training()

@@ -135,7 +135,7 @@ def load(stand_in: Callable[[], Tensor] | None = None) -> tuple[Tensor, str]:
     Without `heads.npz`, the slices that `stand_in` returns are used, except in the profile `full`.
 
     Args:
-        stand_in: makes slices float32 (N, 1, 64, 64) in [0, 1], as `head_generator.stand_in` does.
+        stand_in: makes slices float32 (N, 1, 64, 64) in [0, 1], as `shipped.stand_in_heads` does.
 
     Raises:
         FileNotFoundError: there is no `heads.npz`, and no `stand_in`, or the profile is `full`.

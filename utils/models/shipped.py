@@ -9,22 +9,68 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from utils import config, files
-from utils.data import image_files
+from utils.data import head_images, image_files
 from utils.models.dcgan import DCGAN
-from utils.models.head_generator import own_heads
+from utils.models.diffusion import Diffusion
 from utils.models.vae import VAE
+from utils.training import devices
 
 HANDS_GAN = config.PROJECT / "weights" / "dcgan_hands.safetensors"
 HANDS_VAE = config.PROJECT / "weights" / "vae_hands.safetensors"
+HEADS = head_images.FOLDER / "weights" / "head_generator.safetensors"
 HEAD_STEPS = 50  # evaluations of the network for each head
+STAND_INS, STAND_IN_STEPS = 80, 10  # heads that take the place of the course's, and evaluations for each
 FORMATS = ("jpeg", "png")
 
 
 def hands(count: int, seed: int = 0, weights: Path = HANDS_GAN) -> np.ndarray:
     """Hands uint8 (count, 1, 32, 32) from the shipped GAN, the same for the same seed."""
     return image_files.to_uint8(DCGAN.from_weights(weights).sample(count, seed))
+
+
+def generate_heads(
+    num_samples: int,
+    num_inference_steps: int,
+    batch_size: int,
+    scheduler: str = "ddim",
+    temperature: float = 1.0,
+    seed: int = 42,
+) -> list[Tensor]:
+    """New heads as a list of batches (<= batch_size, 1, 64, 64) in about [0, 1], on the model's device.
+
+    They come from the course's generator (`ese_invldm`) if it is installed and works, and else from the diffusion model
+    whose weights are in this repository. Arguments and result have the form of the course's `generate`; see also
+    `Diffusion.sample`.
+
+    Raises:
+        FileNotFoundError, CheckpointDamaged: the course's generator and our weights are both missing or damaged.
+    """
+    arguments = (num_samples, num_inference_steps, batch_size)
+    options = {"scheduler": scheduler, "temperature": temperature, "seed": seed}
+    try:
+        from ese_invldm import generate as course_generate
+
+        return course_generate(*arguments, **options)
+    except Exception as error:  # whatever goes wrong in it, our generator can take its place
+        if getattr(error, "name", None) != "ese_invldm":  # it is installed, but does not work
+            print(f"ese_invldm failed ({error!r}); our own generator is used instead")
+    return own_heads(*arguments, **options)
+
+
+def own_heads(num_samples: int, num_inference_steps: int, batch_size: int, **options) -> list[Tensor]:
+    """`generate_heads` with our own diffusion model, even if the course's generator is installed."""
+    device = devices.accelerator().device
+    model = Diffusion.from_weights(HEADS).to(device)
+    heads = model.sample(num_samples, steps=num_inference_steps, batch_size=batch_size, **options)
+    return [(batch + 1) / 2 for batch in heads.to(device).split(batch_size)]
+
+
+def stand_in_heads() -> Tensor:
+    """Generated slices (STAND_INS, 1, 64, 64) in [0, 1] on the CPU, for runs without the course's `heads.npz`."""
+    return torch.cat(own_heads(STAND_INS, STAND_IN_STEPS, 100, seed=1)).cpu()
 
 
 def sample(model: str, count: int, seed: int = 0) -> np.ndarray:

@@ -20,7 +20,14 @@ from torch import Tensor, nn
 
 WHOLE_BYTES = 2**28  # of a larger tensor, only some rows are read
 SAMPLED_ROWS = 1024
-ROOMS = ("utils.models", "utils.data", "utils.training.loop", "utils.training.run", "__main__")  # a notebook's cells
+ROOMS = (
+    "utils.models",
+    "utils.data",
+    "utils.training.loop",
+    "utils.training.run",
+    "utils.evaluation.feature_spaces",
+    "__main__",
+)  # a notebook's cells
 AFTER_TRAINING = ("sample", "latent_bank", "logits", "export", "from_weights")  # methods that use a trained model
 LAYOUT = (tokenize.COMMENT, tokenize.NL, tokenize.INDENT, tokenize.DEDENT)
 

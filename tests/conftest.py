@@ -21,8 +21,8 @@ torch.set_num_threads(1)  # the tensors are tiny: more threads only wait for eac
 
 
 def pytest_collection_modifyitems(items) -> None:
-    """The tests that take minutes first, so that no process is left alone with one."""
-    items.sort(key=lambda item: not item.get_closest_marker("slow"))
+    """The longest tests first, so that no process is left alone with one."""
+    items.sort(key=lambda item: not (item.get_closest_marker("first") or item.get_closest_marker("slow")))
 
 
 def draw_pictures(count: int, size: int = 32, seed: int = 0) -> np.ndarray:

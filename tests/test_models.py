@@ -161,13 +161,12 @@ def test_augmentation_shifts_and_never_mirrors():
 def test_warm_start_makes_the_decoders_images():
     torch.manual_seed(0)
     vae, gan = VAE((8, 8), latent_dim=3, base=4), DCGAN((8, 8), latent_dim=3, base=4)
-    gan.LATENT_BANK_SIZE = 50
-    gan.start_from(vae)
+    gan.start_from(vae, 50)
     latents = torch.randn(5, 3)
     assert torch.equal(gan.decode(latents), vae.decode(latents))
     assert gan.latent_bank.shape == (50, 3)
     with pytest.raises(ValueError, match="latent_dim: 3 in the file, 4 wanted|does not fit"):
-        DCGAN((8, 8), latent_dim=4, base=4).start_from(vae)
+        DCGAN((8, 8), latent_dim=4, base=4).start_from(vae, 50)
 
 
 def test_samples_depend_on_the_seed_alone():
@@ -183,8 +182,7 @@ def test_samples_depend_on_the_seed_alone():
 def test_exported_gan_samples_alike(tmp_path):
     torch.manual_seed(0)
     vae, gan = VAE((8, 8), latent_dim=3, base=4), DCGAN((8, 8), latent_dim=3, base=4)
-    gan.LATENT_BANK_SIZE = 10
-    gan.start_from(vae)
+    gan.start_from(vae, 10)
     again = DCGAN.from_weights(gan.export(tmp_path / "gan.safetensors"))
     assert torch.allclose(again.sample(5, 1), gan.sample(5, 1), atol=0.02)  # float16
     other = checkpoints.export_weights(tmp_path / "other.safetensors", nn.Linear(2, 2), {"model": {}})

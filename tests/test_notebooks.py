@@ -182,31 +182,37 @@ def run_hand_in(tmp_path: Path, brief: str, names: list[str]) -> tuple[Path, Pat
     return export, out
 
 
-@pytest.mark.slow
-def test_the_portfolios_notebooks_run_from_what_is_handed_in(tmp_path):
-    _, out = run_hand_in(tmp_path, "portfolio", ["GenAI Models.ipynb", "Classifier.ipynb"])
+@pytest.mark.first
+def test_coursework_1_runs_from_what_is_handed_in(tmp_path):
+    _, out = run_hand_in(tmp_path, "portfolio", ["GenAI Models.ipynb"])
     for kind in ("GAN", "VAE"):
         assert len(list((out / f"{kind}_hands").glob("username_???.jpeg"))) == 300
+        assert (out / f"{kind}_hands.png").is_file()
+
+
+@pytest.mark.first
+def test_coursework_2_runs_from_what_is_handed_in(tmp_path):
+    _, out = run_hand_in(tmp_path, "portfolio", ["Classifier.ipynb"])
     given = label_csv.read(out / "username_classified_hands.csv")
     course = sorted(path.name for path in (PROJECT / "test_hands").glob("test_hand_*"))
     assert list(given) == sorted(given) and len(given) > 200
     assert not course or list(given)[:400] == course[:400]  # smoke reads only some
 
 
-@pytest.mark.slow
-def test_the_portfolios_tuning_runs_from_what_is_handed_in(tmp_path):
-    _, out = run_hand_in(tmp_path, "portfolio", ["Hypertuning.ipynb"])  # both courseworks' in one
+@pytest.mark.first
+def test_the_tuning_of_both_runs_from_what_is_handed_in(tmp_path):
+    _, out = run_hand_in(tmp_path, "portfolio", ["Hypertuning.ipynb"])
     assert set(json.loads((out / "hyperparameters.json").read_text(encoding="utf-8"))) >= {"vae", "dcgan", "classifier"}
 
 
-@pytest.mark.slow
+@pytest.mark.first
 def test_the_final_assignment_runs_from_what_is_handed_in(tmp_path):
-    _, out = run_hand_in(tmp_path, "final", ["fashion_mnist/generative_models.ipynb"])  # test_colab.py runs the other
+    _, out = run_hand_in(tmp_path, "final", list(config.TASKS["final"]))
     grids = {path.name for path in (out / "fashion_mnist" / "samples").iterdir()}
     assert grids == {f"{family.lower()}_{kind}.png" for family in zoo.MODELS for kind in ("first_100", "chosen")}
 
 
-@pytest.mark.slow
+@pytest.mark.first
 def test_the_mri_notebook_runs_from_what_is_handed_in(tmp_path):
     _, out = run_hand_in(tmp_path, "mri", list(config.TASKS["mri"]))
     assert head_images.read(out / "brain_mri" / "test_set_nogaps.npy").shape == (100, 1, 64, 64)

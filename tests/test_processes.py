@@ -54,11 +54,10 @@ def run(*words: object, **variables: str) -> str:
 TELLS_ITS_MODEL = """
 import os
 from pathlib import Path
-from utils.models import dcgan, zoo
+from utils.models import zoo
 from utils.training import checkpoints
 from utils import __main__ as command
 
-dcgan.DCGAN.LATENT_BANK_SIZE = 50  # few latents are drawn fast
 draw = zoo.draw
 
 def told(model, *rest):

@@ -25,12 +25,6 @@ SHAPES += [(family, 1, (64, 64)) for family in SETTINGS if family != "PixelCNN"]
 WITH_LIKELIHOOD = [family for family in SETTINGS if family != "GAN"]
 
 
-@pytest.fixture
-def few_latents(monkeypatch):
-    """A small bank of latents, which is drawn at once."""
-    monkeypatch.setattr(zoo.DCGAN, "LATENT_BANK_SIZE", 50)
-
-
 def pictures(channels: int, size: tuple[int, int]) -> torch.Tensor:
     """Drawn pictures (32, channels, *size) in [-1, 1], on grey levels."""
     images = draw_pictures(32, max(size))[:, :, : size[0], : size[1]]
@@ -64,7 +58,7 @@ def test_each_family_trains_samples_and_is_measured(family, channels, size, tmp_
 
 
 @pytest.mark.parametrize("family", SETTINGS)
-def test_the_command_trains_every_family_on_a_folder(family, tmp_path, few_latents):
+def test_the_command_trains_every_family_on_a_folder(family, tmp_path):
     image_files.write_jpegs(draw_pictures(20, 20), tmp_path / "pictures", "picture", 20)
     zoo.train_on_folder(family, str(tmp_path / "pictures"), 16, None, 64, tmp_path / "out", samples=3, seed=0)
     _, tensors = checkpoints.read_weights(tmp_path / "out" / "weights.safetensors")
@@ -87,7 +81,7 @@ def test_the_command_refuses_other_images_and_less_than_a_batch(tmp_path):
         )
 
 
-def test_a_gan_begins_as_the_vae_that_it_is_given_and_both_are_paid_for(tmp_path, few_latents):
+def test_a_gan_begins_as_the_vae_that_it_is_given_and_both_are_paid_for(tmp_path):
     images = pictures(1, (16, 16))
     shared = {"latent_dim": 8, "base": 8, "batch_size": 16}
     start = zoo.train("VAE", images, 64, tmp_path / "vae", shared)

@@ -114,7 +114,7 @@ class DCGAN(nn.Module):
     """
 
     ema_modules = ("generator",)
-    LATENT_BANK_SIZE = 10_000  # latents of the prior that training chooses from; a draw is slow
+    LATENT_BANK_SIZE = 10_000  # training chooses from at most so many latents of the prior; a draw is slow
 
     def __init__(
         self,
@@ -146,10 +146,13 @@ class DCGAN(nn.Module):
         self.latent_bank_coarse: Tensor | None = None  # the VAE's images of them, averaged over 4 x 4 pixels
         self.table = jpeg_table(jpeg_quality) if jpeg_quality else None
 
-    def start_from(self, vae: VAE) -> None:
+    def start_from(self, vae: VAE, images_seen: int) -> None:
         """Begin with the decoder of a trained VAE as the generator, and with its prior for the latents.
 
         `self.start` then identifies both; it belongs to the configuration of a run.
+
+        Args:
+            images_seen: by the training to come; it needs no more latents than that.
 
         Raises:
             ValueError: the VAE has another size, channels, latent_dim or base.
@@ -160,7 +163,7 @@ class DCGAN(nn.Module):
             raise ValueError(f"the VAE does not fit this GAN: {'; '.join(found)}")
         self.generator.copy_from(vae.decoder)
         self.prior = copy.deepcopy(vae.prior).requires_grad_(False)
-        self.latent_bank = vae.prior.latent_bank(self.LATENT_BANK_SIZE)
+        self.latent_bank = vae.prior.latent_bank(min(images_seen, self.LATENT_BANK_SIZE))
         self.latent_bank_coarse = coarse(vae.decode(self.latent_bank))
         self.start = checkpoints.fingerprint(vae.decoder, vae.prior)
 

@@ -76,7 +76,7 @@ def train(
         return Trained(model, history, history[-1]["seconds"] + prior_history[-1]["seconds"])
     identity = model.config
     if start is not None:
-        model.start_from(start.model)
+        model.start_from(start.model, images_seen)
         identity = identity | {"start": checkpoints.fingerprint(start.model)}
     steps = images_seen // batch_size
     history = loop.fit(model, images, steps, batch_size, folder, identity, seed, plot=False, **options)

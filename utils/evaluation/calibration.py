@@ -1,4 +1,4 @@
-"""From logits to probabilities that match how often a class is right: temperature, class priors, stacking."""
+"""Calibrated class probabilities from logits: temperature scaling, class priors, and stacking."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from utils.models.classifier import CLASSES
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
-    """The temperature that minimises the cross-entropy of held-out logits divided by it (Guo et al. 2017).
+    """Find the temperature of a classifier (temperature scaling, Guo et al. 2017).
+
+    The logits are divided by the temperature. This function finds the one with the lowest cross-entropy.
 
     Args:
         logits: (N, classes), of images that the classifier was not trained on.
@@ -38,12 +40,12 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
 
 
 def calibrate_out_of_fold(logits: Tensor, labels: np.ndarray, fold_of: np.ndarray) -> np.ndarray:
-    """Probabilities (N, classes) of held-out logits; each fold gets the temperature that fits the other folds.
+    """Calibrated probabilities (N, classes). The temperature of each fold is fitted to the other folds.
 
     Args:
-        logits: (N, classes), each by a classifier that has not seen the image.
+        logits: (N, classes). The logits of each image come from a classifier that has not seen the image.
         labels: int64 (N,).
-        fold_of: int (N,), the fold of each image; at least two different numbers.
+        fold_of: int (N,), the number of each image's fold. There are at least two folds.
 
     Raises:
         ValueError: all images are in one fold.
@@ -59,13 +61,17 @@ def calibrate_out_of_fold(logits: Tensor, labels: np.ndarray, fold_of: np.ndarra
 
 
 def estimate_priors(probabilities: np.ndarray, training_priors: np.ndarray, iterations: int = 1000) -> np.ndarray:
-    """Class priors of unlabelled images by expectation maximisation (Saerens, Latinne & Decaestecker 2002).
+    """Estimate the class priors of unlabelled images (Saerens, Latinne & Decaestecker 2002).
+
+    The method is expectation maximisation.
 
     Args:
-        probabilities: (N, classes), calibrated, under the class priors `training_priors` (classes,).
+        probabilities: (N, classes), calibrated, for the class priors `training_priors`.
+        training_priors: (classes,).
+        iterations: the largest number of iterations.
 
     Returns:
-        The priors (classes,), which sum to 1.
+        The priors (classes,). They sum to 1.
 
     Raises:
         ValueError: there are no images, or a class has a training prior of 0.
@@ -81,10 +87,10 @@ def estimate_priors(probabilities: np.ndarray, training_priors: np.ndarray, iter
 
 
 def adjust_priors(probabilities: np.ndarray, old: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """Probabilities (N, classes) under the class priors `old` (classes,), converted to the priors `new` by Bayes' rule.
+    """Convert probabilities (N, classes) from the class priors `old` (classes,) to the priors `new` by Bayes' rule.
 
     Raises:
-        ValueError: a class has an old prior of 0, so its probabilities say nothing about it.
+        ValueError: a class has an old prior of 0. The classifier knows nothing about this class.
     """
     if not (old > 0).all():
         raise ValueError(f"class {np.argmin(old)} has a prior of {old.min():.3g} in training: each must be above 0")
@@ -93,36 +99,37 @@ def adjust_priors(probabilities: np.ndarray, old: np.ndarray, new: np.ndarray) -
 
 
 def adjust_to_estimated_priors(probabilities: np.ndarray, training_priors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities of unlabelled images under the class priors that these images have themselves.
+    """Estimate the class priors of unlabelled images, and convert their probabilities to these priors.
 
     Args:
-        probabilities: (N, classes), calibrated, under the class priors `training_priors` (classes,).
+        probabilities: (N, classes), calibrated, for the class priors `training_priors`.
+        training_priors: (classes,).
 
     Returns:
         The probabilities (N, classes), and the estimated priors (classes,).
 
     Raises:
-        ValueError: as of `estimate_priors`.
+        ValueError: as in `estimate_priors`.
     """
     priors = estimate_priors(probabilities, training_priors)
     return adjust_priors(probabilities, training_priors, priors), priors
 
 
 def stacking_features(logits: Tensor, *log_ratios: Tensor) -> np.ndarray:
-    """The inputs of `fit_stacking`, float (N, classes + ratios).
+    """The inputs of `fit_stacking`: float (N, classes + number of log ratios).
 
     Args:
-        logits: (N, classes); they are centred, because a softmax sees only their differences.
-        log_ratios: (N,) each, the log density ratio of presumed fakes to reals.
+        logits: (N, classes). Their mean is subtracted, because a softmax depends only on their differences.
+        log_ratios: the log density ratios of presumed fakes to reals, (N,) each.
     """
     columns = [logits - logits.mean(1, keepdim=True), *(ratio[:, None] for ratio in log_ratios)]
     return torch.cat(columns, 1).numpy()
 
 
 def fit_stacking(features: np.ndarray, labels: np.ndarray) -> LogisticRegression:
-    """Stacking (Wolpert 1992): a logistic regression from held-out features (N, ...) to labels (N,).
+    """Stacking (Wolpert 1992): fit a logistic regression that predicts labels (N,) from held-out features (N, ...).
 
-    It fits the temperature, an offset for each class, and the weight of each kind of network together.
+    It fits the temperature, the bias of each class, and the weight of each kind of network at the same time.
 
     Raises:
         ValueError: a class has no image.
@@ -133,7 +140,7 @@ def fit_stacking(features: np.ndarray, labels: np.ndarray) -> LogisticRegression
 
 
 def stack_out_of_fold(features: np.ndarray, folds: Folds) -> np.ndarray:
-    """Probabilities (N, classes) by `fit_stacking`; each fold gets the regression of the other folds."""
+    """Probabilities (N, classes) from stacking. The regression for each fold is fitted to the other folds."""
     probabilities = np.zeros((len(features), len(CLASSES)))
     for training, validation in folds.indices:
         regression = fit_stacking(features[training], folds.labels[training])

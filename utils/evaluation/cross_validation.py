@@ -1,4 +1,4 @@
-"""Cross-validation of the classifier: a training for each fold, logits of the images left out, and their scores."""
+"""Cross-validation of the classifier: one training for each fold, logits of the held-out images, and scores."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from utils.evaluation.folds import Folds
 from utils.evaluation.sample_sizes import require
 from utils.models.classifier import CLASSES, VIEWS, Classifier, train
 
-CURVE_IMAGES = 300  # a point of the training curve is computed on at most this many validation images
+CURVE_IMAGES = 300  # each point of the training curve is computed on at most this many validation images
 
 LabelledImages = tuple[np.ndarray, np.ndarray]  # images uint8 (N, 1, H, W) and labels int64 (N,)
 
 
 def concatenate(*parts: LabelledImages) -> LabelledImages:
-    """Several sets of images and labels as one set."""
+    """Join several sets of images and labels into one set."""
     images, labels = zip(*parts)
     return np.concatenate(images), np.concatenate(labels)
 
 
 class CrossValidated(NamedTuple):
-    """What `cross_validate` returns."""
+    """The result of `cross_validate`."""
 
-    logits: Tensor  # (N, classes), each by a classifier that has seen neither the image nor a near-copy of it
-    fold_of: np.ndarray  # (N,), the number of that classifier
+    logits: Tensor  # (N, classes), from a classifier that has not seen the image or a near-copy of it
+    fold_of: np.ndarray  # (N,), the number of this classifier
     models: list[Classifier]  # one for each fold
-    histories: list[list[dict]]  # of `loop.fit`, one for each fold
+    histories: list[list[dict]]  # from `loop.fit`, one for each fold
 
 
 def validation_hook(images: np.ndarray, labels: np.ndarray) -> Callable[[Classifier], dict[str, float]]:
-    """A hook for `loop.fit`: cross-entropy and accuracy on at most `CURVE_IMAGES` of the images, by one view."""
+    """A hook for `loop.fit`: cross-entropy and accuracy on at most `CURVE_IMAGES` of the images, with one view."""
     step = -(-len(images) // CURVE_IMAGES)
     images, truth = images[::step], torch.from_numpy(labels[::step])
 
@@ -61,20 +61,22 @@ def cross_validate(
     views: tuple[tuple[int, int], ...] = VIEWS,
     report: Callable[[Tensor, np.ndarray], None] | None = None,
 ) -> CrossValidated:
-    """Train one classifier for each fold, and compute each image's logits by the one that has not seen it; resumes.
+    """Train one classifier for each fold. Each image gets its logits from the classifier that has not seen it.
+
+    An interrupted cross-validation continues from its checkpoints.
 
     Args:
         images: uint8 (N, 1, H, W).
-        folds: their labels, and which of them are in which fold.
+        folds: the labels of the images, and the fold of each image.
         images_seen, settings: as in `classifier.train`.
-        folder: for checkpoints.
-        extra: for each fold, further images and labels that it trains on. They are never validated on.
-        start: for each fold, the classifier that its training begins with, as in `classifier.train`.
-        views: as of `Classifier.logits`.
+        folder: the folder for checkpoints.
+        extra: for each fold, more images and labels to train on. They are never used for validation.
+        start: for each fold, the classifier that its training starts from, as in `classifier.train`.
+        views: as in `Classifier.logits`.
         report: is called after each fold with the logits so far and the indices of their images.
 
     Raises:
-        ValueError: the folds are not of these images, or cannot be made (see `Folds`).
+        ValueError: the folds belong to other images, or cannot be made (see `Folds`).
     """
     if len(images) != len(folds.labels):
         raise ValueError(f"{len(images)} images, but folds of {len(folds.labels)}")
@@ -106,7 +108,7 @@ def cross_validate(
 def logits_by_fold(
     models: list[Classifier], images: np.ndarray, fold_of: np.ndarray, views: tuple[tuple[int, int], ...] = VIEWS
 ) -> Tensor:
-    """Logits (N, classes) of images uint8 (N, 1, H, W), each by the model whose number is in `fold_of` (N,)."""
+    """Logits (N, classes) of images uint8 (N, 1, H, W). `fold_of` (N,) holds the number of each image's model."""
     logits = torch.zeros(len(images), models[0].config["classes"])
     for fold, model in enumerate(models):
         inside = fold_of == fold
@@ -116,13 +118,13 @@ def logits_by_fold(
 
 
 def scores(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Measures of class probabilities (N, 3) against labels (N,) of 0 real, 1 VAE, 2 GAN.
+    """Compare class probabilities (N, 3) with labels (N,): 0 is real, 1 is VAE, 2 is GAN.
 
-    `accuracy` and `macro F1` are over the three classes, `cross-entropy` is in nats. Two more measures are of real
+    `accuracy` and `macro F1` are for the three classes, and `cross-entropy` is in nats. Two measures are for real
     against fake: `F1 real`, and `fakes called real`, the share of fakes that are classified as real.
 
     Raises:
-        ValueError: there is no real image or no fake.
+        ValueError: there are no real images or no fakes.
     """
     require(1, "a table of scores", real_images=int((labels == 0).sum()), fakes=int((labels != 0).sum()))
     predicted = probabilities.argmax(1)

@@ -1,4 +1,4 @@
-"""A detector of generated images, as a measure: how many samples it takes for real, and how well it learns."""
+"""A detector of generated images. It measures samples: how many pass as real, and how easily they are detected."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from utils.training import devices
 
 
 class Detector(nn.Module):
-    """Small convolutional network that tells real from generated; it sees the pixels and their Laplacian."""
+    """A small convolutional network that classifies images as real or generated, from pixels and their Laplacian."""
 
     def __init__(self, channels: int = 32):
         super().__init__()
@@ -33,7 +33,7 @@ class Detector(nn.Module):
         self.register_buffer("laplacian", laplacian[None, None])
 
     def forward(self, images: Tensor) -> Tensor:
-        """Float (N, 1, H, W) in [-1, 1] to logits (N,); above 0 means real."""
+        """Logits (N,) of float images (N, 1, H, W) in [-1, 1]. A logit above 0 means real."""
         detail = F.conv2d(images, self.laplacian.to(images.dtype), padding=1)
         return self.net(torch.cat([images, detail], 1)).squeeze(1)
 
@@ -45,11 +45,12 @@ def train_detector(
 
     Args:
         real, fake: uint8 (N, 1, H, W) and (M, 1, H, W).
-        steps: of training, at least 1.
-        precision: a context such as `accelerator.autocast` to compute in.
+        steps: the number of training steps, at least 1.
+        seed: the seed of the weights and of the batches.
+        precision: a function that returns a context for mixed precision, for example `accelerator.autocast`.
 
     Raises:
-        ValueError: a set is empty, or there is no step.
+        ValueError: a set is empty, or `steps` is less than 1.
     """
     require(1, "a detector", real_images=len(real), generated_images=len(fake), training_steps=steps)
     with devices.seeded(seed):
@@ -76,7 +77,7 @@ def train_detector(
 
 
 def pass_rate(detector: Detector, images: np.ndarray) -> float:
-    """Share of images uint8 (N, 1, H, W) in [0, 1] that the detector takes for real.
+    """The share, in [0, 1], of images uint8 (N, 1, H, W) that the detector classifies as real.
 
     Raises:
         ValueError: there are no images.
@@ -95,16 +96,19 @@ def learned_two_sample_accuracy(
 ) -> float:
     """Classifier two-sample test with a network (Lopez-Paz & Oquab 2017).
 
-    A detector is trained on real images and samples of one model. The result is its accuracy on other real images and
-    samples of that model; 0.5 is chance.
+    A detector is trained on real images and on samples of one model. It is then tested on other real images and on
+    other samples of the same model.
 
     Args:
-        train: real images and samples that the detector learns from, uint8 (N, 1, H, W) each.
-        test: other real images and samples. Each kind counts one half, however many there are.
-        steps, seed, precision: of `train_detector`.
+        train: real images and samples for training, uint8 (N, 1, H, W) each.
+        test: real images and samples for the test, uint8 (N, 1, H, W) each.
+        steps, seed, precision: as in `train_detector`.
+
+    Returns:
+        The mean of the accuracy on real images and the accuracy on samples, in [0, 1]. Guessing gives 0.5.
 
     Raises:
-        ValueError: a set is empty, or there is no step.
+        ValueError: a set is empty, or `steps` is less than 1.
     """
     require(1, "a two-sample test", real_test_images=len(test[0]), test_samples=len(test[1]))
     detector = train_detector(*train, steps, seed, precision)

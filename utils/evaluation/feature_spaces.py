@@ -1,6 +1,7 @@
-"""Features of images for the measures of `fidelity`: two fixed functions of the pixels, and a trained classifier's.
+"""Features of images for the measures in `fidelity`.
 
-Nothing is downloaded.
+Two feature spaces are fixed functions of the pixels. The third one is a classifier that is trained here. Nothing is
+downloaded.
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ from utils.models.classifier import augment
 from utils.training import devices, loop
 
 COMPONENTS = 64  # principal components of the pixels: 97 % of the variance of the hands
-BATCH = 100  # images whose features are computed at a time; more of them do not fit into a processor's caches
+BATCH = 100  # number of images in a batch; larger batches do not fit into a processor's caches
 
 
 class PixelComponents(nn.Module):
-    """Leading principal components of the pixels: sees pose, shape and exposure, not texture.
+    """The first principal components of the pixels. They describe pose, shape and exposure, but not texture.
 
     Args:
-        reference: uint8 (N, 1, H, W), real images that the axes are fitted to.
-        components: number of axes. N images have at most N - 1 of them.
+        reference: uint8 (N, 1, H, W), the real images that the components are fitted to.
+        components: number of components. N images have at most N - 1 components.
 
     Raises:
         ValueError: fewer than 2 images.
@@ -43,17 +44,17 @@ class PixelComponents(nn.Module):
         self.num_features = self.axes.shape[1]
 
     def forward(self, images: Tensor) -> Tensor:
-        """uint8 (N, 1, H, W) to float32 (N, components), in units of pixels in [-1, 1]."""
+        """Features float32 (N, components) of images uint8 (N, 1, H, W). The pixels are scaled to [-1, 1] first."""
         flat = images.flatten(1).double() / 127.5 - 1
         return ((flat - self.mean) @ self.axes).float()
 
 
 class Texture(nn.Module):
-    """Energy of fine detail and where it is: oriented band-pass filters, rectified, pooled on a grid.
+    """The energy of fine detail in each part of the image.
 
-    These are first-order scattering coefficients (Bruna & Mallat 2013) from Gabor filters of 3 wavelengths and 4
-    orientations. Their modulus is averaged over a 4 x 4 grid. Blur, checkerboards and noise change them much, a shift
-    by one pixel changes them little.
+    These features are first-order scattering coefficients (Bruna & Mallat 2013). Gabor filters with 3 wavelengths and
+    4 orientations are applied to the image. The modulus of each response is averaged in the cells of a 4 x 4 grid.
+    Blur, checkerboards and noise change the features much. A shift by one pixel changes them little.
     """
 
     WAVELENGTHS = (2.5, 4.0, 6.5)  # pixels
@@ -72,13 +73,13 @@ class Texture(nn.Module):
                 window = torch.exp(-(x**2 + y**2) / (0.5 * wavelength**2))
                 for wave in (torch.cos(phase), torch.sin(phase)):
                     wave = wave * window
-                    wave = wave - window * wave.sum() / window.sum()  # no response to brightness
+                    wave = wave - window * wave.sum() / window.sum()  # brightness gives no response
                     filters.append(wave / wave.norm())
         self.register_buffer("filters", torch.stack(filters)[:, None])
         self.num_features = len(filters) // 2 * self.GRID**2
 
     def forward(self, images: Tensor) -> Tensor:
-        """uint8 (N, 1, H, W) to float32 (N, 192): log energies."""
+        """Features float32 (N, 192) of images uint8 (N, 1, H, W): log energies."""
         padded = F.pad(images.float() / 127.5 - 1, (5, 5, 5, 5), mode="reflect")
         responses = F.conv2d(padded, self.filters)
         modulus = (responses[:, 0::2] ** 2 + responses[:, 1::2] ** 2 + 1e-8).sqrt()
@@ -86,7 +87,7 @@ class Texture(nn.Module):
 
 
 def features(space: nn.Module, images: np.ndarray) -> np.ndarray:
-    """Features float32 (N, D) of uint8 images (N, C, H, W) in a feature space.
+    """Features float32 (N, D) of images uint8 (N, C, H, W) in a feature space.
 
     Raises:
         ValueError: there are no images.
@@ -97,18 +98,18 @@ def features(space: nn.Module, images: np.ndarray) -> np.ndarray:
 
 
 class FeatureClassifier(nn.Module):
-    """A classifier of the data's own classes, with its loss and its optimiser, for `loop.fit`.
+    """A classifier of the data set's classes, with its loss and its optimiser, for `loop.fit`.
 
-    Its features are a feature space, and its answers say what each generated image shows. The Frechet distance is
-    usually measured in the features of a network that was trained on ImageNet (Heusel et al. 2017). That network was
-    not trained on small grey images, and this project uses nothing that is pre-trained.
+    Its last hidden layer is a feature space. Its predictions give the class of each generated image. The Frechet
+    distance is usually measured in the features of a network that was trained on ImageNet (Heusel et al. 2017). That
+    network has never seen small grey images, and this project uses no pre-trained networks.
 
     Args:
         channels: number of channels of an image.
         classes: number of classes.
-        base: channels of the first stage; twice as many in the second, four times as many in the third.
-        lr: AdamW's learning rate.
-        shift: largest shift of a training image in pixels; half of the images are also mirrored.
+        base: channels of the first stage. The second stage has 2 * base channels, and the third stage has 4 * base.
+        lr: learning rate of AdamW.
+        shift: the largest shift of a training image in pixels. Half of the images are also mirrored.
     """
 
     ema_modules = ("body", "head")
@@ -118,7 +119,7 @@ class FeatureClassifier(nn.Module):
         self.config = {"channels": channels, "classes": classes, "base": base, "lr": lr, "shift": shift}
         self.num_features = 8 * base
         self.body = TextureClassifier(channels, outputs=classes, base=base, high_pass=False)
-        self.body.head = nn.Identity()  # its pooled maps are the features
+        self.body.head = nn.Identity()  # the pooled maps are the features
         self.head = nn.Linear(self.num_features, classes)
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
@@ -133,13 +134,13 @@ class FeatureClassifier(nn.Module):
         return {"cross_entropy": loss, "accuracy": (logits.argmax(1) == classes).float().mean()}
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images uint8 (N, C, H, W) to features float32 (N, num_features)."""
+        """Features float32 (N, num_features) of images uint8 (N, C, H, W)."""
         with devices.accelerator().autocast():
             return self.body(images.to(self.head.weight.device).float() / 127.5 - 1).float().cpu()
 
     @torch.no_grad()
     def probabilities(self, images: np.ndarray) -> Tensor:
-        """Class probabilities (N, classes) of uint8 images (N, C, H, W)."""
+        """Class probabilities (N, classes) of images uint8 (N, C, H, W)."""
         features = torch.cat([self(batch) for batch in torch.from_numpy(images).split(500)])
         return self.head(features.to(self.head.weight.device)).softmax(1).cpu()
 
@@ -147,18 +148,18 @@ class FeatureClassifier(nn.Module):
 def train_feature_classifier(
     images: np.ndarray, labels: np.ndarray, images_seen: int, folder: str | Path, batch_size: int = 64, seed: int = 0
 ) -> tuple[FeatureClassifier, list[dict]]:
-    """Train a feature classifier; goes on from its checkpoints.
+    """Train a feature classifier. An interrupted training continues from its checkpoints.
 
     Args:
         images: uint8 (N, C, H, W).
         labels: int64 (N,), classes numbered from 0.
-        images_seen: number of images to train on, counting repetitions.
-        folder: folder for the checkpoints.
-        batch_size: images in a step.
-        seed: seed of the weights and of the order of the images.
+        images_seen: number of images to train on. Repeated images count each time.
+        folder: the folder for the checkpoints.
+        batch_size: number of images in a step.
+        seed: the seed of the weights and of the order of the images.
 
     Returns:
-        The classifier in eval mode, and the history.
+        The classifier in eval mode, and the training history.
     """
     devices.seed_everything(seed)
     model = FeatureClassifier(images.shape[1], int(labels.max()) + 1)

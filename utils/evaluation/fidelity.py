@@ -1,9 +1,9 @@
 """How close generated images are to real ones, and whether they are copies of training images.
 
-Images are uint8 (N, C, H, W) in [0, 255], as they are read back from their files, so the measures are of what is
-handed in. A feature space is a module with `num_features` that maps such images to features float32 (N, D); see
-`feature_spaces`. Every distance depends on the number of images. Compare it with the distance of as many real images
-(the floor), not with zero.
+Images are uint8 (N, C, H, W) in [0, 255], as they are read from their files. So the measures describe the images that
+are handed in. A feature space is a module that maps these images to features float32 (N, D), where D is its attribute
+`num_features`; see `feature_spaces`. Every distance depends on the number of images. Do not compare it with zero.
+Compare it with the floor: the distance between real images and the same number of other real images.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from utils.evaluation.feature_spaces import BATCH, features
 from utils.evaluation.sample_sizes import require
 from utils.training import devices
 
-NEIGHBOURS = 5  # k of precision and recall (Kynkaanniemi et al. 2019 use 3 on 50,000 images)
-TWO_SAMPLE_FOLDS = 10  # cross-validation folds of the two-sample test
+NEIGHBOURS = 5  # k of precision and recall (Kynkaanniemi et al. 2019 use k = 3 for 50,000 images)
+TWO_SAMPLE_FOLDS = 10  # folds of the cross-validation in the two-sample test
 
 
 def frechet_distance(space: nn.Module, real: np.ndarray, fake: np.ndarray) -> float:
-    """Frechet distance between Gaussians fitted to the features (Heusel et al. 2017); 0 is best.
+    """Frechet distance between two Gaussians that are fitted to the features (Heusel et al. 2017); 0 is best.
 
-    It is biased upwards, the more the fewer the images: 300 real images do not score 0.
+    It is biased upwards, and the bias is larger for fewer images. So 300 real images do not get 0.
 
     Raises:
-        ValueError: fewer than 2 images on a side.
+        ValueError: there are fewer than 2 real or 2 generated images.
     """
-    from torchmetrics.image.fid import FrechetInceptionDistance  # slow to import, because it looks for torchvision
+    from torchmetrics.image.fid import FrechetInceptionDistance  # here, because this import is slow
 
     require(2, "the covariance of a Frechet distance", real_images=len(real), generated_images=len(fake))
     metric = FrechetInceptionDistance(feature=space, normalize=True)
@@ -47,13 +47,13 @@ def frechet_distance(space: nn.Module, real: np.ndarray, fake: np.ndarray) -> fl
 
 
 def relative_to_floor(spaces: list[nn.Module], real: np.ndarray, fake: np.ndarray, floor: np.ndarray) -> float:
-    """One figure to tune by: the Frechet distance of `fake` over that of as many other real images, `floor`.
+    """One score for tuning: the Frechet distance of `fake`, divided by the Frechet distance of real images in `floor`.
 
-    It is the geometric mean over the feature spaces, so halving the distance counts the same in each. Samples as close
-    as real images score 1.
+    The first len(fake) images of `floor` are used. The score is the geometric mean over the feature spaces, so a
+    distance that is halved counts the same in each space. Samples that are as close as real images get 1.
 
     Raises:
-        ValueError: fewer images in `floor` than in `fake`, or `floor` is at distance 0 from `real`.
+        ValueError: `floor` has fewer images than `fake`, or its distance to `real` is 0.
     """
     require(len(fake), f"a floor for {len(fake)} generated images", further_real_images=len(floor))
     floor = floor[: len(fake)]
@@ -61,7 +61,7 @@ def relative_to_floor(spaces: list[nn.Module], real: np.ndarray, fake: np.ndarra
     for space in spaces:
         least = frechet_distance(space, real, floor)
         if not least > 0:
-            raise ValueError("the floor's images are at distance 0 from the real ones: give other real images")
+            raise ValueError("the images in floor have distance 0 to the real images: use other real images for floor")
         ratios.append(frechet_distance(space, real, fake) / least)
     return float(np.prod(ratios) ** (1 / len(ratios)))
 
@@ -69,10 +69,10 @@ def relative_to_floor(spaces: list[nn.Module], real: np.ndarray, fake: np.ndarra
 def kernel_distance(space: nn.Module, real: np.ndarray, fake: np.ndarray, subsets: int = 50) -> float:
     """Squared maximum mean discrepancy with a polynomial kernel (Binkowski et al. 2018), times 1000.
 
-    It is unbiased: real images score 0 on average, however many there are. Features are standardised first.
+    It is unbiased: real images get 0 on average, for any number of images. The features are standardised first.
 
     Raises:
-        ValueError: fewer than 2 images on a side.
+        ValueError: there are fewer than 2 real or 2 generated images.
     """
     from torchmetrics.image.kid import KernelInceptionDistance
 
@@ -97,13 +97,15 @@ def kernel_distance(space: nn.Module, real: np.ndarray, fake: np.ndarray, subset
 def precision_recall(
     space: nn.Module, real: np.ndarray, fake: np.ndarray, neighbours: int = NEIGHBOURS
 ) -> tuple[float, float]:
-    """Share of fakes inside the manifold of the reals, and of reals inside the manifold of the fakes, in [0, 1].
+    """Precision and recall in [0, 1] (Kynkaanniemi et al. 2019).
 
-    A manifold is the union of balls around the images, each as large as the distance to the k-th neighbour of the same
-    kind (Kynkaanniemi et al. 2019). The first images of both kinds are used, as many of each, so that radii compare.
+    Precision is the share of fakes in the manifold of the reals. Recall is the share of reals in the manifold of the
+    fakes. A manifold is a union of balls around the images. The radius of each ball is the distance to the k-th
+    neighbour of the same kind. The radii depend on the number of images, so the same number of each kind is used: the
+    first ones.
 
     Raises:
-        ValueError: no more images of a kind than neighbours.
+        ValueError: one kind has at most `neighbours` images.
     """
     purpose = f"a manifold of {neighbours} neighbours"
     require(neighbours + 1, purpose, real_images=len(real), generated_images=len(fake))
@@ -120,15 +122,16 @@ def precision_recall(
 def two_sample_accuracy(
     spaces: list[nn.Module], real: np.ndarray, fake: np.ndarray, seed: int = 0
 ) -> tuple[float, float]:
-    """Classifier two-sample test (Lopez-Paz & Oquab 2017): cross-validated accuracy of real against fake.
+    """Classifier two-sample test (Lopez-Paz & Oquab 2017): how well reals and fakes can be told apart.
 
-    A logistic regression on the standardised features of all spaces, on as many reals as fakes.
+    The classifier is a logistic regression on the standardised features of all spaces. It gets equal numbers of reals
+    and fakes.
 
     Returns:
-        Mean and standard error over 10 folds; 0.5 is chance.
+        Mean and standard error of the accuracy over 10 folds of a cross-validation. Guessing gives 0.5.
 
     Raises:
-        ValueError: fewer than 10 images on a side.
+        ValueError: there are fewer than 10 real or 10 generated images.
     """
     purpose = f"a two-sample test of {TWO_SAMPLE_FOLDS} folds"
     require(TWO_SAMPLE_FOLDS, purpose, real_images=len(real), generated_images=len(fake))
@@ -142,9 +145,9 @@ def two_sample_accuracy(
 
 
 def nearest(images: np.ndarray, training: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Distance to each image's nearest training image, and the index of that image: two arrays (N,).
+    """The distance to each image's nearest training image, and the index of this training image: two arrays (N,).
 
-    The distance is the root mean square difference in grey levels, in [0, 255]. A copy has distance 0, and a copy that
+    The distance is the root mean square difference in grey levels, in [0, 255]. A copy has distance 0. A copy that
     was saved as JPEG has a distance of about 1.
 
     Raises:
@@ -158,12 +161,12 @@ def nearest(images: np.ndarray, training: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def memorisation(images: np.ndarray, training: np.ndarray, held_out: np.ndarray) -> dict[str, float]:
-    """Are samples closer to the training images than other real images are?
+    """Are the samples closer to the training images than held-out real images are?
 
     Returns:
-        `nearest`: median distance of the samples to their nearest training image, in grey levels; `nearest_held_out`:
-        the same for real images that were not trained on; `copies`: how many samples are closer than
-        `config.NEAR_COPY_RMS` grey levels.
+        nearest: the median distance of the samples to their nearest training image, in grey levels.
+        nearest_held_out: the same for held-out real images.
+        copies: number of samples with a distance below `config.NEAR_COPY_RMS` grey levels.
 
     Raises:
         ValueError: a set is empty.
@@ -178,16 +181,16 @@ def memorisation(images: np.ndarray, training: np.ndarray, held_out: np.ndarray)
 
 
 def report(spaces: dict[str, nn.Module], real: np.ndarray, fake: np.ndarray, training: np.ndarray) -> dict[str, float]:
-    """One row of a table: every measure of this module, by name.
+    """The measures of this module, by name, as one row of a table.
 
     Args:
         spaces: feature spaces by name.
-        real: uint8 (N, 1, H, W), held-out images, the reference.
+        real: uint8 (N, 1, H, W), held-out images that `fake` is compared with.
         fake: uint8 (M, 1, H, W), the images to measure.
         training: uint8 (K, 1, H, W), the images that the model was trained on.
 
     Raises:
-        ValueError: fewer than 10 real or generated images, or no training images.
+        ValueError: there are fewer than 10 real or 10 generated images, or no training images.
     """
     least = max(TWO_SAMPLE_FOLDS, NEIGHBOURS + 1)
     require(least, "a table of fidelity", real_images=len(real), generated_images=len(fake))
@@ -204,10 +207,15 @@ def report(spaces: dict[str, nn.Module], real: np.ndarray, fake: np.ndarray, tra
 def frechet_distance_hook(
     space: nn.Module, reference: np.ndarray, count: int, seed: int
 ) -> Callable[[nn.Module], dict[str, float]]:
-    """A hook for `loop.fit`: the Frechet distance of `count` samples to images uint8 (N, C, H, W), in a feature space.
+    """A hook for `loop.fit`: the Frechet distance between samples and reference images in a feature space.
+
+    Args:
+        reference: uint8 (N, C, H, W).
+        count: number of samples.
+        seed: the seed of the samples.
 
     Raises:
-        ValueError: fewer than 2 images or samples.
+        ValueError: there are fewer than 2 images or samples.
     """
     require(2, "a Frechet distance", validation_images=len(reference), samples=count)
 

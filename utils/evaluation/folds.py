@@ -1,4 +1,4 @@
-"""Stratified folds for cross-validation that keep near-copies of an image together."""
+"""Stratified folds for cross-validation. Near-copies of an image stay in the same fold."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 @dataclass(frozen=True, eq=False)
 class Folds:
-    """How labelled images are divided for cross-validation.
+    """A division of labelled images into folds for cross-validation.
 
     Args:
-        labels: int64 (N,), the class of each image, numbered from 0.
-        groups: int (N,), as of `labelled_hands.groups`. A group is never divided between training and validation.
+        labels: int64 (N,), the class of each image. Classes are numbered from 0.
+        groups: int (N,), as in `labelled_hands.groups`. All images of a group are in the same fold.
         count: number of folds, at least 2.
-        seed: of the division.
+        seed: the seed of the division.
 
     Raises:
-        ValueError: fewer than 2 folds, or a class has fewer groups than there are folds.
+        ValueError: there are fewer than 2 folds, or a class has fewer groups than there are folds.
     """
 
     labels: np.ndarray
@@ -44,10 +44,10 @@ class Folds:
 
     @cached_property
     def indices(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """For each fold, the indices of its training images and of its validation images.
+        """The indices of the training images and of the validation images, for each fold.
 
         Raises:
-            ValueError: the groups are so uneven that a fold has no validation image or lacks a class to train on.
+            ValueError: the groups are too uneven: a fold has no validation images, or no training images of a class.
         """
         splitter = StratifiedGroupKFold(self.count, shuffle=True, random_state=self.seed)
         found = list(splitter.split(np.zeros(len(self.labels)), self.labels, self.groups))
@@ -57,6 +57,6 @@ class Folds:
                 raise ValueError(
                     f"fold {number} of {self.count} has {len(validation)} validation images and "
                     f"{len(np.unique(self.labels[training]))} of {classes} classes to train on: the groups of "
-                    "near-copies are too uneven. Use fewer folds, or more images that differ."
+                    "near-copies are too uneven. Use fewer folds, or add images that are no near-copies."
                 )
         return found

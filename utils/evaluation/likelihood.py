@@ -1,7 +1,8 @@
-"""Bits per dimension: how many bits a number of an image takes when a model's probabilities are used to code it.
+"""Bits per dimension: how well a model's probabilities compress an image.
 
-A PixelCNN gives them exactly, and a flow up to the noise between grey levels. The bounds of the VAE and of the
-diffusion model are here. All are of whole grey levels, so they can be compared. A GAN has no likelihood.
+They are the mean number of bits that are needed for one number of an image. A PixelCNN gives the exact value. A flow
+gives an upper bound, because of the noise between the grey levels. The upper bounds for the VAE and the diffusion model
+are here. All values are for the same grey levels, so they can be compared. A GAN has no likelihood.
 """
 
 from __future__ import annotations
@@ -20,21 +21,21 @@ from utils.models.diffusion import NOISE_LEVELS, Diffusion
 from utils.models.flow import Flow
 from utils.models.vae import VAE, gaussian_nll
 
-DECODER_ROWS = 128  # bins of the grey value that a VAE's decoder predicts
-X0_ROWS = 1024  # bins of x0 as a diffusion model predicts it, which is off by less than a grey level
-BATCH = 250  # images whose likelihood is computed at a time
+DECODER_ROWS = 128  # bins for the grey value that the decoder of a VAE predicts
+X0_ROWS = 1024  # bins for the x0 that a diffusion model predicts; its error is smaller than a grey level
+BATCH = 250  # number of images in a batch
 
 
 def bits_per_dimension(nats: Tensor, dimensions: int) -> tuple[float, float]:
-    """Mean and standard error, over images, of bits for each number of an image.
+    """Bits per dimension: the mean over the images, and its standard error.
 
     Args:
         nats: (N,), negative log probabilities of whole images.
         dimensions: how many numbers an image consists of.
 
     Raises:
-        ValueError: fewer than 2 images, which have no standard error.
-        FloatingPointError: a likelihood is not finite, as after a training that diverged.
+        ValueError: there are fewer than 2 images, so there is no standard error.
+        FloatingPointError: a likelihood is not finite. This happens if the training has diverged.
     """
     require(2, "a standard error", images=len(nats))
     bits = nats.double().cpu().numpy() / (dimensions * math.log(2))
@@ -51,11 +52,15 @@ def bits_per_dimension(nats: Tensor, dimensions: int) -> tuple[float, float]:
 def vae_nats(
     vae: VAE, images: Tensor, num_samples: int, generator: torch.Generator | None = None, table: Tensor | None = None
 ) -> Tensor:
-    """Importance-weighted bound (N,) on the negative log probability of images (N, C, H, W) of grey levels in [-1, 1].
+    """Upper bound (N,) in nats on the negative log probability of images (N, C, H, W) of grey levels in [-1, 1].
 
-    The mean of p(x, z) / q(z | x) over `num_samples` latents (Burda et al. 2016); more latents make it tighter. The
-    prior is the normal distribution that the VAE was trained with. Uniform noise between the levels turns the
-    decoder's density into a probability (Theis et al. 2016). With a `decoder_table`, the table gives the probability.
+    This is the importance-weighted bound (Burda et al. 2016): minus the logarithm of the mean of p(x, z) / q(z | x)
+    over `num_samples` latents. More latents make it tighter. The prior of z is the normal distribution of the VAE's
+    training. Without a table, uniform noise between the levels turns the decoder's density into a bound on the
+    probability (Theis et al. 2016). With a `decoder_table`, the table gives the probabilities.
+
+    Raises:
+        ValueError: `num_samples` is less than 1.
     """
     require(1, "the importance-weighted bound", latents_for_each_image=num_samples)
     vae.eval()
@@ -68,7 +73,7 @@ def vae_nats(
         drawn = torch.randn(mean.shape, generator=generator).to(device)
         latents = mean + drawn * (log_var / 2).exp()
         log_prior = -0.5 * (latents**2).sum(1)
-        log_posterior = -0.5 * (drawn**2 + log_var).sum(1)  # both without the constant, which cancels
+        log_posterior = -0.5 * (drawn**2 + log_var).sum(1)  # both omit the same constant
         decoded = vae.decoder(latents).float()
         if table is None:
             nll = gaussian_nll(vae.spectrum(x), vae.spectrum(decoded), vae.log_std)
@@ -83,8 +88,8 @@ def vae_nats(
 def decoder_table(vae: VAE, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Log probabilities (DECODER_ROWS, 256) of a pixel's grey level, given the value that the decoder predicts for it.
 
-    They are counted on training images (N, C, H, W) in [-1, 1]; a latent is drawn for each image and decoded. One
-    Gaussian for all pixels cannot express that a black pixel is exactly black, but a table can.
+    The grey levels of training images (N, C, H, W) in [-1, 1] are counted. For each image, one latent is drawn and
+    decoded. A table can express that a black pixel is exactly black. One Gaussian for all pixels cannot.
 
     Raises:
         ValueError: there are no images.
@@ -108,7 +113,13 @@ def decoder_table(vae: VAE, images: Tensor, generator: torch.Generator | None = 
 
 
 def predict_x0(model: Diffusion, images: Tensor, levels: Tensor, generator: torch.Generator | None) -> Tensor:
-    """x0 as the network predicts it from a noisy version of each image, (N, C, H, W) in [-1, 1]; levels int64 (N,)."""
+    """The x0 (N, C, H, W) in [-1, 1] that the network predicts from noisy images.
+
+    Args:
+        images: (N, C, H, W) in [-1, 1], without noise.
+        levels: int64 (N,), the noise level to use for each image.
+        generator: the source of the noise.
+    """
     noise = torch.randn(images.shape, generator=generator).to(images.device)
     signal = model.scheduler.alphas_cumprod.to(images.device)[levels].view(-1, 1, 1, 1)
     noisy = signal.sqrt() * images + (1 - signal).sqrt() * noise
@@ -117,9 +128,9 @@ def predict_x0(model: Diffusion, images: Tensor, levels: Tensor, generator: torc
 
 @torch.no_grad()
 def x0_error_std(model: Diffusion, images: Tensor, generator: torch.Generator | None = None) -> float:
-    """Root mean square error of the predicted x0 at the lowest noise level: the `x0_std` of `diffusion_nats`.
+    """Root mean square error of the predicted x0 at the lowest noise level. It is the `x0_std` for `diffusion_nats`.
 
-    Measure it on other images (N, C, H, W) in [-1, 1] than those of the bound.
+    The images (N, C, H, W) are in [-1, 1]. Do not use the images for which the bound is computed.
 
     Raises:
         ValueError: there are no images.
@@ -133,10 +144,10 @@ def x0_error_std(model: Diffusion, images: Tensor, generator: torch.Generator | 
 
 @torch.no_grad()
 def x0_table(model: Diffusion, images: Tensor, x0_std: float, generator: torch.Generator | None = None) -> Tensor:
-    """Log probabilities (X0_ROWS, 256) of a pixel's grey level, given the x0 predicted at the lowest noise level.
+    """Log probabilities (X0_ROWS, 256) of a pixel's grey level, given the predicted x0 at the lowest noise level.
 
-    They are counted on training images (N, C, H, W) in [-1, 1]. A bin of few pixels gets a Gaussian of standard
-    deviation `x0_std`.
+    The grey levels of training images (N, C, H, W) in [-1, 1] are counted. For bins with few pixels, the result is
+    close to a Gaussian with standard deviation `x0_std`.
 
     Raises:
         ValueError: there are no images.
@@ -162,26 +173,33 @@ def diffusion_nats(
     generator: torch.Generator | None = None,
     table: Tensor | None = None,
 ) -> Tensor:
-    """Variational bound (N,) on the negative log probability of images (N, C, H, W) of grey levels in [-1, 1].
+    """Variational bound (N,) in nats on the negative log probability of images (N, C, H, W) of grey levels in [-1, 1].
 
-    Ho et al. (2020), in the form of Kingma et al. (2021). Each noise level except the lowest costs half the drop in the
-    signal-to-noise ratio times the squared error of the predicted x0. Level k costs about 1 / k, so `num_samples`
-    levels are drawn for each image with about that probability, evenly spread on a logarithmic scale, and their costs
-    are divided by it. The estimate of the sum is unbiased. At the lowest level, the grey levels are coded by Gaussians
-    around the predicted x0 or by an `x0_table`. At the highest level, what is left of the image in the noise is coded.
+    The bound is from Ho et al. (2020), in the form of Kingma et al. (2021). It is a sum over the noise levels:
+
+    - Lowest level: the negative log probability of the grey levels, given the predicted x0. The probabilities come
+      from Gaussians around the predicted x0, or from an `x0_table`.
+    - Each other level: half the drop in the signal-to-noise ratio, times the squared error of the predicted x0. The
+      term of level k is about proportional to 1 / k. So `num_samples` levels are drawn for each image with a
+      probability of about 1 / k, evenly spread on a logarithmic scale. Each term is divided by its probability, so the
+      estimate of the sum is unbiased.
+    - Highest level: the Kullback-Leibler divergence from the noisy image to the normal distribution.
 
     Args:
-        x0_std: standard deviation of those Gaussians. The bound holds for any, and is tightest at `x0_error_std`.
+        num_samples: noise levels that are drawn for each image.
+        x0_std: the standard deviation of the Gaussians. The bound is correct for every value. The value from
+            `x0_error_std` makes it tight.
+        table: from `x0_table`.
 
     Raises:
-        ValueError: no noise level is drawn; or there is neither a positive `x0_std` nor a table.
+        ValueError: `num_samples` is less than 1, or there is neither a positive `x0_std` nor a table.
     """
     require(1, "the variational bound", noise_levels_for_each_image=num_samples)
     if table is None and not (x0_std and x0_std > 0):
         raise ValueError(f"x0_std is {x0_std}: without a table it must be positive, for example x0_error_std's result")
     model.eval()
     device = next(model.parameters()).device
-    signal = model.scheduler.alphas_cumprod.to(device)  # share of the image in the variance, falling
+    signal = model.scheduler.alphas_cumprod.to(device)  # the image's share of the variance; it falls with the level
     ratio = signal / (1 - signal)
     x = images.to(device)
     count = len(x)
@@ -207,19 +225,19 @@ def diffusion_nats(
 def nats(
     model: nn.Module, images: Tensor, num_samples: int, x0_std: float | None = None, table: Tensor | None = None
 ) -> Tensor:
-    """Negative log probability (N,) of images (N, C, H, W) in nats, or an upper bound on it.
+    """Negative log probability (N,) in nats of images (N, C, H, W) in [-1, 1], or an upper bound on it.
 
-    Exact for a PixelCNN; see `Flow.nats`, `vae_nats` and `diffusion_nats` for the bounds. The random numbers are the
-    same at each call.
+    The value is exact for a PixelCNN. For the bounds, see `Flow.nats`, `vae_nats` and `diffusion_nats`. Every call
+    uses the same random numbers.
 
     Args:
-        num_samples: latents of a VAE, or noise levels of a diffusion model, that are drawn for each image.
-        x0_std: of a diffusion model, from `x0_error_std` on other images.
-        table: from `decoder_table` for a VAE, from `x0_table` for a diffusion model, on training images. Without one,
-            a Gaussian is used.
+        num_samples: how many latents of a VAE, or noise levels of a diffusion model, are drawn for each image.
+        x0_std: for a diffusion model, the result of `x0_error_std` on other images.
+        table: the result of `decoder_table` (VAE) or `x0_table` (diffusion model) on training images. Without a
+            table, a Gaussian is used.
 
     Raises:
-        ValueError: there are no images; and as of the bounds.
+        ValueError: there are no images, or one of the bounds raises it.
     """
     require(1, "a likelihood", images=len(images))
     generator = torch.Generator().manual_seed(0)
@@ -242,11 +260,11 @@ def bits_hook(images: Tensor, other: Tensor, num_samples: int) -> Callable[[nn.M
 
     Args:
         images: (N, C, H, W) in [-1, 1].
-        other: further images, for `x0_error_std`.
-        num_samples: as of `nats`.
+        other: more images, for `x0_error_std`.
+        num_samples: as in `nats`.
 
     Raises:
-        ValueError: fewer than 2 images, or no other ones.
+        ValueError: there are fewer than 2 images, or no images in `other`.
     """
     require(2, "a standard error", validation_images=len(images))
     require(1, "the error of the predicted x0", further_images=len(other))

@@ -1,4 +1,4 @@
-"""Learning from positive and unlabelled images: which unlabelled images are fake, and pseudo-labels for them."""
+"""Learning from positive and unlabelled images: find the fakes among unlabelled images, and give pseudo-labels."""
 
 from __future__ import annotations
 
@@ -15,16 +15,18 @@ from utils.evaluation.folds import Folds
 from utils.evaluation.sample_sizes import require
 from utils.models.classifier import Classifier
 
-ONE_VIEW = ((0, 0),)  # enough for thousands of images, and five times cheaper than all views
+ONE_VIEW = ((0, 0),)  # good enough for thousands of images, and five times cheaper than all views
 
 
 class Ratios(NamedTuple):
-    """What `estimate_density_ratio` returns: log density ratios of the second set to the first one, for the images of
-    each set, by networks that have seen neither the image nor a near-copy of it."""
+    """The result of `estimate_density_ratio`: log density ratios of the second set to the first set.
 
-    first: Tensor  # (M,)
-    second: Tensor  # (N,)
-    fold_of: np.ndarray  # (N,), the number of the network that has not seen an image of the second set
+    The ratio for each image comes from a network that has not seen the image or a near-copy of it.
+    """
+
+    first: Tensor  # (M,), for the images of the first set
+    second: Tensor  # (N,), for the images of the second set
+    fold_of: np.ndarray  # (N,), for each image of the second set, the number of the network that has not seen it
     models: list[Classifier]
     histories: list[list[dict]]
 
@@ -39,19 +41,21 @@ def estimate_density_ratio(
     num_folds: int,
     seed: int,
 ) -> Ratios:
-    """Train networks to classify which of two sets an image belongs to, cross-validated; resumes.
+    """Train networks to classify which of two sets an image belongs to, with cross-validation.
 
-    The first set is of real images, the second one is a mixture of real and generated images. This is learning from
-    positive and unlabelled images (Elkan & Noto 2008). It needs no label of a fake, and it also finds fakes that
-    resemble no labelled one. `real_probability` computes what the ratios say about each image.
+    The first set holds real images. The second set is a mixture of real and generated images. This is learning from
+    positive and unlabelled images (Elkan & Noto 2008). It needs no labelled fakes, and it also finds fakes of a new
+    kind. `real_probability` turns the ratios into probabilities. An interrupted training continues from its
+    checkpoints.
 
     Args:
         first, second: uint8 (M, 1, H, W) and (N, 1, H, W).
         images_seen, folder, settings: as in `cross_validate`.
-        num_folds, seed: as in `Folds`.
+        num_folds: number of folds, as `count` in `Folds`.
+        seed: as in `Folds`.
 
     Raises:
-        ValueError: a set has too few images that differ, for this number of folds.
+        ValueError: a set has too few different images for this number of folds.
     """
     purpose = f"cross-validation with {num_folds} folds"
     require(num_folds, purpose, images_in_the_first_set=len(first), images_in_the_second_set=len(second))
@@ -64,20 +68,20 @@ def estimate_density_ratio(
 
 
 def log_ratio(logits: Tensor) -> Tensor:
-    """Log density ratio (N,) from the logits (N, 2) of networks that saw the two sets in equal numbers."""
+    """Log density ratio (N,) from logits (N, 2). The networks were trained on equal numbers from the two sets."""
     return logits[:, 1] - logits[:, 0]
 
 
 def real_probability(reals: Tensor, mixture: Tensor) -> tuple[np.ndarray, float]:
     """Probability (N,) that each image of a mixture is real, and the share of reals in the mixture.
 
-    The mixture's density is share x real + (1 - share) x generated. Where there are hardly any generated images, its
-    ratio to the density of reals is therefore the share. That is so for a typical real image, so the share is
-    estimated as the median ratio over reals. Where the ratio is twice the share, an image is as likely real as
-    generated.
+    The density of the mixture is share x real + (1 - share) x generated. If the density of generated images is near 0,
+    the ratio of the mixture to the reals is equal to the share. A typical real image is in such a place, so the
+    share is estimated as the median ratio over the reals. The probability that an image is real is share / ratio. For
+    example, it is one half if the ratio is twice the share.
 
     Args:
-        reals, mixture: log density ratios (M,) and (N,), as of `estimate_density_ratio`.
+        reals, mixture: log density ratios (M,) and (N,) from `estimate_density_ratio`.
 
     Raises:
         ValueError: there are no reals.
@@ -88,22 +92,26 @@ def real_probability(reals: Tensor, mixture: Tensor) -> tuple[np.ndarray, float]
 
 
 def real_votes(models: list[Classifier], images: np.ndarray, threshold: float) -> np.ndarray:
-    """Share (N,) of the networks of `estimate_density_ratio` that call each image real.
+    """The share (N,), in [0, 1], of the networks from `estimate_density_ratio` that classify each image as real.
 
     Args:
         images: uint8 (N, 1, H, W).
-        threshold: a network calls an image real if its log density ratio, by one view, is below this.
+        threshold: an image is classified as real if its log density ratio, from one view, is below this value.
     """
     return np.mean([(log_ratio(model.logits(images, ONE_VIEW)) < threshold).numpy() for model in models], axis=0)
 
 
 def pseudo_labels(logits: Tensor, temperature: float, threshold: float) -> tuple[np.ndarray, np.ndarray]:
-    """Pseudo-labels (N,) of unlabelled images for self-training (Lee 2013), and which of them are confident.
+    """Pseudo-labels of unlabelled images for self-training (Lee 2013).
 
     Args:
-        logits: (N, classes) of a classifier that was trained on the classes in equal numbers.
-        temperature: of that classifier, as of `calibration.fit_temperature`.
-        threshold: the smallest probability of a confident label, under the images' own class priors.
+        logits: (N, classes). The classifier was trained on equal numbers of images of each class.
+        temperature: the classifier's temperature from `calibration.fit_temperature`.
+        threshold: the smallest probability of a confident label. The probabilities are adjusted to the class priors of
+            these images first.
+
+    Returns:
+        The pseudo-labels, int64 (N,), and whether each is confident, bool (N,).
 
     Raises:
         ValueError: there are no logits.

@@ -1,6 +1,6 @@
-"""How good filled images are: error on the missing pixels, structure, traces of the stripes, and confidence intervals.
+"""Measures of filled images: error on the missing pixels, structure, and traces of the stripes.
 
-The classical fills that a network is compared with are here too.
+Confidence intervals are here too, and two classical methods that the network is compared with.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from skimage.restoration import inpaint_biharmonic
 
 from utils.evaluation.sample_sizes import require
 
-SSIM_WINDOW = 11  # pixels: what structural similarity looks at around each pixel
+SSIM_WINDOW = 11  # width in pixels of the window of structural similarity
 
 
 def psnr(filled: np.ndarray, truth: np.ndarray, missing: np.ndarray) -> np.ndarray:
@@ -21,10 +21,11 @@ def psnr(filled: np.ndarray, truth: np.ndarray, missing: np.ndarray) -> np.ndarr
 
     Args:
         filled, truth: (N, 1, H, W) in [0, 1].
-        missing: bool, broadcast to their shape.
+        missing: bool, can be broadcast to their shape.
 
     Raises:
-        ValueError: there are no images, an image has no missing pixel, or a value is not finite; says in which image.
+        ValueError: there are no images, an image has no missing pixels, or a value is not finite. The message names
+            the image.
     """
     require(1, "a PSNR", images=len(truth))
     missing = np.broadcast_to(missing, truth.shape)
@@ -33,7 +34,7 @@ def psnr(filled: np.ndarray, truth: np.ndarray, missing: np.ndarray) -> np.ndarr
         raise ValueError(f"image {np.argmin(counts)} has no missing pixel to compute the PSNR on")
     squares = np.where(missing, (filled.astype(float) - truth) ** 2, 0).sum(axis=(1, 2, 3))
     if not np.isfinite(squares).all():
-        raise ValueError(f"image {np.argmin(np.isfinite(squares))} has missing pixels that are filled with no number")
+        raise ValueError(f"image {np.argmin(np.isfinite(squares))} has missing pixels that are now NaN or infinite")
     return -10 * np.log10(squares / counts + 1e-12)
 
 
@@ -53,11 +54,15 @@ def bootstrap_interval(values: np.ndarray, groups: np.ndarray | None = None, dra
     """95 % confidence interval of the mean of values (N,), by the bootstrap (Efron 1979).
 
     Args:
-        groups: int (N,); whole groups are drawn, because values in one group depend on each other. Without groups,
+        groups: int (N,). Whole groups are drawn, because the values in a group depend on each other. Without groups,
             single values are drawn.
+        draws: number of bootstrap samples.
+
+    Returns:
+        The lower and the upper limit.
 
     Raises:
-        ValueError: fewer than 2 values or groups.
+        ValueError: there are fewer than 2 values or groups.
     """
     groups = np.arange(len(values)) if groups is None else np.unique(groups, return_inverse=True)[1]
     sums, counts = np.bincount(groups, values), np.bincount(groups)
@@ -68,7 +73,7 @@ def bootstrap_interval(values: np.ndarray, groups: np.ndarray | None = None, dra
 
 
 def row_spectrum(images: np.ndarray) -> np.ndarray:
-    """Mean power (W // 2 + 1,) of the rows of images (N, 1, H, W) at each horizontal frequency, in cycles a row.
+    """Mean power (W // 2 + 1,) of the rows of images (N, 1, H, W) at each horizontal frequency, in cycles per row.
 
     Raises:
         ValueError: there are no images.
@@ -79,16 +84,17 @@ def row_spectrum(images: np.ndarray) -> np.ndarray:
 
 
 def stripe_contrast(images: np.ndarray, missing: np.ndarray) -> np.ndarray:
-    """How much rougher (N,) images (N, 1, H, W) are in the missing stripes than in the known ones.
+    """How much rougher each image is in the missing stripes than in the known stripes: a ratio (N,).
 
-    It is a ratio of mean absolute differences between vertical neighbours that are both missing, or both known. A
-    ratio of 1 means that the stripes have left no trace.
+    The roughness is the mean absolute difference between vertical neighbours. Both pixels of a pair are missing, or
+    both are known. A ratio of 1 means that the stripes have left no trace.
 
     Args:
+        images: (N, 1, H, W).
         missing: bool (H, W).
 
     Raises:
-        ValueError: the mask has no such neighbours, or an image is constant where it is known.
+        ValueError: the mask has no such pairs, or the known pixels of an image all have the same value.
     """
     step = np.abs(np.diff(images, axis=2))[:, 0]
     inside = missing[1:] & missing[:-1]
@@ -102,12 +108,12 @@ def stripe_contrast(images: np.ndarray, missing: np.ndarray) -> np.ndarray:
 
 
 def fill_cubic(images: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Piecewise cubic interpolation between scattered known pixels (SciPy's Clough-Tocher triangles).
+    """Fill images by piecewise cubic interpolation between the known pixels (Clough-Tocher, from SciPy).
 
-    It is undefined outside the convex hull of the known pixels; the nearest known pixel is used there.
+    The interpolation is not defined outside the convex hull of the known pixels. The nearest known pixel is used there.
 
     Args:
-        images: float (N, 1, H, W) in [0, 1]; any values where nothing is known.
+        images: float (N, 1, H, W) in [0, 1]. The missing pixels may have any value.
         known: bool (N, 1, H, W).
 
     Raises:
@@ -127,10 +133,10 @@ def fill_cubic(images: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 
 def fill_biharmonic(images: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """scikit-image's biharmonic inpainting (Damelin & Hoang 2018); arguments as of `fill_cubic`.
+    """Fill images by biharmonic inpainting (Damelin & Hoang 2018; scikit-image). The arguments are as in `fill_cubic`.
 
     Raises:
-        ValueError: an image has no known pixel.
+        ValueError: an image has no known pixels.
     """
     for number, is_known in enumerate(known):
         require(1, f"inpainting of image {number}", known_pixels=is_known.sum())

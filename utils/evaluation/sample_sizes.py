@@ -1,18 +1,18 @@
-"""The one check that every measure makes first: are there enough images to compute it?"""
+"""The first check of every measure: are there enough images?"""
 
 from __future__ import annotations
 
 
 def require(least: int, purpose: str, **counts: int) -> None:
-    """Check that there are enough images for a measure, so that no figure is ever NaN.
+    """Check that there are enough images for a measure, so that the result is never NaN.
 
     Args:
-        least: the smallest number that is allowed.
-        purpose: what needs them, the subject of the message.
+        least: the smallest allowed number.
+        purpose: the measure that needs the images. It is the subject of the error message.
         counts: the number of images in each set, by the name of the set.
 
     Raises:
-        ValueError: a set is smaller than `least`; names the set, its size, what is needed and why.
+        ValueError: a set is smaller than `least`. The message gives the set, its size, the purpose and the least size.
     """
     for name, count in counts.items():
         if count < least:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from benchmarks import limit, models, soak
 from tests import pretend
-from tests.test_zoo import SETTINGS, few_latents, pictures, samples  # noqa: F401 - a fixture
+from tests.test_zoo import SETTINGS, pictures, samples
 from utils.data import image_files
 from utils.evaluation import likelihood
 from utils.models import imputer, zoo

@@ -121,7 +121,7 @@ def test_a_model_trains_resumes_and_is_used_as_on_the_cpu(kind, tmp_path):
     torch.testing.assert_close(made, used(kind, here), rtol=0, atol=1.1 * GREY_LEVEL)
 
 
-def test_a_gan_begins_from_a_vae_there(few_latents, tmp_path):  # noqa: F811
+def test_a_gan_begins_from_a_vae_there(tmp_path):
     images = pictures(1, (16, 16))
     with pretend.device():
         settings = {family: SETTINGS[family] | {"batch_size": 16} for family in ("VAE", "GAN")}

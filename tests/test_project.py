@@ -17,7 +17,9 @@ from utils.training import devices
 PROJECT = config.PROJECT
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/scaling.md", "docs/speed.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", *(f"docs/{path.name}" for path in sorted((PROJECT / "docs").glob("*.md")))]
+)
 def test_what_the_pages_name_exists(page):
     text = (PROJECT / page).read_text(encoding="utf-8")
     for path in re.findall(r"\]\((?!http)([^)#]+)\)", text):

@@ -61,7 +61,7 @@ def test_name_and_cid_take_the_places_of_the_templates(folder):
     text = (folder / "ab123_DLcw1_clean.ipynb").read_text(encoding="utf-8")
     assert text == '{"cells": ["**Name:** Zoë O\'Neil-Smith **Username:** ab123 **CID:** 01234567", "# Your Name"]}'
     for wrong in (('x"y', None), ("a\\nb", None), ("", None), (None, "123"), (None, "1234567a")):
-        with pytest.raises(ValueError, match="no name|no CID"):
+        with pytest.raises(ValueError, match="not a name|not a CID"):
             rename.rename(folder, "cd4", *wrong)
     assert rename.rename(folder, "ab123", cid="01234567") == ([], [])  # nothing is left to change
 
@@ -71,7 +71,7 @@ def test_name_and_cid_take_the_places_of_the_templates(folder):
 )
 def test_what_is_no_username_is_refused(folder, name):
     before = contents(folder)
-    with pytest.raises(ValueError, match="no username|cannot be used"):
+    with pytest.raises(ValueError, match="not a username|cannot be used"):
         rename.rename(folder, name)
     assert contents(folder) == before
 

@@ -1,4 +1,4 @@
-"""What each brief asks for, as data. `utils.handin.compare` compares a hand-in with it.
+"""The requirements of each brief, as data. `utils.handin.compare` checks a hand-in against them.
 
 To add a requirement, add a line to `REQUIREMENTS`. File names are patterns: `*` stands for the username.
 """
@@ -36,13 +36,13 @@ class Requirement(NamedTuple):
 
     brief: str  # a key of BRIEFS
     wording: str  # what is asked for
-    check: str  # 'module.function' in utils.handin that checks it
-    arguments: dict  # what the function gets besides the folder
-    advice: str  # what to do if it is not met
+    check: str  # the function in utils.handin that checks it, as 'module.function'
+    arguments: dict  # the function's arguments besides the folder
+    advice: str  # what to do if the requirement is not met
 
 
 def notebook(brief: str, name: str, sections: tuple[str, ...] = (), loss: bool = True) -> list[Requirement]:
-    """What every brief asks of a notebook. With `sections`, also these headings in this order."""
+    """The requirements that every brief has for a notebook. With `sections`, it also needs these headings in order."""
 
     def ask(wording: str, check: str, advice: str, **further) -> Requirement:
         return Requirement(brief, wording, f"check_notebooks.{check}", {"name": name} | further, advice)
@@ -55,11 +55,11 @@ def notebook(brief: str, name: str, sections: tuple[str, ...] = (), loss: bool =
         ),
         ask(
             f"{name}: all cells executed, outputs visible, no errors", "executed",
-            "Restart the kernel, run all cells from top to bottom, and save.",
+            "Restart the kernel, run all cells from top to bottom, and save the notebook.",
         ),
         ask(
             f"{name}: text explains the code", "explained",
-            "Write one or two sentences before each step: what it does, and why.",
+            "Before each step, write one or two sentences about what it does and why.",
         ),
         ask(
             f"{name}: networks trained from scratch, no pre-trained weights", "from_scratch",
@@ -75,16 +75,16 @@ def notebook(brief: str, name: str, sections: tuple[str, ...] = (), loss: bool =
 
 
 def samples(brief: str) -> list[Requirement]:
-    """What the briefs ask of the generated hands."""
+    """The requirements for the generated hands."""
     folders = {"folders": ("GAN_hands", "VAE_hands")}
     return [
         Requirement(
             brief, "300 new hands as JPEG, 32 x 32, 8-bit grey, named <username>_001.jpeg ...",
             "check_samples.samples", folders,
-            "Write the 300 images again with utils.data.image_files.write_jpegs. Leave nothing else in the folder.",
+            "Write the 300 images again with utils.data.image_files.write_jpegs. Remove all other files there.",
         ),
         Requirement(
-            brief, "300 new hands: all different, none a copy of a training image",
+            brief, "300 new hands: all different, and no copies of training images",
             "check_samples.new_samples", folders,
             "Sample again with other seeds. If copies remain, the model has memorised its training images.",
         ),
@@ -92,7 +92,7 @@ def samples(brief: str) -> list[Requirement]:
 
 
 def common(brief: str, references: str) -> list[Requirement]:
-    """What every brief asks of the folder."""
+    """The requirements that every brief has for the folder."""
     return [
         Requirement(
             brief, f"{references}: sources listed",
@@ -100,7 +100,7 @@ def common(brief: str, references: str) -> list[Requirement]:
         ),
         Requirement(
             brief, "helper code in one folder, called utils",
-            "check_texts.one_utils", {}, "Move every .py file that the notebooks import into utils/.",
+            "check_texts.one_utils", {}, "Move all .py files that the notebooks import to utils/.",
         ),
     ]  # fmt: skip
 
@@ -144,7 +144,7 @@ REQUIREMENTS = (
     *common("portfolio", "references.md"),
     *notebook("mri", "Assessment.ipynb", MRI),
     Requirement(
-        "mri", "test_set_nogaps.npy: (100, 1, 64, 64), same order, nothing missing, known pixels unaltered",
+        "mri", "test_set_nogaps.npy: (100, 1, 64, 64), same order, no missing pixels, known pixels unchanged",
         "check_tables.filled", {"name": "test_set_nogaps.npy"},
         "Fill it again: python -m utils fill test_set.npy test_set_nogaps.npy",
     ),

@@ -1,6 +1,6 @@
-"""Checks of a notebook. Each takes the hand-in's folder and the notebook's name, which may be a pattern.
+"""Checks of a notebook. Each check gets the hand-in's folder and the notebook's name, which may be a pattern.
 
-A check returns what it found. It raises `Failed` if the requirement is not met, and `Unchecked` if it cannot tell.
+A check returns what it found. It raises `Failed` if the requirement is not met, and `Unchecked` if it cannot decide.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from utils.handin.inspection import Failed, Unchecked, cells, find
 
-MAX_CODE_CELLS_IN_A_ROW = 4  # more than this without a text cell is not explained
+MAX_CODE_CELLS_IN_A_ROW = 4  # more code cells without a text cell count as not explained
 MIN_WORDS = 200  # of text in the whole notebook
 PLACEHOLDERS = ("**Name:** Your Name", "**CID:** 00000000", "**Username:** username")
 PRETRAINED = re.compile(
@@ -21,7 +21,7 @@ PRETRAINED = re.compile(
 
 
 def is_there(folder: Path, name: str) -> str:
-    """There is exactly one such notebook, and it can be read."""
+    """There is exactly one notebook with this name, and it can be read."""
     return f"{find(folder, name)}, {len(cells(folder, name))} cells"
 
 
@@ -31,7 +31,7 @@ def signed(folder: Path, name: str) -> str:
     left = [placeholder for placeholder in PLACEHOLDERS if placeholder in texts]
     if PLACEHOLDERS[-1] in left:
         raise Unchecked(
-            "the author's name is still the template's: python -m utils rename USERNAME --name 'NAME' --cid CID"
+            "the author's name was not filled in: use python -m utils rename USERNAME --name 'NAME' --cid CID"
         )
     if left:
         raise Failed(f"it still says {' and '.join(left)}")
@@ -39,7 +39,7 @@ def signed(folder: Path, name: str) -> str:
 
 
 def executed(folder: Path, name: str) -> str:
-    """All code cells were executed from top to bottom, none failed, and their outputs were saved."""
+    """All code cells were executed once, from top to bottom. No cell failed, and the outputs were saved."""
     code = [cell for cell in cells(folder, name) if cell.code]
     if not code:
         raise Failed("it has no code")
@@ -53,15 +53,15 @@ def executed(folder: Path, name: str) -> str:
         if cell.count != number:
             raise Failed(
                 f"code cell {number} has execution number {cell.count}: "
-                f"the cells were not executed once each from top to bottom"
+                f"each cell must be executed once, from top to bottom"
             )
     if not any(cell.outputs for cell in code):
-        raise Failed("no cell has an output: they were cleared before saving")
+        raise Failed("no cell has an output: the outputs were cleared before the notebook was saved")
     return f"{len(code)} code cells, executed 1 to {len(code)}"
 
 
 def explained(folder: Path, name: str) -> str:
-    """Text comes often enough between the code, and there is enough of it."""
+    """There are enough text cells between the code cells, and enough words in them."""
     every, in_a_row = cells(folder, name), 0
     for number, cell in enumerate(every, start=1):
         in_a_row = in_a_row + 1 if cell.code else 0
@@ -74,26 +74,26 @@ def explained(folder: Path, name: str) -> str:
 
 
 def from_scratch(folder: Path, name: str) -> str:
-    """No code loads weights that were trained elsewhere."""
+    """The code loads no pre-trained weights."""
     for cell in cells(folder, name):
         for line in cell.source.splitlines() if cell.code else ():
             if not line.lstrip().startswith("#") and PRETRAINED.search(line):
-                raise Failed(f"it loads weights that were trained elsewhere: {line.strip()[:80]}")
-    return "nothing that loads pre-trained weights"
+                raise Failed(f"it loads pre-trained weights: {line.strip()[:80]}")
+    return "no code that loads pre-trained weights"
 
 
 def loss_plot(folder: Path, name: str) -> str:
-    """A cell with a picture, or a cell next to it, mentions the loss."""
+    """The loss is mentioned in a code cell with a picture, or in a cell next to it."""
     every = cells(folder, name)
     for number, cell in enumerate(every):
         near = " ".join(other.source for other in every[max(0, number - 1) : number + 2]).lower()
         if cell.code and cell.pictures() and ("loss" in near or "entropy" in near):
-            return f"cell {number + 1} has a picture, and the word loss is next to it"
-    raise Failed("no cell that mentions a loss in its code or text has a picture")
+            return f"cell {number + 1} has a picture, and the loss is mentioned there or in a cell next to it"
+    raise Failed("no code cell with a picture mentions the loss, in its own code or in the cells next to it")
 
 
 def sections(folder: Path, name: str, titles: tuple[str, ...]) -> str:
-    """There is a heading for each title, in this order; a heading may say more than the title."""
+    """There is a heading for each title, in this order. A heading may contain more words than the title."""
     texts = [cell.source for cell in cells(folder, name) if not cell.code]
     headings = re.findall(r"^#{1,4} +(.+)$", "\n".join(texts), re.M)
     place = 0

@@ -1,4 +1,4 @@
-"""Checks of texts and of the folder: references, answers, the report, and where the code is.
+"""Checks of texts and of the folder: references, answers, the report, and the place of the code.
 
 A check returns what it found. It raises `Failed` if the requirement is not met.
 """
@@ -10,12 +10,12 @@ from pathlib import Path
 
 from utils.handin.inspection import Failed, find, listing, text
 
-CODE_FOLDERS = ("utils", "tests", "benchmarks")  # may hold .py files; notebooks import only utils
+CODE_FOLDERS = ("utils", "tests", "benchmarks")  # they may hold .py files; notebooks import only utils
 MIN_ANSWER_WORDS = 10
 
 
 def references(folder: Path, name: str) -> str:
-    """The file lists something: items, rows of a table, or addresses."""
+    """The file lists sources: as items, rows of a table, or web addresses."""
     found = text(folder, find(folder, name))
     if not re.search(r"^\s*(?:[-*|]|\d+[.)]|\[\d+\])|https?://", found, re.M):
         raise Failed(f"{name} lists nothing")
@@ -28,11 +28,11 @@ def one_utils(folder: Path) -> str:
     outside = [name for name in scripts if name.split("/")[0] not in CODE_FOLDERS]
     if outside:
         raise Failed(f"{len(outside)} .py files are outside utils/, the first: {outside[0]}")
-    return f"{len(scripts)} .py files, all in their place"
+    return f"{len(scripts)} .py files, all in the right folders"
 
 
 def answer(folder: Path, heading: str, words: int) -> str:
-    """The README answers a question under this heading, in at most so many words and with one figure or table."""
+    """The README has an answer under this heading, with at most this number of words and one figure or table."""
     found = text(folder, find(folder, "README.md"))
     match = re.search(rf"^#+ *{re.escape(heading)}\b[^\n]*\n(.*?)(?=^#+ |\Z)", found, re.M | re.S | re.I)
     if not match:
@@ -44,9 +44,9 @@ def answer(folder: Path, heading: str, words: int) -> str:
     plain = re.sub(r"\]\([^)]*\)", "]", plain)  # the address of a link is not counted
     count = _count_words(plain)
     if count > words:
-        raise Failed(f"{count} words, {count - words} too many")
+        raise Failed(f"{count} words: {count - words} too many")
     if figures > 1:
-        raise Failed(f"{figures} figures and tables; one is allowed")
+        raise Failed(f"{figures} figures and tables: only one is allowed")
     if count < MIN_ANSWER_WORDS:
         raise Failed(f"only {count} words")
     return f"{count} words, {figures} figure"
@@ -72,10 +72,10 @@ def report(folder: Path, name: str, parts: tuple[str, ...], words: tuple[int, in
             raise Failed(f"{name} shows {figure}, which is not there")
     count = _count_words(re.sub(r"!\[[^\]]*\]\([^)]*\)|^\|.*$|\]\([^)]*\)", " ", found, flags=re.M))
     if not words[0] <= count <= words[1]:
-        raise Failed(f"{count} words; about two pages are {words[0]} to {words[1]}")
+        raise Failed(f"{count} words: about two pages are {words[0]} to {words[1]} words")
     return f"{count} words, {len(figures)} figures"
 
 
 def _count_words(plain: str) -> int:
-    """The number of words in a text; punctuation alone is no word."""
+    """The number of words in a text. Punctuation alone does not count as a word."""
     return len(re.findall(r"[\w%][^\s]*", plain))

@@ -1,6 +1,6 @@
-"""Compares a hand-in with what its brief asks for, and prints the results.
+"""Checks a hand-in against the requirements of its brief, and prints the results.
 
-Nothing of a hand-in is executed or unpickled, and no link in it is followed.
+Nothing in a hand-in is executed or unpickled, and links in it are not followed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MARKS = {"pass": "ok  ", "fail": "FAIL", "unchecked": "?   "}
 
 
 class Result(NamedTuple):
-    """The result of one requirement; `status` is pass, fail or unchecked."""
+    """The result of checking one requirement. The status is pass, fail or unchecked."""
 
     brief: str
     requirement: str
@@ -28,16 +28,16 @@ class Result(NamedTuple):
 
 
 def applying(folder: Path) -> list[str]:
-    """The briefs that a folder looks like a hand-in for: a file of theirs is there."""
+    """The briefs that a folder seems to be a hand-in for. It holds one of the files in `SIGNS` for each of them."""
     return [brief for brief, signs in SIGNS.items() if any(any(folder.glob(sign)) for sign in signs)]
 
 
 def check(folder: Path, briefs: list[str] | None = None) -> list[Result]:
-    """Compare a hand-in with what the briefs ask for; without `briefs`, with those that apply.
+    """Check a hand-in against the requirements of the briefs. Without `briefs`, those from `applying` are used.
 
     Raises:
-        NotADirectoryError: there is no such folder.
-        ValueError: the folder looks like a hand-in for none of the briefs.
+        NotADirectoryError: the folder does not exist.
+        ValueError: the folder does not look like a hand-in for any brief.
     """
     if not folder.is_dir():
         raise NotADirectoryError(f"There is no folder '{folder}'.")
@@ -50,7 +50,7 @@ def check(folder: Path, briefs: list[str] | None = None) -> list[Result]:
 
 
 def check_one(folder: Path, requirement: Requirement) -> Result:
-    """Check one requirement. A file that cannot be read makes it fail, and never ends the check of a whole class."""
+    """Check one requirement. It fails if a file cannot be read, and the other checks continue."""
     module, function = requirement.check.split(".")
     check = getattr(importlib.import_module(f"utils.handin.{module}"), function)
     advice = ""
@@ -60,19 +60,19 @@ def check_one(folder: Path, requirement: Requirement) -> Result:
         status, found = "unchecked", str(error)
     except inspection.Failed as error:
         status, found, advice = "fail", str(error), requirement.advice
-    except Exception as error:  # somebody else's files can be damaged in any way
+    except Exception as error:  # another person's files can be damaged in any way
         status, found, advice = "fail", f"could not be read ({type(error).__name__}: {error})", requirement.advice
     return Result(requirement.brief, requirement.wording, status, found, advice)
 
 
 def counts(results: list[Result]) -> str:
-    """One line: how many requirements are right, wrong and unchecked."""
+    """One line with the numbers of requirements that are right, wrong and unchecked."""
     number = {status: sum(r.status == status for r in results) for status in MARKS}
     return f"{number['pass']} right, {number['fail']} wrong, {number['unchecked']} could not be checked"
 
 
 def table(results: list[Result]) -> str:
-    """The results by brief, a line for each requirement. Below those that are not right: what was found, and advice."""
+    """A table with the results by brief: one line for each requirement. Problems and advice are below their line."""
     lines = []
     for brief in dict.fromkeys(r.brief for r in results):
         lines.append(f"\n{brief}: {BRIEFS[brief]}")
@@ -86,17 +86,17 @@ def table(results: list[Result]) -> str:
 
 
 def report(folder: Path, briefs: list[str] | None, as_json: bool) -> bool:
-    """Check one hand-in and print the results. Returns whether no requirement failed."""
+    """Check one hand-in and print the results. Returns False if a requirement failed."""
     results = check(folder, briefs)
     print(json.dumps([r._asdict() for r in results], indent=1) if as_json else table(results))
     return not any(r.status == "fail" for r in results)
 
 
 def report_all(parent: Path, briefs: list[str] | None, as_json: bool) -> bool:
-    """Check every folder in `parent` and print a line for each. Returns whether no requirement failed.
+    """Check every folder in `parent` and print one line for each. Returns False if a requirement failed.
 
     Raises:
-        NotADirectoryError: there is no such folder.
+        NotADirectoryError: `parent` does not exist.
     """
     if not parent.is_dir():
         raise NotADirectoryError(f"There is no folder '{parent}'.")

@@ -1,4 +1,4 @@
-"""Makes a folder that can be handed in as it is: the files that a brief asks for, under the names that it asks for."""
+"""Makes a folder that is ready to be handed in: it holds the files that a brief requires, with the required names."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from utils.handin import inspection, rename
 from utils.handin.briefs import ANSWER_WORDS
 
 RUNNING = ("utils/*.py", "utils/*.json", "requirements.txt", "constraints.txt", "LICENSE", "weights/*.safetensors")
-ANSWERS = ("docs/data_and_time.png",)  # the pictures in the README's answers
-# For each brief: patterns of files to copy, and files that get another name. `{user}` is the username, `{model}` is GAN
+ANSWERS = ("docs/data_and_time.png",)  # pictures in the answers in the README
+# For each brief: patterns of files to copy, and files that are renamed. `{user}` is the username, and `{model}` is GAN
 # or VAE. The files in RUNNING are always copied.
 LAYOUTS: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
     "cw1": (("{user}_DLcw1_*.ipynb", "{model}_hands/{user}_*", "references.md"), {}),
@@ -48,7 +48,7 @@ LAYOUTS: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
 
 
 def merged(notebooks: list[Path]) -> nbformat.NotebookNode:
-    """Join executed notebooks into one. Execution numbers continue, as if it had been run from top to bottom."""
+    """Join executed notebooks into one. The execution numbers continue from one notebook to the next."""
     whole, done = nbformat.read(notebooks[0], as_version=4), 0
     whole.cells = []
     for path in notebooks:
@@ -67,7 +67,7 @@ def merged(notebooks: list[Path]) -> nbformat.NotebookNode:
 
 
 def answers(readme: str) -> str:
-    """The README of a hand-in: the answers to the two questions, taken from the project's README."""
+    """The README of a hand-in: the answers to the two questions, from the project's README."""
     parts = [
         match.group(0).strip()
         for heading in ANSWER_WORDS
@@ -87,17 +87,17 @@ def without_dead_links(text: str, folder: Path) -> str:
 
 
 def export(project: Path, brief: str, out: Path, model: str = "GAN") -> Path:
-    """Write the hand-in to `out`, completely or not at all; returns `out`.
+    """Write the hand-in to `out`, and return `out`. If this fails, nothing is written.
 
     Args:
         project: a folder like this repository.
         brief: one of `LAYOUTS`.
-        out: a new or an empty folder.
-        model: the model whose 300 hands are handed in for coursework 1, GAN or VAE.
+        out: a new or empty folder.
+        model: GAN or VAE. The 300 hands of this model are handed in for coursework 1.
 
     Raises:
-        FileExistsError: `out` already holds something.
-        FileNotFoundError: a file that the brief asks for is not in the project.
+        FileExistsError: `out` is not empty.
+        FileNotFoundError: a required file is not in the project.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"'{out}' already exists. Choose a new folder, or remove it.")

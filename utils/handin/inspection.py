@@ -1,6 +1,6 @@
-"""Reads somebody else's hand-in safely.
+"""Reads another person's hand-in safely.
 
-Nothing is executed or unpickled, links are not followed, and files that are too large are not opened.
+Nothing is executed or unpickled. Links are not followed, and files that are too large are not opened.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from functools import lru_cache
 from pathlib import Path
 
 LARGEST_FILE = 60_000_000  # bytes; a larger notebook, image or array is not opened
-MAX_FILES = 50_000  # in a hand-in
+MAX_FILES = 50_000  # the largest number of files in a hand-in
 IGNORED = ("runs", "site", "__pycache__", "node_modules", "venv")  # folders that are never handed in
 
 
 class Failed(Exception):
-    """A requirement is not met; the message says why."""
+    """A requirement is not met. The message says why."""
 
 
 class Unchecked(Exception):
-    """A requirement cannot be checked; the message says what is missing."""
+    """A requirement cannot be checked. The message says what is missing."""
 
 
 @lru_cache(maxsize=4)
 def listing(folder: Path) -> tuple[str, ...]:
-    """Relative paths of the regular files in a folder, sorted; links and hidden files are left out.
+    """Relative paths of the regular files in a folder, sorted. Links and hidden files are left out.
 
     Raises:
         Failed: there are more than MAX_FILES.
@@ -49,7 +49,7 @@ def listing(folder: Path) -> tuple[str, ...]:
 
 
 def last_part(name: str) -> str:
-    """The file's own name in a relative path; a hand-in has thousands of files, and pathlib would take seconds."""
+    """The file name at the end of a relative path. It is much faster than pathlib for thousands of files."""
     return name.rpartition("/")[2]
 
 
@@ -60,20 +60,20 @@ def forget() -> None:
 
 
 def find(folder: Path, pattern: str) -> str:
-    """The one file whose name matches the pattern; one at the top comes before those in sub-folders.
+    """The only file whose name matches the pattern. Files in sub-folders count only if none at the top matches.
 
     Raises:
-        Failed: there is none, or there are several.
+        Failed: no file matches, or several files match.
     """
     files = listing(folder)
     found = [name for name in files if fnmatch.fnmatchcase(last_part(name), pattern)]
     found = [name for name in found if "/" not in name] or found
     if not found:
         close = [name for name in files if fnmatch.fnmatchcase(last_part(name).lower(), pattern.lower())]
-        hint = f"; '{close[0]}' has other capital letters" if close else ""
+        hint = f"; '{close[0]}' has different capital letters" if close else ""
         raise Failed(f"there is no {pattern}{hint}")
     if len(found) > 1:
-        raise Failed(f"there are {len(found)} files {pattern}: {', '.join(found[:3])}")
+        raise Failed(f"there are {len(found)} files that match {pattern}: {', '.join(found[:3])}")
     return found[0]
 
 
@@ -100,21 +100,21 @@ def text(folder: Path, name: str) -> str:
     """The content of a UTF-8 text file.
 
     Raises:
-        Failed: it is no such file; also as `content`.
+        Failed: the file is not text in UTF-8, or `content` fails.
     """
     try:
         return content(folder, name).decode()
     except UnicodeDecodeError as error:
-        raise Failed(f"{name} is no text file in UTF-8: {error}") from error
+        raise Failed(f"{name} is not a text file in UTF-8: {error}") from error
 
 
 class Cell:
-    """A cell of a notebook; parts of a wrong type are read as empty.
+    """A cell of a notebook. Outputs of a wrong type are left out.
 
     Attributes:
         code: is it a code cell?
         source: its text.
-        count: its execution number, or None.
+        count: its execution number, or None if it was not executed.
         outputs: its outputs, each as a dict.
     """
 
@@ -136,12 +136,12 @@ def cells(folder: Path, pattern: str) -> list[Cell]:
     """The cells of a notebook, without empty ones.
 
     Raises:
-        Failed: there is no such file, or it is no notebook.
+        Failed: there is no such file, or it is not a notebook.
     """
     name = find(folder, pattern)
     try:
         found = json.loads(text(folder, name))["cells"]
         read = [Cell(cell) for cell in found]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise Failed(f"{name} is no Jupyter notebook: {error or type(error).__name__}") from error
+        raise Failed(f"{name} is not a Jupyter notebook: {error or type(error).__name__}") from error
     return [cell for cell in read if cell.source.strip()]

@@ -1,4 +1,4 @@
-"""Gives a hand-in its author's username: in the names of files and in the texts that mention them, all or nothing."""
+"""Changes the username in a hand-in: in the names of files, and in texts. It changes everything or nothing."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from utils.handin import inspection
 
 TEXTS = (".ipynb", ".md", ".py", ".txt", ".toml", ".yml", "Makefile", ".gitignore")
 HIDDEN_TEXTS = (".gitignore", ".github/workflows/test.yml")
-JOURNAL = ".renaming"  # a folder with the old texts and the plan; removed when everything is done
-NAME = re.compile(r"(?<=\*\*Name:\*\* )Your Name\b")  # the form in the first cells of the notebooks
+JOURNAL = ".renaming"  # a folder with the old texts and the plan; it is removed at the end
+NAME = re.compile(r"(?<=\*\*Name:\*\* )Your Name\b")  # as in the first cells of the notebooks
 CID = re.compile(r"(?<=\*\*CID:\*\* )0{8}\b")
 TAKEN = ("real", "vae", "gan", "test", "stand", "username")  # the names of other files begin with these
 
 
 class Plan(NamedTuple):
-    """What a renaming changes; paths are relative to the folder."""
+    """The changes of a renaming. Paths are relative to the folder."""
 
-    moves: list[tuple[str, str]]  # old name, new name
-    texts: list[str]  # files whose content changes, by their old names
+    moves: list[tuple[str, str]]  # old path, new path
+    texts: list[str]  # old paths of the files whose content changes
 
 
 def current_name(folder: Path) -> str:
     """The username in the names of a hand-in's files.
 
     Raises:
-        ValueError: there is none, or there are several.
+        ValueError: there is no username, or there are several.
     """
     names = {
         match.group(1)
@@ -39,7 +39,7 @@ def current_name(folder: Path) -> str:
     }
     if len(names) != 1:
         found = ", ".join(sorted(names)) or "none"
-        raise ValueError(f"'{folder}': one username is expected in the names of the notebooks, but found: {found}")
+        raise ValueError(f"'{folder}': the names of the notebooks must contain one username, but found: {found}")
     return names.pop()
 
 
@@ -47,38 +47,43 @@ def check_name(name: str) -> None:
     """Check a username.
 
     Raises:
-        ValueError: it is not allowed; the message says why.
+        ValueError: the username is not allowed. The message says why.
     """
     if not re.fullmatch(r"[a-z][a-z0-9]{1,19}", name):
-        raise ValueError(f"'{name}' is no username: use 2 to 20 small letters and digits, and begin with a letter")
+        raise ValueError(f"'{name}' is not a username: use 2 to 20 small letters and digits, and begin with a letter")
     if name in TAKEN:
         raise ValueError(f"'{name}' cannot be used: the names of other files begin with it")
 
 
 def mentions(name: str) -> re.Pattern:
-    """A pattern for the username in texts: before an underscore, in quotes, and after 'Username:'."""
+    """A pattern that finds the username in texts: before an underscore, in quotes, or after 'Username:'."""
     return re.compile(rf'(?<![<\w]){name}(?=_)|(?<="){name}(?=\\?")|(?<=\*\*Username:\*\* ){name}\b')
 
 
 def replacements(old: str, new: str, name: str | None, cid: str | None) -> list[tuple[re.Pattern, str]]:
-    """Patterns to search for in texts, and what replaces them.
+    """Pairs of a pattern to search for in texts, and its replacement.
 
     Raises:
-        ValueError: the name or the CID has a form that is not allowed.
+        ValueError: the name or the CID has a wrong form.
     """
     if name is not None and not re.fullmatch(r"[^\W\d_][^\W\d_' .-]*(?:[' .-]+[^\W\d_]+)*\.?", name):
-        raise ValueError(f"'{name}' is no name: use letters, with spaces, hyphens or apostrophes between them")
+        raise ValueError(f"'{name}' is not a name: use letters, with spaces, hyphens or apostrophes between them")
     if cid is not None and not re.fullmatch(r"\d{8}", cid):
-        raise ValueError(f"'{cid}' is no CID: use 8 digits")
+        raise ValueError(f"'{cid}' is not a CID: use 8 digits")
     every = [(mentions(old), new if old != new else None), (NAME, name), (CID, cid)]
     return [(pattern, text) for pattern, text in every if text is not None]
 
 
 def plan(folder: Path, new: str, name: str | None = None, cid: str | None = None) -> Plan:
-    """What a renaming would change. A name and a CID replace those of the template in the notebooks.
+    """List the changes of a renaming, without making them.
+
+    Args:
+        folder: the hand-in.
+        new: the new username.
+        name, cid: replace 'Your Name' and '00000000' in the first cells of the notebooks.
 
     Raises:
-        ValueError: `new` is no username, the folder's own username is not clear, or a file would be overwritten.
+        ValueError: `new` is not a username, the current username is not clear, or a file would be overwritten.
     """
     check_name(new)
     inspection.forget()
@@ -103,10 +108,10 @@ def plan(folder: Path, new: str, name: str | None = None, cid: str | None = None
 
 
 def rename(folder: Path, new: str, name: str | None = None, cid: str | None = None) -> Plan:
-    """Rename files and change texts, all or nothing. If an earlier call was killed, its changes are undone first.
+    """Rename files and change texts: everything or nothing. If an earlier call was killed, it is undone first.
 
     Raises:
-        OSError, ValueError: something failed; all changes were undone.
+        OSError, ValueError: a step failed, and all changes were undone.
     """
     undo(folder)
     steps = plan(folder, new, name, cid)
@@ -120,7 +125,7 @@ def rename(folder: Path, new: str, name: str | None = None, cid: str | None = No
         shutil.copy2(folder / path, copy)
     building.mkdir(exist_ok=True)
     (building / "plan.json").write_text(json.dumps(steps._asdict()), encoding="utf-8")
-    building.replace(journal)  # from now on, `undo` can put everything back, also after a kill
+    building.replace(journal)  # from here on, `undo` can restore everything, also after a kill
     try:
         for path in steps.texts:
             text = (folder / path).read_bytes().decode(errors="surrogateescape")
@@ -138,7 +143,7 @@ def rename(folder: Path, new: str, name: str | None = None, cid: str | None = No
 
 
 def undo(folder: Path) -> bool:
-    """Undo a renaming that did not finish. Returns whether there was one."""
+    """Undo a renaming that did not finish. Returns False if there was nothing to undo."""
     journal = folder / JOURNAL
     if not journal.is_dir():
         return False

@@ -2,7 +2,7 @@
 
 The rooms, from the bottom up. A module imports only from its own room and from the rooms above it in this list.
 
-files              writes files whole or not at all; paths from the command line; names that every console can print
+files              writes files completely or not at all; reads paths from the command line; prints any file name
 config             the project's folders, the profiles, the notebooks of each task, the hyper-parameters
 budgets            how much each notebook does in each profile: numbers of images, steps and trials
 
@@ -15,20 +15,20 @@ data/              from files to arrays of images
   masks            the missing stripes of the heads: where they are, and classical ways to fill them
   public_images    Fashion-MNIST and CelebA
   sources          fills the data folders from a folder, an archive or the network
-  filling          puts verified files into a data folder, all or nothing; stand-ins only where there are none
-  archives         archives that are verified before a file is put in place, and MedNIST's download
-  cache            folders of more images than memory holds, decoded once into one file
+  filling          moves verified files into the data folders, all or none; writes stand-ins if there are no real images
+  archives         reads archives and verifies them to their end; downloads MedNIST
+  cache            for folders that do not fit into memory: decodes their images once, into one file
 
 training/          how every model is trained
   loop             the one training loop: `fit`
   run              the parts of the loop: restore, step, record, save
-  identity         what makes two trainings the same run: settings, data and source
-  checkpoints      checkpoints that survive a kill, and weights as safetensors
+  identity         decides whether two trainings are the same run: same settings, data and source code
+  checkpoints      checkpoints that survive a killed process, and weights as safetensors
   progress         the bar and the plots while a training runs
   devices          seeds, the device, the number format, several processes
-  search           hyper-parameter studies that go on after a kill
+  search           hyper-parameter searches that survive a killed process
 
-models/            the networks, each with its loss as `step` and its images as `sample`
+models/            the networks: `step` is one training step of a model, `sample` makes new images
   blocks           convolutional building blocks
   vae              variational autoencoder
   latent_flow      the prior of a VAE's latents
@@ -36,44 +36,44 @@ models/            the networks, each with its loss as `step` and its images as 
   pixelcnn         autoregressive model
   flow             normalising flow
   diffusion        diffusion model
-  zoo              trains these five families in one way, also on a folder for the command `train`
-  classifier       tells real hands from those of VAEs and GANs
+  zoo              trains VAE, GAN, PixelCNN, flow and diffusion in the same way; also for the command `train`
+  classifier       classifies hands: real, made by a VAE, or made by a GAN
   imputer          fills the missing stripes of head slices
-  shipped          new hands and heads from the weights in this repository, for the command `sample`
+  shipped          makes new hands and heads with the weights in this repository; for the command `sample`
 
-evaluation/        how good the results are
-  fidelity         distance, precision and recall between generated and real images, and copies
-  feature_spaces   the features that these measures compare, and the classifier that some of them come from
+evaluation/        measures how good the results are
+  fidelity         distance, precision and recall between generated and real images; finds copies
+  feature_spaces   the features that `fidelity` compares, and the classifier that computes some of them
   sample_sizes     checks that there are enough images for a measure
-  detector         a detector of generated images, used as a measure
+  detector         learns to detect generated images; its success is a measure of their quality
   likelihood       bits per dimension
-  grey_levels      probabilities of whole grey levels
-  calibration      from logits to probabilities
+  grey_levels      probabilities of integer grey levels
+  calibration      turns logits into probabilities
   cross_validation trains the classifier once for each fold
   folds            stratified folds that keep copies together
-  pu_learning      what images without labels can teach
-  restoration      how good filled head slices are
+  pu_learning      learns from images without labels (positive-unlabelled learning)
+  restoration      measures how good filled head slices are
 
 handin/            checks, renames and packs a hand-in; needs no torch
-  briefs           what each brief asks for, as data
+  briefs           the requirements of each brief, as data
   compare          compares a hand-in with its brief and prints the results
   check_notebooks  checks of notebooks: executed, explained, signed ...
   check_samples    checks of generated images: number, names, format, copies
   check_tables     checks of the CSV of labels and of the filled head images
   check_texts      checks of references, answers and report
-  inspection       reads somebody else's hand-in safely
+  inspection       reads other people's hand-ins safely
   rename           puts the author's username into names and texts
   export           copies what a brief asks for into a new folder
 
-notebooks/         notebooks as files
-  execute          executes them and says how long it still takes
-  results          what a run has made: paths, one sheet of hands, label counts
-  figures          pictures and source code for their outputs
-  colab            their "Open in Colab" links
-  site             a static site made from them
+notebooks/         works with notebooks
+  execute          executes notebooks and prints the remaining time
+  results          shows the results of a run: paths, one picture of all hands, the number of each label
+  figures          shows pictures and source code in a notebook
+  colab            writes the "Open in Colab" links
+  site             makes a static website of the notebooks
 
 commands/          the commands of `python -m utils`, one module for each group
-  arguments        what the commands share
+  arguments        arguments that several commands share
   environment      `run`, `test`, `notebooks`
   data             `data`
   train            `train`
@@ -83,4 +83,4 @@ commands/          the commands of `python -m utils`, one module for each group
   report           `report`
 """
 
-OLDEST_PYTHON = (3, 11)  # the oldest Python for which the versions in constraints.txt can be installed
+OLDEST_PYTHON = (3, 11)  # the oldest Python on which the versions in constraints.txt can be installed

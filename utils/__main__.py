@@ -25,11 +25,11 @@ from utils.files import escape_unprintable_output
 
 
 def command_line() -> argparse.ArgumentParser:
-    """The parser of all commands. Nothing that takes long to import is needed to build it."""
+    """The parser of all commands. It needs no import that takes long."""
     parser = argparse.ArgumentParser(
         prog="python -m utils",
         description=__doc__,
-        epilog="Begin with: python -m utils run. The options of a command: python -m utils COMMAND --help",
+        epilog="Start with: python -m utils run. To see a command's options: python -m utils COMMAND --help",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for module in (environment, data, train, sample, fill, hand_in, report):
@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run one command.
 
     Raises:
-        SystemExit: with the exit code: 1 for an error or a failed check, 2 for a wrong use, 130 after Ctrl-C.
+        SystemExit: the exit code is 1 after an error or a failed check, 2 for wrong arguments, 130 after Ctrl-C.
     """
     escape_unprintable_output()
     options = command_line().parse_args(arguments)
@@ -58,8 +58,8 @@ def main(arguments: list[str] | None = None) -> None:
         if (error.name or "").startswith("utils"):
             raise
         code = (
-            f"error: the package '{error.name}' is missing. Make the environment with 'python -m utils run', "
-            "then use its Python: .venv/bin/python (on Windows .venv\\Scripts\\python)"
+            f"error: the package '{error.name}' is missing. Create the environment with 'python -m utils run', "
+            "then use its Python: .venv/bin/python (on Windows: .venv\\Scripts\\python)"
         )
     except (OSError, ValueError, FloatingPointError) as error:
         code = f"error: {' '.join(str(error).split())}"

@@ -12,11 +12,11 @@ from utils import config
 
 @dataclass(frozen=True)
 class Reading:
-    """How many images are read from the folders of hands; None: all of them."""
+    """How many images are read from the folders of hands. None means all of them."""
 
-    hands: int | None  # real images, coursework 1; a quarter of them is held out, 300 of these for the tables
-    classifier_images: int | None  # real images and test images each, coursework 2
-    labelled_images: int | None  # labelled images of each class, coursework 2
+    hands: int | None  # coursework 1: real images; a quarter is held out, and the tables need 300 of this quarter
+    classifier_images: int | None  # coursework 2: number of real images, and also of test images
+    labelled_images: int | None  # coursework 2: labelled images of each class
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Hands:
     gan_images: int  # images seen by the GAN
     two_sample_steps: int  # training steps of the detector in the two-sample test
     detector_steps: int  # training steps of a detector of other people's fakes
-    detectors: int  # such detectors, each with its own seed
+    detectors: int  # number of these detectors, each with its own seed
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,13 @@ class Classifier:
     """Coursework 2: the classifier of real hands, VAE hands and GAN hands."""
 
     images: int  # images seen by each classifier
-    mixture_images: int  # images seen by each network that tells reals from the test folder
-    presumed_images: int  # images seen by each network that tells reals from presumed fakes
+    mixture_images: int  # images seen by each network that learns to separate reals from the test images
+    presumed_images: int  # images seen by each network that learns to separate reals from presumed fakes
     folds: int  # cross-validation folds of images without labels
     labelled_folds: int  # cross-validation folds of labelled images; a multiple of `folds`
     seeds: int  # repetitions of the cross-validation, each with its own seed
-    views: int  # shifts at which an image is judged
-    network_kinds: int  # 1: networks of pixels; 2: networks of pixels with high-pass inputs too
+    views: int  # shifted copies of an image that the classifier gets; the result is their mean
+    network_kinds: int  # 1: networks that get the pixels; 2: also networks that get high-pass residuals too
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,9 @@ class ClassifierTuning:
 
     trials: int  # trials of the search
     images: int  # images seen by each classifier in a trial
-    mixture_images: int  # images seen by each network that tells reals from the test folder, or from presumed fakes
+    mixture_images: int  # images seen by each network that learns to separate reals from test images or presumed fakes
     folds: int  # cross-validation folds
-    views: int  # shifts at which an image is judged
+    views: int  # shifted copies of an image that the classifier gets; the result is their mean
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Heads:
     """The MRI project: a generator of heads and the imputer."""
 
     generator_images: int  # images seen by the generator
-    generated_heads: int  # heads that the generator adds to the training images
+    generated_heads: int  # generated heads that are added to the training images
     imputer_images: int  # images seen by each imputer
     trials: int  # trials of the imputer's search
     trial_images: int  # images seen by the imputer in a trial, and in each ablation
@@ -89,10 +89,10 @@ class Garments:
     images: int | None  # training images that are read; None: all of them
     curve_images: int  # validation images for a point of a curve
     test_images: int  # test images for the likelihood
-    samples: int  # samples that are drawn from each model and measured
+    samples: int  # samples that are drawn from each model and evaluated
     classifier_images: int  # images seen by the classifier whose features measure the samples
     images_seen: dict[str, int]  # images seen by the model of each family
-    gan_alone_images: int  # images seen by the GAN that begins with random weights
+    gan_alone_images: int  # images seen by the GAN that starts from random weights
     longer_pixelcnn_images: int  # images seen by the PixelCNN that is trained for longer
     trials: int  # trials of each family's search
     trial_images: dict[str, int]  # images seen by the model of each family in a trial

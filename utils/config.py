@@ -14,10 +14,10 @@ FAMILIES = ("VAE", "GAN", "PixelCNN", "flow", "diffusion")  # `models.zoo` gives
 DATA_SETS = ("Fashion-MNIST", "CelebA", "CelebA in colour")
 SHIPPED = ("hands-gan", "hands-vae", "heads")  # models whose weights this repository ships
 
-# Two hands nearer than this count as copies of one image (grey levels, root mean square over the pixels). Measured on
-# the 8000 real hands: two different ones are at least 13.6 apart. A hand that is saved as a JPEG of quality 75 or more
-# again moves by at most 3.1, by 1 if every pixel changes by one grey level, and by 4.2 (median) if it is enlarged to
-# 64 x 64 pixels and reduced again.
+# Two hands count as copies if their distance is less than this: the root mean square over the pixels, in grey levels.
+# Measured on the 8000 real hands: the distance of two different hands is at least 13.6. The distance of a hand and a
+# changed copy is smaller: at most 3.1 if it is saved again as a JPEG of quality 75 or more, 1 if every pixel changes by
+# one grey level, and 4.2 (median) if it is enlarged to 64 x 64 pixels and reduced again.
 NEAR_COPY_RMS = 6.0
 
 HANDS = ("username_DLcw1_clean.ipynb", "username_DLcw2_clean.ipynb")
@@ -31,7 +31,7 @@ def profile() -> str:
     """The profile of this run, from the environment variable PROFILE (default: quick).
 
     Raises:
-        ValueError: PROFILE is something else than smoke, quick or full.
+        ValueError: PROFILE is not smoke, quick or full.
     """
     name = os.environ.get("PROFILE", "quick")
     if name not in PROFILES:
@@ -40,9 +40,9 @@ def profile() -> str:
 
 
 def run_folder(name: str = "") -> Path:
-    """The folder `runs/<profile>/<name>`; it is made if it is missing.
+    """The folder `runs/<profile>/<name>`. It is created if it does not exist.
 
-    The environment variable RUNS_FOLDER replaces `runs` (in Colab, by a folder on Drive).
+    If the environment variable RUNS_FOLDER is set, it is used instead of `runs` (in Colab: a folder on Drive).
     """
     path = Path(os.environ.get("RUNS_FOLDER", PROJECT / "runs")).expanduser() / profile() / name
     path.mkdir(parents=True, exist_ok=True)
@@ -50,29 +50,29 @@ def run_folder(name: str = "") -> Path:
 
 
 def in_place() -> bool:
-    """Does this run replace the committed results? Yes in the profile `full` without RUNS_FOLDER."""
+    """Does this run replace the committed results? Only in the profile `full`, and only without RUNS_FOLDER."""
     return profile() == "full" and "RUNS_FOLDER" not in os.environ
 
 
 def results_folder() -> Path:
-    """Where results are written: the project's folder if `in_place`, else `runs/<profile>`.
+    """Where results are written: to the project's folder if `in_place()`, otherwise to `runs/<profile>`.
 
-    So a short run never overwrites the committed hand-in, and a run in Colab stays on Drive.
+    So a short run never overwrites the committed hand-in, and the results of a run in Colab stay on Drive.
     """
     return PROJECT if in_place() else run_folder()
 
 
 def hyperparameters(model: str, committed: bool = False) -> dict:
-    """The hyper-parameters of a model: those tuned in this profile, or else the committed ones.
+    """The hyper-parameters of a model: the values tuned in this profile, if there are any, or the committed values.
 
-    The committed ones are in `utils/hyperparameters.json`, those tuned in this profile in `run_folder()`.
+    Tuned values are in `run_folder()`. Committed values are in `utils/hyperparameters.json`.
 
     Args:
-        model: a key of those files.
-        committed: take the committed ones even if there are tuned ones.
+        model: a key of these files.
+        committed: use the committed values even if there are tuned ones.
 
     Raises:
-        KeyError: there are none for this model.
+        KeyError: there are no values for this model.
         ValueError: a file is damaged.
     """
     path, tuned = PROJECT / "utils" / "hyperparameters.json", run_folder() / "hyperparameters.json"
@@ -85,14 +85,14 @@ def hyperparameters(model: str, committed: bool = False) -> dict:
 
 
 def write_hyperparameters(model: str, values: dict) -> Path:
-    """Store a model's tuned values where `hyperparameters` finds them; those of other models stay as they are.
+    """Store a model's tuned values where `hyperparameters` finds them. The values of other models do not change.
 
     Returns:
-        The file. It is written whole or not at all.
+        The path of the file. The file is written completely or not at all.
 
     Raises:
-        OSError: it cannot be written.
-        ValueError: the file is there already, but damaged.
+        OSError: the file cannot be written.
+        ValueError: the file exists, but it is damaged.
     """
     path = PROJECT / "utils" / "hyperparameters.json" if in_place() else run_folder() / "hyperparameters.json"
     known = _read_hyperparameters(path) if path.is_file() else {}
@@ -102,11 +102,11 @@ def write_hyperparameters(model: str, values: dict) -> Path:
 
 
 def _read_hyperparameters(path: Path) -> dict[str, dict]:
-    """All values of a file, by model."""
+    """The values of each model in a file."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # no JSON, or no UTF-8
+    except ValueError as error:  # not JSON, or not UTF-8
         raise ValueError(f"'{path}' is damaged ({error}). Delete it, or repair it by hand.") from error
     if not isinstance(values, dict) or not all(isinstance(found, dict) for found in values.values()):
-        raise ValueError(f"'{path}' does not hold the values of each model by its name. Delete it, or repair it.")
+        raise ValueError(f"'{path}' must hold the values of each model under its name. Delete it or repair it.")
     return values

@@ -1,4 +1,4 @@
-"""Writing files whole or not at all, paths from the command line, and names that every console can print."""
+"""Writes files completely or not at all, reads paths from the command line, and makes any file name printable."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import shutil
 import sys
 from pathlib import Path
 
-NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)  # the errors of a folder that is not ours to write to
+NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)  # errors of a folder that we may not write to
 ADVICE = (
     "Is the folder read-only, or is a program such as OneDrive or Dropbox using it? "
     "Copy the project into a folder of your own and run it there."
@@ -19,17 +19,17 @@ ADVICE = (
 
 
 def could_not_write(path: Path, error: OSError) -> OSError:
-    """The error to raise when `path` could not be written. It says what to do about a folder that is not writable."""
+    """The error to raise if `path` could not be written. If the folder is not writable, the message says what to do."""
     advice = f" {ADVICE}" if error.errno in NOT_ALLOWED else ""
-    text = f"could not write '{printable(path)}' ({error.strerror}); what was saved before is untouched.{advice}"
+    text = f"could not write '{printable(path)}' ({error.strerror}); what was saved before has not changed.{advice}"
     return OSError(error.errno, text)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that at any moment `path` is the old file or the new one, never a part.
+    """Write a file completely or not at all. At any moment, `path` is the old file or the complete new one.
 
     Raises:
-        OSError: the disk is full, or the folder cannot be written to. The old file is still whole.
+        OSError: the disk is full, or the folder cannot be written to. The old file has not changed.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -50,7 +50,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 def part_folder(parent: Path, name: str) -> Path:
     """Make a hidden folder in `parent` for files that are not complete yet. The caller deletes or renames it.
 
-    What killed processes have left of the same name is deleted first.
+    Folders of the same name that killed processes have left are deleted first.
 
     Raises:
         OSError: `parent` cannot be written to.
@@ -66,10 +66,10 @@ def part_folder(parent: Path, name: str) -> Path:
 
 
 def delete_leftovers(folder: Path, name: str) -> None:
-    """Delete the parts `.NAME.PID.part` of processes that have ended. Another running process still needs its own."""
+    """Delete the parts `.NAME.PID.part` of processes that have ended. Running processes still need their parts."""
     for left in folder.glob(f".{glob.escape(name)}.*.part"):
         pid = left.name.split(".")[-2]
-        if pid == str(os.getpid()) or not _is_running(pid):  # our number: an earlier process had it, too
+        if pid == str(os.getpid()) or not _is_running(pid):  # our own PID: an earlier process had the same
             if left.is_dir():
                 shutil.rmtree(left)
             else:
@@ -77,8 +77,8 @@ def delete_leftovers(folder: Path, name: str) -> None:
 
 
 def _is_running(pid: str) -> bool:
-    """Is there such a process? Yes if one cannot know."""
-    if os.name == "nt":  # os.kill would end the process there
+    """Is this process running? True if we cannot find out."""
+    if os.name == "nt":  # there, os.kill would end the process
         return True
     try:
         os.kill(int(pid), 0)
@@ -90,10 +90,10 @@ def _is_running(pid: str) -> bool:
 
 
 def path_argument(text: str) -> Path:
-    """A path that a user has typed; `~` is replaced by the home folder.
+    """The path that a user has typed. `~` is replaced by the home folder.
 
     Raises:
-        argparse.ArgumentTypeError: `~name`, but there is no such user.
+        argparse.ArgumentTypeError: the path begins with `~name`, but there is no user `name`.
     """
     try:
         return Path(text).expanduser()
@@ -102,17 +102,17 @@ def path_argument(text: str) -> Path:
 
 
 def printable(text: str | Path) -> str:
-    r"""A name with an escape such as `\n` or `\udcff` for each character that cannot be printed."""
+    r"""The text, with an escape such as `\n` or `\udcff` for each character that cannot be printed."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
 
 
 def is_utf8(name: str) -> bool:
-    """Can the name be written into a text file? On Linux, a file's name can be any bytes."""
+    """Is the name valid UTF-8? Other names cannot be written into a text file. On Linux, a name can be any bytes."""
     return not any("\ud800" <= c <= "\udfff" for c in name)
 
 
 def escape_unprintable_output() -> None:
-    """Print an escape for each character that the console does not know, instead of ending with an error."""
+    """Make the console print an escape for each character that it does not know. Otherwise, there would be an error."""
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # not where a test or a notebook has replaced the stream
+        if hasattr(stream, "reconfigure"):  # a test or a notebook may have replaced the stream
             stream.reconfigure(errors="backslashreplace")

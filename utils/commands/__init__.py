@@ -1,1 +1,1 @@
-"""The commands of `python -m utils`; each module registers its own, and imports what it needs when it is called."""
+"""The commands of `python -m utils`. Each module registers its commands. It imports heavy modules only when needed."""

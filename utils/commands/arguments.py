@@ -1,4 +1,4 @@
-"""What the commands share: how one is added to the command line, and the types of their numbers."""
+"""Functions that all commands use: they add a command to the command line, and read numbers."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from collections.abc import Callable
 def add_command(
     commands: argparse._SubParsersAction, name: str, action: Callable, summary: str, example: str
 ) -> argparse.ArgumentParser:
-    """Add a command to the command line; returns its parser, to which arguments can be added.
+    """Add a command to the command line. Returns its parser, so that arguments can be added.
 
     Args:
         commands: the commands of the main parser.
         name: the word after `python -m utils`.
-        action: what the command does. It gets the parsed options and returns an exit code, or None for success.
-        summary: what the command does, in one line.
-        example: arguments that make a good example.
+        action: the function to call. It gets the parsed options and returns an exit code, or None for success.
+        summary: one line that says what the command does.
+        example: the arguments of the example in the help text.
     """
     description = summary[0].upper() + summary[1:] + "."
     parser = commands.add_parser(
@@ -27,10 +27,10 @@ def add_command(
 
 
 def positive_integer(text: str) -> int:
-    """A whole number of at least 1.
+    """Read a whole number of at least 1.
 
     Raises:
-        argparse.ArgumentTypeError: it is none.
+        argparse.ArgumentTypeError: the text is not such a number.
     """
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of at least 1")
@@ -38,10 +38,10 @@ def positive_integer(text: str) -> int:
 
 
 def positive_number(text: str) -> float:
-    """A number greater than 0.
+    """Read a number greater than 0.
 
     Raises:
-        argparse.ArgumentTypeError: it is none.
+        argparse.ArgumentTypeError: the text is not such a number.
     """
     try:
         number = float(text)

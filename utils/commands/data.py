@@ -21,7 +21,7 @@ def data(options: argparse.Namespace) -> None:
 
 
 def _sampled_hands(count: int):
-    from utils.models import shipped  # here, because it imports torch, and stand-ins are seldom needed
+    from utils.models import shipped  # here, because this imports torch, and stand-ins are rarely needed
 
     return shipped.hands(count)
 
@@ -37,12 +37,12 @@ def register(commands: argparse._SubParsersAction) -> None:
         dest="source",
         metavar="PATH",
         type=path_argument,
-        help="copy from this folder or archive (.tar.gz, .zip), and from nothing else",
+        help="use only this folder or archive (.tar.gz, .zip)",
     )
     filling.add_argument("--no-network", action="store_true", help="do not download MedNIST (59 MB)")
     filling.add_argument(
         "--size",
         type=positive_integer,
         metavar="PIXELS",
-        help="instead, put MedNIST's hands with PIXELS x PIXELS pixels into hands_PIXELS/ (--from: MedNIST's archive)",
+        help="only put MedNIST's hands into hands_PIXELS/, at PIXELS x PIXELS pixels (--from: the archive of MedNIST)",
     )

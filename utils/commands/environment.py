@@ -1,4 +1,4 @@
-"""`run`, `test` and `notebooks`: make the environment `.venv`, then work in it. They need nothing but Python itself."""
+"""`run`, `test` and `notebooks`: make the environment `.venv`, then work in it. To start, they only need Python."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ from utils.files import path_argument
 ENVIRONMENT = PROJECT / ".venv"
 PIN_FILES = ("requirements.txt", "constraints.txt")
 NEEDED = ("torch", "nbclient")  # without these, notebooks cannot be executed
-# Measured for torch 2.15 (wheels for Linux on x86-64, with CUDA); without CUDA, as on a Mac or on Windows, it is less.
-DOWNLOAD = "about 3.5 GB on Linux, where PyTorch brings CUDA along; about 0.5 GB on a Mac or on Windows"
-SYNCHRONISED = (  # how the names of folders begin that a program copies to a server
+# Measured for torch 2.15 on Linux (x86-64), where the packages include CUDA. Without CUDA, the download is smaller.
+DOWNLOAD = "about 3.5 GB on Linux, where PyTorch includes CUDA; about 0.5 GB on a Mac or on Windows"
+SYNCHRONISED = (  # beginnings of names of folders that a program copies to a server
     "onedrive", "dropbox", "icloud", "mobile documents", "google drive", "googledrive", "mydrive", "cloudstorage",
     "nextcloud",
 )  # fmt: skip
 
 
 def environment_python(environment: Path) -> Path:
-    """The Python program of an environment."""
+    """The path of an environment's Python program."""
     return environment / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
 def synchronised(folder: Path) -> bool:
-    """Does the folder lie in OneDrive, Dropbox, iCloud or the like, by the names in its path?"""
+    """Is the folder in OneDrive, Dropbox, iCloud or a similar place? The names in its path are checked."""
     return any(part.lower().startswith(SYNCHRONISED) for part in folder.parts)
 
 
 def advice(folder: Path, error: OSError) -> str:
-    """Why no environment can be made in this folder, and what to do."""
+    """A message that says why the environment cannot be made in this folder, and what to do."""
     if synchronised(folder):
         reason = "the folder is in a synchronised place (OneDrive, Dropbox, iCloud, Google Drive ...)"
     elif error.errno == errno.EROFS or not os.access(folder, os.W_OK):
@@ -48,15 +48,15 @@ def advice(folder: Path, error: OSError) -> str:
     elif error.errno == errno.ENOSPC:
         return f"the disk is full ({error}). Make room for 8 GB, then start the same command again."
     else:
-        reason = "the disk may not allow symbolic links, as USB sticks and network drives often do not"
+        reason = "the disk may not allow symbolic links (many USB sticks and network drives do not)"
     return (
         f"no environment can be made in '{folder}': {reason} ({error}). "
-        "Copy the project to a folder on this computer's own disk, for example in your home folder, and start it there."
+        "Copy the project to a folder on this computer's own disk, for example to your home folder, and start it there."
     )
 
 
 def installer(environment: Path) -> list[str]:
-    """The command that installs packages into an environment: uv's where it is found, which is faster, else pip's."""
+    """The command that installs packages into an environment. uv is used if it is found, because it is faster."""
     quiet = [] if sys.stdout.isatty() else ["--quiet"]  # a terminal shows how far the downloads are
     python = str(environment_python(environment))
     uv = shutil.which("uv")
@@ -66,7 +66,7 @@ def installer(environment: Path) -> list[str]:
 
 
 def is_usable(environment: Path) -> bool:
-    """Can packages be installed into this environment? Not if making it was interrupted, or its Python is too old."""
+    """Can packages be installed into this environment? False if it is not complete, or if its Python is too old."""
     python = environment_python(environment)
     needed = "sys" if shutil.which("uv") else "sys, pip"
     program = f"import {needed}; sys.exit(sys.version_info < {OLDEST_PYTHON})"
@@ -74,11 +74,11 @@ def is_usable(environment: Path) -> bool:
 
 
 def make_environment(environment: Path = ENVIRONMENT) -> None:
-    """Create `.venv` and install the pinned packages; does nothing if this was done before.
+    """Create `.venv` and install the pinned packages. If this was done before, do nothing.
 
     Raises:
-        OSError: no environment can be made in this folder; says what to do.
-        SystemExit: a package could not be installed; the installer has said why.
+        OSError: the environment cannot be made in this folder. The message says what to do.
+        SystemExit: a package could not be installed. The installer has printed the reason.
     """
     pins = hashlib.sha256(b"".join((PROJECT / name).read_bytes() for name in PIN_FILES)).hexdigest()
     stamp = environment / "installed.sha256"
@@ -87,8 +87,8 @@ def make_environment(environment: Path = ENVIRONMENT) -> None:
     if synchronised(environment.parent):
         print(
             f"Note: '{environment.parent}' is in a synchronised place (OneDrive, Dropbox, iCloud, Google Drive ...). "
-            "The environment has several GB in tens of thousands of files, and all of them would be synchronised. "
-            "Better copy the project to a folder that is not synchronised.",
+            "The environment has several GB in tens of thousands of files, and all of them will be synchronised. "
+            "It is better to copy the project to a folder that is not synchronised.",
             flush=True,
         )
     try:
@@ -110,11 +110,12 @@ def make_environment(environment: Path = ENVIRONMENT) -> None:
 
 
 def call(*arguments: str, **variables: str) -> None:
-    """Run the environment's Python in the project's folder, with these environment variables added.
+    """Run the environment's Python in the project's folder. `variables` are added to the environment variables.
 
     Raises:
-        SystemExit: it failed; with its exit code.
-        KeyboardInterrupt: somebody pressed Ctrl-C; only after the program has ended, so that it can save its work.
+        SystemExit: the program failed. The exit code is the same.
+        KeyboardInterrupt: the user pressed Ctrl-C. It is raised after the program has ended, so the program can save
+            its work first.
     """
     interrupted = False
     command = [str(environment_python(ENVIRONMENT)), *arguments]
@@ -122,7 +123,7 @@ def call(*arguments: str, **variables: str) -> None:
         while program.poll() is None:
             try:
                 program.wait()
-            except KeyboardInterrupt:  # the program gets it too
+            except KeyboardInterrupt:  # the program gets Ctrl-C too
                 interrupted = True
     if interrupted and program.returncode != 130:
         raise KeyboardInterrupt
@@ -135,8 +136,8 @@ def run(options: argparse.Namespace) -> None:
     hands = options.task in ("hands", "tuning", "all")
     if options.source and not hands:
         raise ValueError(
-            "--from (FROM=) is only for the hands. Put test_set.npy and heads.npz into brain_mri/, and the files of "
-            "Fashion-MNIST into fashion_mnist/data/FashionMNIST/raw/"
+            "--from (FROM=) is only for the hands. For the other tasks, put test_set.npy and heads.npz into "
+            "brain_mri/, and the files of Fashion-MNIST into fashion_mnist/data/FashionMNIST/raw/"
         )
     make_environment()
     if hands:  # the notebooks of the other tasks find their data themselves
@@ -151,12 +152,12 @@ def test(options: argparse.Namespace) -> None:
         call("-m", "ruff", "check", ".")
     chosen = "slow" if options.slow else "not slow"
     takes = "they take long" if options.slow else "up to 6 minutes on two cores"
-    print(f"Running the tests that are {chosen} ({takes}). The last line says how many and how long.", flush=True)
+    print(f"Running the tests that are {chosen} ({takes}). The last line gives their number and the time.", flush=True)
     call("-m", "pytest", "-q", "-m", chosen, OMP_NUM_THREADS="1")  # one process for each core, with one thread each
 
 
 def notebooks(options: argparse.Namespace) -> None:
-    """The command `notebooks`: execute notebooks, in the environment if this Python lacks the packages."""
+    """The command `notebooks`: execute notebooks. If this Python lacks the packages, the environment is used."""
     profile = options.profile or os.environ.get("PROFILE") or "full"
     if any(importlib.util.find_spec(name) is None for name in NEEDED):
         make_environment()
@@ -172,20 +173,24 @@ def notebooks(options: argparse.Namespace) -> None:
 def register(commands: argparse._SubParsersAction) -> None:
     """Add the three commands to the command line."""
     running = add_command(
-        commands, "run", run, "get the data and execute the notebooks of a task; results are in runs/PROFILE",
+        commands, "run", run, "get the data and execute the notebooks of a task; the results are in runs/PROFILE",
         "--task mri",
     )  # fmt: skip
-    running.add_argument("--task", default="hands", choices=TASKS, help="default: hands, the two clean notebooks")
+    running.add_argument(
+        "--task", default="hands", choices=TASKS, help="default: hands, which are the two clean notebooks"
+    )
     running.add_argument("--profile", default="quick", choices=PROFILES, help="how long to train; default: quick")
     running.add_argument(
         "--from", dest="source", type=path_argument, metavar="PATH", help="a folder or an archive with images of hands"
     )
     testing = add_command(commands, "test", test, "check the style and run the tests that take seconds", "--slow")
-    testing.add_argument("--slow", action="store_true", help="run only the tests that take long, instead")
+    testing.add_argument("--slow", action="store_true", help="run only the tests that take long")
     executing = add_command(
         commands, "notebooks", notebooks, "execute notebooks; by default all, in place, in the profile full",
         "--task final --profile quick",
     )  # fmt: skip
-    executing.add_argument("files", nargs="*", type=path_argument, metavar="FILE", help="default: those of the task")
+    executing.add_argument(
+        "files", nargs="*", type=path_argument, metavar="FILE", help="default: all notebooks of the task"
+    )
     executing.add_argument("--task", default="all", choices=TASKS, help="default: all")
-    executing.add_argument("--profile", choices=PROFILES, help="default: the environment variable PROFILE, else full")
+    executing.add_argument("--profile", choices=PROFILES, help="default: the environment variable PROFILE, or full")

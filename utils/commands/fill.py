@@ -11,7 +11,7 @@ from utils.files import could_not_write, path_argument, printable
 
 
 def check_outputs(source: Path, outputs: list[Path]) -> None:
-    """Check that every output can be written, before the images are filled. Folders that are missing are made.
+    """Check that every output can be written, before the images are filled. Missing folders are created.
 
     Raises:
         ValueError: two paths are the same file, or an output is a folder.
@@ -44,7 +44,7 @@ def fill(options: argparse.Namespace) -> None:
     head_images.write(filled, options.output)
     if options.deviation:
         head_images.write(deviation, options.deviation)
-    print(f"{len(images)} images filled, in the shape {filled.shape}: {printable(options.output)}")
+    print(f"{len(images)} images filled, shape {filled.shape}: {printable(options.output)}")
 
 
 def register(commands: argparse._SubParsersAction) -> None:
@@ -57,9 +57,11 @@ def register(commands: argparse._SubParsersAction) -> None:
         "input", type=path_argument, metavar="IN.npy", help="floats (N, 1, 64, 64) in [0, 1]; missing pixels are 0"
     )
     filling.add_argument(
-        "output", type=path_argument, metavar="OUT.npy", help="float32 (N, 1, 64, 64) in [0, 1]; nothing is missing"
+        "output", type=path_argument, metavar="OUT.npy", help="float32 (N, 1, 64, 64) in [0, 1]; no pixel is missing"
     )
-    filling.add_argument("--weights", type=path_argument, nargs="+", help="default: those that are shipped")
     filling.add_argument(
-        "--deviation", type=path_argument, metavar="FILE", help="write each pixel's standard deviation to this .npy"
+        "--weights", type=path_argument, nargs="+", help="files with weights; default: the weights in this project"
+    )
+    filling.add_argument(
+        "--deviation", type=path_argument, metavar="FILE", help="write the standard deviations to this .npy file"
     )

@@ -1,4 +1,4 @@
-"""`check`, `rename`, `export` and `colab`: everything about the hand-in. Nothing of a checked hand-in is executed."""
+"""`check`, `rename`, `export` and `colab`: the commands for a hand-in. `check` executes nothing from the hand-in."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from utils.config import PROJECT
 from utils.files import path_argument, printable
 from utils.handin.briefs import BRIEFS
 
-MAX_LINES = 5  # renamed files that are listed
+MAX_LINES = 5  # number of renamed files that are printed
 
 
 def check(options: argparse.Namespace) -> int:
-    """The command `check`; its exit code."""
+    """The command `check`. Returns the exit code."""
     from utils.handin import compare
 
     briefs = [options.brief] if options.brief else None
@@ -39,7 +39,7 @@ def rename(options: argparse.Namespace) -> None:
 
 
 def export(options: argparse.Namespace) -> int:
-    """The command `export`; its exit code is that of the check of the new folder."""
+    """The command `export`. The new folder is checked, and the exit code is 1 if the check fails."""
     from utils.handin import compare, inspection
     from utils.handin import export as exporting
 
@@ -60,40 +60,46 @@ def register(commands: argparse._SubParsersAction) -> None:
     """Add the four commands to the command line."""
     briefs = ", ".join(f"{brief} ({title})" for brief, title in BRIEFS.items())
     checking = add_command(
-        commands, "check", check, "compare a hand-in with what its brief asks for", "~/my_hand_in --brief cw1"
+        commands, "check", check, "check a hand-in against the requirements of its brief", "~/my_hand_in --brief cw1"
     )
     what = checking.add_mutually_exclusive_group()
-    what.add_argument("folder", type=path_argument, nargs="?", default=PROJECT, help="default: this project")
     what.add_argument(
-        "--all", type=path_argument, metavar="PARENT", help="check each folder in this one, and print a line for each"
+        "folder", type=path_argument, nargs="?", default=PROJECT, help="the hand-in; default: this project"
+    )
+    what.add_argument(
+        "--all", type=path_argument, metavar="PARENT", help="check each folder in PARENT, and print one line for each"
     )
     checking.add_argument(
-        "--brief", choices=BRIEFS, metavar="BRIEF", help=f"{briefs}; default: all that the folder has files of"
+        "--brief", choices=BRIEFS, metavar="BRIEF", help=f"{briefs}; default: all briefs whose files are in the folder"
     )
     checking.add_argument("--json", action="store_true", help="print the results as JSON, for programs")
 
     naming = add_command(
-        commands, "rename", rename, "put your username into the names of the files and into the texts that name them",
+        commands, "rename", rename, "put your username into file names and texts",
         'abc123 --name "Your Full Name" --cid 01234567',
     )  # fmt: skip
     naming.add_argument("username", help="2 to 20 small letters and digits")
     naming.add_argument("--name", help="your full name, for the first cells of the notebooks")
     naming.add_argument("--cid", help="your CID, 8 digits, for the first cells of the notebooks")
-    naming.add_argument("--folder", type=path_argument, default=PROJECT, help="default: this project")
-    naming.add_argument("--dry-run", action="store_true", help="only say what would change")
+    naming.add_argument("--folder", type=path_argument, default=PROJECT, help="the hand-in; default: this project")
+    naming.add_argument("--dry-run", action="store_true", help="only print what would change")
 
     making = add_command(
-        commands, "export", export, "make a folder that can be handed in as it is", "portfolio ~/hand_in"
+        commands, "export", export, "make a folder that is ready to be handed in", "portfolio ~/hand_in"
     )
     making.add_argument("brief", choices=BRIEFS, metavar="BRIEF", help=briefs)
     making.add_argument("out", type=path_argument, help="a new folder")
     making.add_argument(
-        "--model", choices=["GAN", "VAE"], default="GAN", help="whose hands are handed in for cw1; default: GAN"
+        "--model", choices=["GAN", "VAE"], default="GAN", help="the model for the hands of cw1; default: GAN"
     )
-    making.add_argument("--folder", type=path_argument, default=PROJECT, help="default: this project")
+    making.add_argument(
+        "--folder", type=path_argument, default=PROJECT, help="a copy of this project; default: this one"
+    )
 
     linking = add_command(
-        commands, "colab", colab, "make the 'Open in Colab' links lead to your copy on GitHub", "my-name/my-copy"
+        commands, "colab", colab, "change the 'Open in Colab' links to your copy on GitHub", "my-name/my-copy"
     )
     linking.add_argument("repository", help="OWNER/NAME")
-    linking.add_argument("--folder", type=path_argument, default=PROJECT, help="default: this project")
+    linking.add_argument(
+        "--folder", type=path_argument, default=PROJECT, help="a copy of this project; default: this one"
+    )

@@ -20,4 +20,6 @@ def report(options: argparse.Namespace) -> None:
 def register(commands: argparse._SubParsersAction) -> None:
     """Add the command to the command line."""
     making = add_command(commands, "report", report, "make one static site from the executed notebooks", "~/site")
-    making.add_argument("out", type=path_argument, nargs="?", default=PROJECT / "site", help="default: site/")
+    making.add_argument(
+        "out", type=path_argument, nargs="?", default=PROJECT / "site", help="folder of the site; default: site/"
+    )

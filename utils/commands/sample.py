@@ -1,4 +1,4 @@
-"""`sample`: make new images from the weights that are shipped, in seconds and without training."""
+"""`sample`: make new images with the weights in this project, in seconds and without training."""
 
 from __future__ import annotations
 
@@ -20,13 +20,15 @@ def sample(options: argparse.Namespace) -> None:
 def register(commands: argparse._SubParsersAction) -> None:
     """Add the command to the command line."""
     sampling = add_command(
-        commands, "sample", sample, "make new images from the weights that are shipped, without training",
+        commands, "sample", sample, "make new images with the weights in this project, without training",
         "hands-gan --count 300 --out new_hands",
     )  # fmt: skip
-    sampling.add_argument("model", choices=SHIPPED, help="whose weights are used: %(choices)s", metavar="MODEL")
+    sampling.add_argument("model", choices=SHIPPED, help="one of: %(choices)s", metavar="MODEL")
     sampling.add_argument("--count", type=positive_integer, default=300, help="number of images; default: 300")
     sampling.add_argument("--seed", type=int, default=0, help="the same seed gives the same images; default: 0")
     sampling.add_argument(
-        "--out", type=path_argument, required=True, help="a new folder, or the name of a new .npy file for one array"
+        "--out", type=path_argument, required=True, help="a new folder for image files, or a new .npy file"
     )
-    sampling.add_argument("--format", choices=["jpeg", "png"], default="jpeg", help="of the files in a folder")
+    sampling.add_argument(
+        "--format", choices=["jpeg", "png"], default="jpeg", help="format of the image files; default: jpeg"
+    )

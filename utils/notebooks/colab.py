@@ -12,7 +12,7 @@ COLAB = re.compile(r"(?<=colab\.research\.google\.com/github/)[\w.-]+/[\w.-]+(?=
 
 
 def point_to(folder: Path, repository: str) -> list[str]:
-    """Make all "Open in Colab" links lead to a repository on GitHub.
+    """Change all "Open in Colab" links so that they open a repository on GitHub.
 
     Args:
         folder: a folder like this repository.
@@ -25,7 +25,7 @@ def point_to(folder: Path, repository: str) -> list[str]:
         ValueError: `repository` does not have this form.
     """
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
-        raise ValueError(f"'{repository}' is no repository: write OWNER/NAME, as in its address on GitHub")
+        raise ValueError(f"'{repository}' is not a repository: write OWNER/NAME, as in its address on GitHub")
     inspection.forget()
     changed = []
     for path in inspection.listing(folder):

@@ -1,4 +1,4 @@
-"""Executes notebooks top to bottom, and says while it does so where it is and how long it still takes."""
+"""Executes notebooks from top to bottom, and prints the progress and the time that is left."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from utils.data import hand_images
 from utils.notebooks import results
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
-SETTLED = 20  # seconds that a machine must have worked before its own pace is used to estimate the time that is left
+SETTLED = 20  # seconds; after this time, the estimate of the time left uses the measured speed of this machine
 
 
 def clean(notebook: nbformat.NotebookNode) -> None:
-    """Remove what keeps a saved notebook from rendering on GitHub: widgets, and bars that were drawn over."""
+    """Remove outputs that GitHub cannot show: widgets, and old states of progress bars."""
     notebook.metadata.pop("widgets", None)
     notebook.metadata.kernelspec = {"display_name": "Python 3", "language": "python", "name": "python3"}
     for cell in notebook.cells:
-        cell.metadata.pop("execution", None)  # time stamps, different at every run
+        cell.metadata.pop("execution", None)  # time stamps, which are different in every run
         if cell.cell_type != "code":
             continue
         cell.outputs = [o for o in cell.outputs if WIDGET not in o.get("data", {})]
         for output in cell.outputs:
-            if output.output_type == "stream":  # keep what a terminal would still show
+            if output.output_type == "stream":  # keep only the text that a terminal shows at the end
                 output.text = "".join(line.rsplit("\r", 1)[-1] for line in output.text.splitlines(keepends=True))
         cell.outputs = [o for o in cell.outputs if o.get("text", "x").strip()]
 
 
 def headings(notebook: nbformat.NotebookNode) -> list[str]:
-    """For each code cell, the last heading above it."""
+    """The last heading above each code cell."""
     found, heading = [], ""
     for cell in notebook.cells:
         if cell.cell_type == "code":
@@ -51,23 +51,26 @@ def clock(seconds: float) -> str:
 
 
 def known_durations(name: str, cells: int) -> list[float]:
-    """The seconds that each code cell of a notebook took when they were measured in this profile; empty if unknown."""
+    """The measured seconds of each code cell of a notebook in this profile, or an empty list if they are unknown."""
     path = Path(__file__).with_name(f"durations_{config.profile()}.json")
     known = json.loads(path.read_text(encoding="utf-8")).get(name, []) if path.is_file() else []
     return known if len(known) == cells else []
 
 
 def time_left(known: list[float], done: int, elapsed: float) -> float:
-    """Estimate of the seconds that are left after `done` cells, in `elapsed` seconds, from the known durations."""
+    """Estimate the seconds that are left. `done` cells are finished, and they took `elapsed` seconds."""
     pace = elapsed / sum(known[:done]) if elapsed > SETTLED and sum(known[:done]) > SETTLED else 1.0
     return pace * sum(known[done:])
 
 
 def execute(path: Path, target: Path) -> list[float]:
-    """Execute `path` in the project's folder and save it as `target` after every cell; returns each cell's seconds.
+    """Execute the notebook `path` in the project's folder. Save it as `target` after every cell.
+
+    Returns:
+        The seconds that each code cell took.
 
     Raises:
-        CellExecutionError: a cell failed; `target` holds the outputs up to it.
+        CellExecutionError: a cell failed. `target` holds the outputs up to this cell.
     """
     notebook = nbformat.read(path, as_version=4)
     code = [i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
@@ -93,7 +96,7 @@ def execute(path: Path, target: Path) -> list[float]:
         notebook,
         timeout=None,
         kernel_name="python3",
-        extra_arguments=["--log-level=ERROR"],  # a notebook of one's own needs no warning of an open port
+        extra_arguments=["--log-level=ERROR"],  # hides warnings about the kernel's open port
         resources={"metadata": {"path": str(config.PROJECT)}},
         on_cell_execute=announce,
         on_cell_executed=save,
@@ -107,10 +110,10 @@ def execute(path: Path, target: Path) -> list[float]:
 
 
 def refuse_to_replace_results(paths: list[Path]) -> None:
-    """Stop before the committed results would be replaced by some that were made without the course's data.
+    """Refuse to replace the committed results by results that were made without the course's data.
 
     Raises:
-        ValueError: the profile is full, and the images that the notebooks need are not here; says which.
+        ValueError: the profile is full, and images that the notebooks need are missing. The message says which.
     """
     if not config.in_place():
         return
@@ -124,10 +127,10 @@ def refuse_to_replace_results(paths: list[Path]) -> None:
 
 
 def execute_all(paths: list[Path]) -> None:
-    """Execute notebooks one after the other and say where the results are.
+    """Execute notebooks one after the other, and print where the results are.
 
     Raises:
-        ValueError: as of `refuse_to_replace_results`.
+        ValueError: as in `refuse_to_replace_results`.
         SystemExit: a notebook failed.
     """
     paths = [path.resolve() for path in paths]
@@ -144,7 +147,7 @@ def execute_all(paths: list[Path]) -> None:
         try:
             durations[source.name] = execute(source, target)
         except (CellExecutionError, DeadKernelError) as error:
-            raise SystemExit(f"{source.name} failed. What it had done is in {target}\n{error}") from error
+            raise SystemExit(f"{source.name} failed. Its outputs up to the error are in {target}\n{error}") from error
         if config.in_place():
             files.write_atomically(source, target.read_bytes())
     files.write_atomically(config.run_folder() / "durations.json", (json.dumps(durations, indent=1) + "\n").encode())

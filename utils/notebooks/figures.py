@@ -1,4 +1,4 @@
-"""Pictures for the notebooks: image grids, curves, and the source of an imported object."""
+"""Outputs for the notebooks: image grids, curves, and the source of imported objects."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from utils.data.image_files import tile
 
 
 def show_grids(grids: dict[str, np.ndarray], columns: int = 10, zoom: float = 1.5):
-    """Grids of images uint8 (N, C, H, W) side by side, each under its title, all at one size.
+    """Show grids of images side by side, with their titles. Returns the matplotlib figure.
 
-    Returns the matplotlib figure. `zoom` is the width of a grid's column in tenths of an inch per
-    8 pixels, so equal numbers of columns give equal sizes.
+    Args:
+        grids: images uint8 (N, C, H, W), by title.
+        columns: number of images in a row of a grid.
+        zoom: the width of 8 pixels, in tenths of an inch. Grids with the same number of columns have the same width.
     """
     tiles = [tile(images, columns) for images in grids.values()]
     width = tiles[0].shape[1] / 80 * zoom
@@ -30,7 +32,7 @@ def show_grids(grids: dict[str, np.ndarray], columns: int = 10, zoom: float = 1.
 
 
 def show_rows(rows: dict[str, np.ndarray], zoom: float = 1.5):
-    """One labelled row of images for each entry, one below the other; shorter ones are filled up with black."""
+    """Show rows of images uint8 (N, C, H, W) with their labels. Shorter rows are padded with black."""
     length = max(1, *(len(images) for images in rows.values()))
     filled = [np.pad(x, [(0, length - len(x))] + [(0, 0)] * 3) for x in rows.values()]
     picture = tile(np.concatenate(filled), length)
@@ -48,12 +50,12 @@ def show_rows(rows: dict[str, np.ndarray], zoom: float = 1.5):
 
 
 def show_curves(histories: dict[str, list[dict]], panels: dict[str, list[str]], unit: str = "images"):
-    """Training curves: one panel for each title in `panels`, in it one line for each named quantity.
+    """Show training curves: one panel for each entry of `panels`, and one line for each quantity and run.
 
     Args:
-        histories: what `loop.fit` returned, by run name.
-        panels: axis label -> names of the history's columns.
-        unit: the history's column for the x axis.
+        histories: the results of `loop.fit`, by the name of the run.
+        panels: for each axis label, the names of the quantities in the histories.
+        unit: the quantity on the x axis.
     """
     figure, axes = plt.subplots(1, len(panels), figsize=(4.5 * len(panels), 3.2), squeeze=False)
     for axis, (label, names) in zip(axes[0], panels.items()):
@@ -72,6 +74,6 @@ def show_curves(histories: dict[str, list[dict]], panels: dict[str, list[str]], 
 
 
 def show_source(*objects) -> None:
-    """Display the code of imported functions or classes, highlighted, in the notebook's output."""
+    """Show the code of imported functions or classes in the notebook's output."""
     for thing in objects:
         display(Code(inspect.getsource(thing), language="python"))

@@ -1,4 +1,4 @@
-"""What a run has made: where it is, all new hands on one sheet, and how many of each label there are."""
+"""A summary of a run: where the results are, all new hands on one sheet, and the number of each label."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from PIL import Image
 from utils import config
 from utils.data import image_files, label_csv
 
-COLUMNS, ZOOM = 20, 3  # of the contact sheet; at three times its size, one looks at a hand of 32 pixels with ease
+COLUMNS, ZOOM = 20, 3  # of the contact sheet; the hands have only 32 pixels, so they are enlarged
 CLASSES = ("real", "VAE", "GAN")
 
 
 def contact_sheet(folder: Path, out: Path) -> Path:
-    """Write all of a folder's samples as one PNG picture, each at three times its size; returns `out`."""
+    """Write all samples of a folder to one PNG picture, three times as large. Returns `out`."""
     found = image_files.read(folder, pattern="username_*")
     larger = found.images.repeat(ZOOM, axis=2).repeat(ZOOM, axis=3)
     Image.fromarray(image_files.tile(larger, COLUMNS, gap=ZOOM)).save(out)
@@ -23,14 +23,14 @@ def contact_sheet(folder: Path, out: Path) -> Path:
 
 
 def label_counts(path: Path) -> str:
-    """How many files of a label file are called real, VAE and GAN, for example `8434 files: 2100 real, ...`."""
+    """The number of files with each label in a label file, for example `8434 files: 2100 real, ...`."""
     labels = label_csv.read(path)
     counts = Counter(labels.values())
     return f"{len(labels)} files: {', '.join(f'{counts[number]} {name}' for number, name in enumerate(CLASSES))}"
 
 
 def summary(notebooks: list[Path]) -> list[str]:
-    """Lines that say where the results of executed notebooks are; makes the contact sheets that they name."""
+    """Lines that say where the results of executed notebooks are. This also writes the contact sheets."""
     where, lines = config.results_folder(), []
     names = [path.name for path in notebooks]
     if any("DLcw1_clean" in name or name == "GenAI Models.ipynb" for name in names):

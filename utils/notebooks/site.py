@@ -1,6 +1,6 @@
-"""A static site made from the executed notebooks. It opens from disk and needs no network.
+"""Makes a static site from the executed notebooks. It opens from disk and needs no network.
 
-The first page is the README. Each notebook has a page, and so has the final assignment's report.
+The first page is the README. Each notebook has a page, and the report of the final assignment has one too.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from nbconvert.filters.markdown_mistune import markdown2html_mistune
 from utils.config import TASKS
 from utils.handin import export
 
-DOCUMENTS = ("fashion_mnist/report.md",)  # further pages; their pictures are in figures/ beside them
-FIRST, LAST = "# ", "\n## The data"  # where the part of the README that is shown begins and ends
+DOCUMENTS = ("fashion_mnist/report.md",)  # other pages; their pictures are in figures/ in the same folder
+FIRST, LAST = "# ", "\n## The data"  # the README is shown from FIRST up to LAST
 STYLE = """
 :root { color-scheme: light dark; }
 body { font: 1rem/1.55 system-ui, sans-serif; max-width: 56rem; margin: 0 auto; padding: 1rem; }
@@ -44,7 +44,7 @@ PAGE = """<!DOCTYPE html>
 </body>
 </html>
 """
-# Added to the notebooks' pages, so that they can be read on a phone.
+# Added to the pages of the notebooks, so that a phone can show them.
 NARROW = """<style>
 .jp-OutputArea-output, .jp-RenderedHTMLCommon table { overflow-x: auto; max-width: 100%; }
 .jp-RenderedImage img { max-width: 100%; height: auto; }
@@ -75,8 +75,8 @@ def page(shown: str, pages: dict[str, str], folder: Path) -> str:
 
     Args:
         shown: the Markdown text.
-        pages: the pages that links to these files lead to instead.
-        folder: where the page will be; links to files that are not there become plain text.
+        pages: for each file, the page that a link to it opens instead.
+        folder: the folder of the page. Links to files that are not in it become plain text.
     """
     for name, target in pages.items():
         for address in (name, Path(name).name):
@@ -92,7 +92,7 @@ def build(project: Path, out: Path) -> list[Path]:
     """Write the site to the folder `out` and return its pages. An older site there is replaced.
 
     Raises:
-        FileExistsError: `out` holds something that is no site.
+        FileExistsError: `out` holds something that is not a site.
         FileNotFoundError: a notebook is missing.
     """
     if out.exists() and any(out.iterdir()) and not (out / "index.html").is_file():
@@ -104,7 +104,7 @@ def build(project: Path, out: Path) -> list[Path]:
     for name in notebooks:
         (building / page_of(name)).write_text(notebook_page(project / name), encoding="utf-8")
     pages = {name: page_of(name) for name in (*notebooks, *DOCUMENTS)}
-    (building / "index.html").touch()  # the pages link to it, so it must exist first
+    (building / "index.html").touch()  # the other pages link to it, so it must exist first
     for name in DOCUMENTS:
         shutil.copytree((project / name).parent / "figures", building / "figures", dirs_exist_ok=True)
         text = (project / name).read_text(encoding="utf-8")

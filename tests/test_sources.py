@@ -67,7 +67,7 @@ def test_from_an_archive_and_again_does_nothing(root, tmp_path):
     source = make_tar(tmp_path / "hands.tar.gz", files)
     messages = []
     assert "5 of the course's images" in sources.obtain(root, source, report=messages.append)
-    assert "{'real_hands': 5, 'left out, because they are no JPEG files of the course': 1}" in messages[0]
+    assert "{'real_hands': 5, 'left out, because they are not JPEG files of the course': 1}" in messages[0]
     stamps = {p: p.stat().st_mtime_ns for p in root.rglob("*.jpeg")}
     assert len(stamps) == 5
     sources.obtain(root, network=False)
@@ -347,7 +347,7 @@ def test_stand_ins_and_samples_of_another_copy_are_not_taken_for_the_courses(roo
     names = ("real_hands/stand_in_0001.jpeg", "GAN_hands/username_001.jpeg")
     source = make_tar(tmp_path / "x.tar.gz", dict.fromkeys(names, jpeg(0)) | hands(2))
     counts = sources.from_path(source, root)
-    assert counts == {"real_hands": 2, "left out, because they are no JPEG files of the course": 2}
+    assert counts == {"real_hands": 2, "left out, because they are not JPEG files of the course": 2}
 
 
 def test_a_damaged_archive_stops_only_where_it_was_named(root, no_network, monkeypatch):

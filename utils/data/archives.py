@@ -1,4 +1,4 @@
-"""Archives, which are verified to their very end, and the public archive MedNIST with its download."""
+"""Reads archives and verifies them to their end. Downloads the public archive MedNIST and reads its hands."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LARGEST_COUNT = 200_000  # files in an archive; MedNIST holds about 59,000
 MEDNIST = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/MedNIST.tar.gz"
 MEDNIST_MD5 = "0bc7306e7427e00ad1c5526a6677552d"
 MEDNIST_MEGABYTES = 59
-ZIP_BEGINNINGS = (b"PK\3\4", b"PK\5\6")  # the second one: a zip without files
+ZIP_BEGINNINGS = (b"PK\3\4", b"PK\5\6")  # the second one: a zip file without members
 
 
 class UnsafeArchive(ValueError):
@@ -30,7 +30,7 @@ class UnsafeArchive(ValueError):
 
 
 class DownloadFailed(OSError):
-    """There is no network, or what came is not the archive that was expected."""
+    """There is no network, or the downloaded file is not the expected archive."""
 
 
 class Member(NamedTuple):
@@ -43,13 +43,13 @@ class Member(NamedTuple):
 def members(archive: Path) -> Iterator[Member]:
     """The files of an archive (.zip, .tar, .tar.gz, .tar.xz, .tar.bz2), one after the other.
 
-    Damage is often found at the very end, when the check sums are compared. So use the files only after the
-    last one has come: write them into a hidden folder first.
+    Damage is often found only at the end, when the check sums are compared. So write the files into a hidden folder
+    first. Use them only after the last file has been read without an error.
 
     Raises:
         FileNotFoundError: there is no such file.
-        UnsafeArchive: a path leads out of the folder, a file is a link or far too large, or there are too many.
-        ValueError: the archive is damaged or incomplete, or it is no archive.
+        UnsafeArchive: a path leads out of the folder, a file is a link or far too large, or there are too many files.
+        ValueError: the file is not an archive, or the archive is damaged or incomplete.
     """
     if not archive.is_file():
         raise FileNotFoundError(f"There is no archive '{printable(archive)}'.")
@@ -62,7 +62,7 @@ def members(archive: Path) -> Iterator[Member]:
             yield member
     except UnsafeArchive as error:
         raise UnsafeArchive(f"'{printable(archive)}' was refused: {error}.") from error
-    except Exception as error:  # the readers raise a dozen kinds of error, and each means the same
+    except Exception as error:  # the readers raise many kinds of error, and all mean the same
         reason = printable(f"{error}") or type(error).__name__
         raise ValueError(
             f"'{printable(archive)}' is not a complete .tar.gz or .zip archive ({reason}). Get a new copy of it."
@@ -85,8 +85,8 @@ def _tar_members(archive: Path) -> Iterator[Member]:
                 if not info.isfile():
                     raise UnsafeArchive(f"its member '{printable(path)}' is a link or a device")
                 yield Member(path, tar.extractfile(info).read())
-        # tarfile takes a damaged header for the end of the archive. But after the true end there are only zeros.
-        # Reading to the last byte also makes gzip, bzip2 and xz compare their check sums.
+        # tarfile treats a damaged header as the end of the archive. But after the true end, there are only zeros. So
+        # the rest is read here. Reading to the last byte also makes gzip, bzip2 and xz compare their check sums.
         tar.fileobj.seek(tar.offset)
         length = 0
         while block := tar.fileobj.read(1 << 20):
@@ -102,16 +102,16 @@ def _checked_path(name: str, size: int) -> PurePosixPath:
     if path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", name):
         raise UnsafeArchive(f"its member '{printable(name)}' points outside the folder")
     if size > LARGEST_FILE:
-        raise UnsafeArchive(f"its member '{printable(name)}' has {size / 1e6:.0f} MB")
+        raise UnsafeArchive(f"its member '{printable(name)}' is too large ({size / 1e6:.0f} MB)")
     return path
 
 
 def download(url: str, path: Path, md5: str) -> Path:
-    """Download a file with a progress bar and compare its check sum; a file that is there and right is kept.
+    """Download a file with a progress bar and compare its check sum. A correct file that is already there is kept.
 
     Raises:
-        DownloadFailed: no answer within PATIENCE seconds, the connection broke, or the check sum is wrong.
-            What came is deleted.
+        DownloadFailed: there was no answer within PATIENCE seconds, the connection broke, or the check sum is wrong.
+            The downloaded part is deleted.
     """
     import pooch  # here, because only a download needs it
 
@@ -127,9 +127,9 @@ def download(url: str, path: Path, md5: str) -> Path:
 
 
 def _wait_for_answer(url: str, fetch) -> None:
-    """Return when the server has answered anything at all.
+    """Return as soon as the server has given any answer.
 
-    This is done in a thread, because the look-up of a name has no time limit of its own.
+    A thread asks the server, because there is no time limit for finding the server's address.
     """
     failed = [f"no answer within {PATIENCE} s"]
 
@@ -148,10 +148,12 @@ def _wait_for_answer(url: str, fetch) -> None:
 
 
 def mednist(root: Path, network: bool, report: Callable[[str], None]) -> Path:
-    """MedNIST's archive in `runs/`; downloaded if it is missing or damaged, which is said first.
+    """The path of MedNIST's archive in `runs/`. With `network`, a missing or damaged archive is downloaded.
+
+    `report` is called before a missing archive is downloaded.
 
     Raises:
-        DownloadFailed: it could not be downloaded, or it is missing and there is to be no `network`.
+        DownloadFailed: the download failed, or the archive is missing and `network` is False.
     """
     path = root / "runs" / "MedNIST.tar.gz"
     if network:
@@ -164,12 +166,12 @@ def mednist(root: Path, network: bool, report: Callable[[str], None]) -> Path:
 
 
 def resized_jpeg(jpeg: bytes, side: int) -> bytes:
-    """A JPEG of MedNIST, brought to `side` x `side` pixels; one that has this size is not touched.
+    """A JPEG of MedNIST, resized to `side` x `side` pixels. A JPEG that already has this size is returned unchanged.
 
-    Bicubic and with quality 75, so that the course's images come out pixel for pixel at 32 x 32.
+    The resizing is bicubic, and the JPEG quality is 75. At 32 x 32, this gives exactly the course's images.
 
     Raises:
-        ValueError: it is no JPEG, or not a whole one.
+        ValueError: the bytes are not a complete JPEG.
     """
     try:
         image = Image.open(io.BytesIO(jpeg), formats=("JPEG",))
@@ -187,7 +189,7 @@ def mednist_hands(archive: Path) -> Iterator[tuple[str, bytes]]:
 
     Raises:
         FileNotFoundError, UnsafeArchive, ValueError: see `members`.
-        ValueError: there are no Hand images in it.
+        ValueError: the archive holds no Hand images.
     """
     found = False
     for path, content in members(archive):

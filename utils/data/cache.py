@@ -1,7 +1,7 @@
-"""Folders with more images than memory holds: decoded once into one `.npy` file, which NumPy maps.
+"""For folders that do not fit into memory: their images are decoded once into one `.npy` file, which NumPy maps.
 
-A mapped array is read from the disk when it is used, one page at a time. `loop.fit` takes the mapped tensor like any
-other, because it only ever asks for a batch of it.
+A mapped array is read from the disk page by page, when it is used. `loop.fit` takes it like any other tensor, because
+it only reads one batch at a time.
 """
 
 from __future__ import annotations
@@ -22,22 +22,24 @@ from torch import Tensor
 from utils.data import image_files
 from utils.files import could_not_write, delete_leftovers, printable, write_atomically
 
-CHUNK = 2000 * 32 * 32  # pixels that are decoded at a time; they take about 20 MB
+CHUNK = 2000 * 32 * 32  # pixels that are decoded together; they need about 20 MB
 
 
 def images(folder: str | Path, size: tuple[int, int], file: str | Path) -> tuple[Tensor, list[image_files.Skipped]]:
-    """A folder's images, brought to `size` (height, width), as float32 (N, 1, H, W) in [-1, 1], mapped from `file`.
+    """A folder's images, resized to `size` (height, width), as float32 (N, 1, H, W) in [-1, 1], mapped from `file`.
 
-    The first call makes `file` (in the format `.npy`, 4 bytes a pixel, whatever its name) and a description beside it,
-    `file.json`. They are made again when a name, size or date of the folder's files has changed. The list names the
-    files that could not be read, as `image_files.read` does. The tensor is for reading only: if it is larger than
-    memory, writing to it ends the process.
+    The first call writes `file` and a description beside it, `file.json`. The format of `file` is `.npy`, whatever its
+    name is; each pixel needs 4 bytes. Both are written again if the name, size or date of a file in the folder has
+    changed. Do not write to the tensor: if it is larger than memory, this ends the process.
+
+    Returns:
+        The tensor, and the files that could not be read, with the reasons.
 
     Raises:
-        FileNotFoundError, NotADirectoryError: no such folder.
-        ValueError: it holds no usable image.
-        OSError: the file cannot be written, and nothing is left behind; or another process has just made the file
-            from other images.
+        FileNotFoundError, NotADirectoryError: there is no such folder.
+        ValueError: the folder holds no usable image.
+        OSError: the file cannot be written (no part of it is left), or another process has just written the file from
+            other images.
     """
     folder, file = Path(folder), Path(file)
     if not folder.is_dir():
@@ -64,7 +66,7 @@ def images(folder: str | Path, size: tuple[int, int], file: str | Path) -> tuple
 
 
 def _size_and_date(path: Path) -> str:
-    """Size and date of a file; of a link that leads nowhere, a word."""
+    """Size and date of a file, or "unreadable" for a link to a missing file."""
     try:
         found = path.stat()
     except OSError:
@@ -77,7 +79,7 @@ def _beside(file: Path) -> Path:
 
 
 def _header(count: int, size: tuple[int, int]) -> bytes:
-    """How a `.npy` file of `count` images begins. NumPy pads it, so its length is the same for every count."""
+    """The header of a `.npy` file of `count` images. NumPy pads it, so its length is the same for every count."""
     begin, shape = io.BytesIO(), (count, 1, *size)
     settings = {"descr": np.dtype(np.float32).str, "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(begin, settings)
@@ -85,7 +87,7 @@ def _header(count: int, size: tuple[int, int]) -> bytes:
 
 
 def _description(file: Path) -> dict:
-    """What the description says; empty if the file's beginning or length does not agree with it."""
+    """The description of `file`. It is empty if the header or the length of `file` does not agree with it."""
     try:
         known = json.loads(_beside(file).read_text(encoding="utf-8"))
         count, size = known["count"], known["height_width"]
@@ -101,21 +103,21 @@ def _mapped(file: Path) -> Tensor:
     """The array of a `.npy` file, read from the disk when it is used. Writing to the array never changes the file."""
     try:
         return torch.from_numpy(np.load(file, mmap_mode="c"))
-    except OSError:  # larger than memory: Linux then refuses a mapping that may be written to
+    except OSError:  # the file is larger than memory, and Linux refuses to map it for writing
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "The given NumPy array is not writable")
             return torch.from_numpy(np.load(file, mmap_mode="r"))
 
 
 def _build(folder: Path, names: list[str], size: tuple[int, int], file: Path) -> dict:
-    """Decode all images into the file; returns their number, and the files that were set aside."""
+    """Decode all images into the file. Returns the number of images and the files that were set aside."""
     part = file.with_name(f".{file.name}.{os.getpid()}.part")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         delete_leftovers(file.parent, file.name)
         try:
             found = _decode_into(part, folder, names, size)
-            _beside(file).unlink(missing_ok=True)  # it describes the old one
+            _beside(file).unlink(missing_ok=True)  # it describes the old file
             part.replace(file)
         finally:
             part.unlink(missing_ok=True)
@@ -125,7 +127,10 @@ def _build(folder: Path, names: list[str], size: tuple[int, int], file: Path) ->
 
 
 def _decode_into(part: Path, folder: Path, names: list[str], size: tuple[int, int]) -> dict:
-    """Write the images with ordinary writes: on a full disk, writing to a mapped array ends the process."""
+    """Decode the images and write them to `part`, as `_build` does.
+
+    The file is not mapped for writing: on a full disk, writing to a mapped array ends the process.
+    """
     count, skipped = 0, []
     with open(part, "wb") as out, ThreadPoolExecutor() as pool:
         room = out.write(_header(len(names), size))

@@ -1,6 +1,7 @@
-"""Puts files into the data folders: verified images all together or not at all, stand-ins only where there are none.
+"""Moves verified images into the data folders, all of them or none. Writes stand-ins if there are no real images.
 
-Stand-ins are generated hands, labelled as such, with which everything can be tried without the course's images.
+Stand-ins are generated hands that are labelled as stand-ins. With them, everything can be tried without the course's
+images.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from utils import files
 from utils.data import image_files
 from utils.data.hand_images import FILLING, STAND_IN_NOTE, STAND_IN_PREFIX, course_images, stand_ins
 
-READY = ".data.ready"  # a folder of files that are verified and are being moved to their places
+READY = ".data.ready"  # this folder holds verified files while they are moved to their places
 STAND_IN_TEXT = "stand-in: sampled from this project's generator, not a real X-ray"
 
 
 @contextmanager
 def filling(root: Path) -> Iterator[Path]:
-    """A hidden folder to write the data folders' files into. They are put in place if the block ends without error."""
+    """A hidden folder for new files. They are moved to the data folders if the block ends without an error."""
     part = files.part_folder(root, "data")
     try:
         yield part
@@ -53,10 +54,10 @@ def put_in_place(root: Path) -> None:
 
 
 def add(part: Path, folder: str, name: str, content: bytes) -> None:
-    """Write a file that belongs into one of the data folders.
+    """Write a file for the data folder `folder` into the hidden folder `part`.
 
     Raises:
-        ValueError: there is another file of this name already.
+        ValueError: there is already a different file of this name.
     """
     (part / folder).mkdir(exist_ok=True)
     path = part / folder / name
@@ -68,11 +69,11 @@ def add(part: Path, folder: str, name: str, content: bytes) -> None:
 
 
 def write_stand_ins(images: np.ndarray, root: Path) -> None:
-    """Write generated hands uint8 (N, 1, 32, 32) to `real_hands/`, labelled in every JPEG and in a note.
+    """Write generated hands uint8 (N, 1, 32, 32) to `real_hands/`. Each JPEG and a note say that they are stand-ins.
 
     Raises:
         ValueError: `real_hands` holds images of the course.
-        OSError: it cannot be written to.
+        OSError: the folder cannot be written to.
     """
     folder = root / "real_hands"
     if course_images(folder):
@@ -80,7 +81,7 @@ def write_stand_ins(images: np.ndarray, root: Path) -> None:
     prefix = STAND_IN_PREFIX.rstrip("_")
     image_files.write_jpegs(images, folder, prefix, len(images), replace=True, comment=STAND_IN_TEXT)
     note = f"{STAND_IN_TEXT}.\nReplace it with: python -m utils data --from PATH\n"
-    (folder / STAND_IN_NOTE).write_text(note, encoding="utf-8")  # last: it says that all of them are there
+    (folder / STAND_IN_NOTE).write_text(note, encoding="utf-8")  # last: the note means that all are there
 
 
 def clear_stand_ins(root: Path) -> None:

@@ -13,20 +13,20 @@ from utils.data import image_files
 FOLDERS = ("real_hands", "VAE_hands", "GAN_hands", "test_hands")
 HELD_OUT = "held_out_hands"  # MedNIST's hands 8000 to 9999, which the course did not hand out
 STAND_IN_PREFIX, STAND_IN_NOTE = "stand_in_", "STAND_IN.txt"
-FILLING = ".filling"  # a file in real_hands while images are put there: if it stays, some of them are missing
+FILLING = ".filling"  # this file is in real_hands while images are moved there. If it is left, some images are missing.
 
-HELD_OUT_COUNT = 2000  # images that are kept out of training, if there are four times as many
+HELD_OUT_COUNT = 2000  # at most this many images are kept out of training
 HELD_OUT_SHARE = 4  # at most one image in four is held out
-# Coursework 1 measures against the held-out images. It compares 300 of them, as many as are handed in, with the
-# others. The two-sample test splits those others into ten folds, and a fold needs two; precision and recall need
-# more than five of them.
+# Coursework 1 compares 300 of the held-out images, as many as are handed in, with the other held-out images. The
+# two-sample test splits these others into ten folds, and each fold needs two of them. Precision and recall need more
+# than five of them.
 FLOOR_COUNT, LEAST_REFERENCE = 300, 20
 LEAST_HELD_OUT = FLOOR_COUNT + LEAST_REFERENCE
 LEAST_HANDS = HELD_OUT_SHARE * LEAST_HELD_OUT
 
 
 def is_course_name(name: str) -> bool:
-    """Is it the name of neither a sample of this project nor a stand-in?"""
+    """Can this be the name of a course image? Samples of this project and stand-ins have other names."""
     return not name.startswith(("username_", STAND_IN_PREFIX))
 
 
@@ -44,7 +44,7 @@ def kind(root: Path = config.PROJECT) -> str:
     """What `real_hands` holds: "course", "stand-in" or "nothing".
 
     Raises:
-        ValueError: it holds both kinds, or only a part of the course's images. Says what to do.
+        ValueError: the folder holds both kinds, or only a part of the course's images. The message says what to do.
     """
     folder = root / "real_hands"
     real, made = len(course_images(folder)), len(stand_ins(folder))
@@ -63,10 +63,10 @@ def kind(root: Path = config.PROJECT) -> str:
 
 
 def origin(root: Path = config.PROJECT) -> str:
-    """One line that says what `real_hands` holds; every notebook prints it.
+    """One line that says what `real_hands` holds. Every notebook prints it.
 
     Raises:
-        ValueError: as of `kind`.
+        ValueError: see `kind`.
     """
     return {
         "course": f"{len(course_images(root / 'real_hands'))} of the course's images in real_hands/",
@@ -76,15 +76,16 @@ def origin(root: Path = config.PROJECT) -> str:
 
 
 def run_name(name: str, root: Path = config.PROJECT) -> str:
-    """The name of a run folder. A run on stand-ins gets another one than a run on real images."""
+    """The name of a run folder. Runs on stand-ins and runs on real images have different folders."""
     return f"{name}_stand_in" if kind(root) == "stand-in" else name
 
 
 def read_real(root: Path = config.PROJECT) -> image_files.ImageFolder:
-    """The different images of `real_hands`, uint8 (N, 1, 32, 32), in name order.
+    """The images of `real_hands` without duplicates, uint8 (N, 1, 32, 32), in name order.
 
     Raises:
-        FileNotFoundError, ValueError: there is no such folder or no usable image; or as of `kind`.
+        FileNotFoundError: there is no such folder.
+        ValueError: the folder holds no usable image; see also `kind`.
     """
     kind(root)
     found = image_files.drop_duplicates(image_files.read(root / "real_hands"))
@@ -93,7 +94,7 @@ def read_real(root: Path = config.PROJECT) -> image_files.ImageFolder:
 
 
 class Hands(NamedTuple):
-    """The hands, split: uint8 (N, 1, 32, 32) each. No image is in both parts."""
+    """Training images and held-out images, uint8 (N, 1, 32, 32) each. No image is in both parts."""
 
     train: np.ndarray
     held_out: np.ndarray
@@ -102,14 +103,14 @@ class Hands(NamedTuple):
 
 
 def load_hands(root: Path = config.PROJECT) -> Hands:
-    """Read `real_hands` without duplicates and keep a random part out of training.
+    """Read `real_hands` without duplicates and hold out a random part of the images.
 
-    The split is the same at every call and in every notebook. If the folder `held_out_hands` is there, its images
-    are the held-out part, and all of `real_hands` is trained on.
+    The split is the same at every call and in every notebook. If there is a folder `held_out_hands`, its images are the
+    held-out part, and all images of `real_hands` are training images.
 
     Raises:
         FileNotFoundError: there is no folder `real_hands`.
-        ValueError: there are too few usable images: the message names the number that is needed. Or as of `kind`.
+        ValueError: there are too few usable images. The message names the number that is needed. See also `kind`.
     """
     found = image_files.first(read_real(root), budgets.reading().hands)
     order = np.random.default_rng(0).permutation(len(found.names))
@@ -117,7 +118,7 @@ def load_hands(root: Path = config.PROJECT) -> Hands:
         apart = image_files.read(root / HELD_OUT)
         names = found.names + [f"{HELD_OUT}/{name}" for name in apart.names]
         both = np.concatenate([found.images, apart.images]), names, found.skipped + apart.skipped
-        both = image_files.drop_duplicates(image_files.ImageFolder(*both))  # those of `found` come first, and all stay
+        both = image_files.drop_duplicates(image_files.ImageFolder(*both))  # keeps all of `found`
         held_out = both.images[len(order) :]
         _check_count(root / "real_hands", len(order), FLOOR_COUNT)
         _check_count(root / HELD_OUT, len(held_out), LEAST_HELD_OUT)

@@ -17,7 +17,7 @@ from PIL import Image, UnidentifiedImageError
 from utils.files import is_utf8, part_folder, printable
 
 JPEG_QUALITY = 75  # Pillow's default; the course's images were saved with it
-FORMATS = ("JPEG", "PNG", "BMP", "TIFF")  # not EPS and others, for which Pillow starts other programs
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF")  # without formats such as EPS, for which Pillow starts other programs
 ENDINGS = (".jpeg", ".jpg", ".png", ".bmp", ".tif", ".tiff")  # upper or lower case
 JPEG_ENDINGS = (".jpeg", ".jpg")
 SYSTEM_FILES = ("thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "icon\r")  # written by Windows and macOS
@@ -42,7 +42,7 @@ class ImageFolder(NamedTuple):
 
 
 def is_noise(name: str) -> bool:
-    """Is it a hidden file, or one that Windows or macOS adds by itself? Such files are never mentioned."""
+    """Is it a hidden file, or a file that Windows or macOS adds? Such files are ignored without a message."""
     return name.startswith(".") or name.lower() in SYSTEM_FILES
 
 
@@ -52,7 +52,7 @@ def is_jpeg(name: str) -> bool:
 
 
 def image_paths(folder: Path) -> list[Path]:
-    """The files whose names end like an image's, in name order; none where there is no such folder."""
+    """The files in a folder with the ending of an image, in name order. Empty if there is no such folder."""
     if not folder.is_dir():
         return []
     names = sorted(path.name for path in folder.iterdir())  # sorting the paths would take ten times as long
@@ -82,7 +82,7 @@ def decode(path: Path, size: tuple[int, int], resize: bool) -> np.ndarray | str:
             return np.asarray(grey)
     except UnidentifiedImageError:
         return "not an image (no known image header)"
-    except Exception as error:  # Pillow's decoders raise a dozen kinds of error; each is a reason to set the file aside
+    except Exception as error:  # Pillow's decoders raise many kinds of error, and all mean that the file is unusable
         return f"damaged or unreadable: {printable(str(error))}"
 
 
@@ -90,17 +90,17 @@ def read(folder: str | Path, size: tuple[int, int] = (32, 32), pattern: str = "*
     """Read every image of a folder into one array, in name order. Colour becomes grey.
 
     Args:
-        folder: the folder; hidden files and those of the system (`is_noise`) are ignored.
+        folder: the folder; hidden files and system files (`is_noise`) are ignored.
         size: (height, width) in pixels that an image must have.
-        pattern: which names to read, for example ``"VAE_hand_*"``; upper and lower case differ on every system.
-        resize: bring other sizes to `size` (bicubic) instead of setting them aside.
+        pattern: which names to read, for example ``"VAE_hand_*"``; upper and lower case matter on every system.
+        resize: resize images of other sizes to `size` (bicubic) instead of setting them aside.
 
     Returns:
         ImageFolder of images uint8 (N, 1, height, width) in [0, 255], N names, and one
         `Skipped(name, reason)` for each file that could not be used.
 
     Raises:
-        FileNotFoundError: no such folder.
+        FileNotFoundError: there is no such folder.
         NotADirectoryError: the path is a file.
         PermissionError: the folder cannot be read.
         ValueError: no file in it could be read as an image of that size.
@@ -118,7 +118,7 @@ def read(folder: str | Path, size: tuple[int, int] = (32, 32), pattern: str = "*
         raise PermissionError(f"The folder '{printable(folder)}' cannot be read: check its permissions.") from error
     paths = sorted(folder / n for n in names if fnmatch.fnmatchcase(n, pattern) and not is_noise(n))
     with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
-        warnings.simplefilter("ignore")  # about odd metadata; the pixels are all that counts here
+        warnings.simplefilter("ignore")  # about unusual metadata; only the pixels are used
         decoded = list(pool.map(lambda path: decode(path, size, resize), paths))
     names = [p.name for p, d in zip(paths, decoded) if not isinstance(d, str)]
     skipped = [Skipped(printable(p.name), d) for p, d in zip(paths, decoded) if isinstance(d, str)]
@@ -133,12 +133,12 @@ def read(folder: str | Path, size: tuple[int, int] = (32, 32), pattern: str = "*
 
 
 def first(found: ImageFolder, count: int | None) -> ImageFolder:
-    """The first `count` images of a folder; all of them if it is None or there are fewer."""
+    """The first `count` images of a folder. All of them if `count` is None or there are fewer images."""
     return ImageFolder(found.images[:count], found.names[:count], found.skipped)
 
 
 def drop_duplicates(found: ImageFolder) -> ImageFolder:
-    """Keep the first of each set of pixel-identical images; the others join `skipped`."""
+    """Keep the first of each set of pixel-identical images. The others are added to `skipped`."""
     first_name: dict[bytes, str] = {}
     keep, skipped = [], list(found.skipped)
     for i, (name, image) in enumerate(zip(found.names, found.images)):
@@ -158,23 +158,23 @@ def write_jpegs(
     replace: bool = False,
     comment: str = "",
 ) -> list[Path]:
-    """Write `prefix_001.jpeg`, `prefix_002.jpeg`, ...: 8-bit grey JPEGs.
+    """Write the 8-bit grey JPEGs `prefix_001.jpeg`, `prefix_002.jpeg`, ...
 
-    All files are first written into a hidden folder, and then moved to their place. After an error or on a full disk,
-    an older set is as it was.
+    All files are first written into a hidden folder, and then moved to their place. After an error, such as a full
+    disk, an older set has not changed.
 
     Args:
         images: uint8 (count, 1, H, W) in [0, 255].
-        folder: is made if it is missing; its files of other names stay as they are.
+        folder: it is created if it does not exist; files with other names in it do not change.
         prefix: start of each name; in a hand-in, the student's username.
         count: how many images there must be (the brief asks for exactly 300).
-        replace: replace an older set of the same prefix; without it, an older set is an error.
+        replace: replace an older set with the same prefix; if it is False, an older set is an error.
         comment: text for each JPEG's comment field.
 
     Raises:
-        TypeError: images are not uint8.
-        ValueError: wrong number or shape of images.
-        FileExistsError: the folder holds a set of another prefix, or one of this prefix and `replace` is False.
+        TypeError: the images are not uint8.
+        ValueError: the number or the shape of the images is wrong.
+        FileExistsError: the folder holds a set with another prefix, or a set with this prefix and `replace` is False.
         OSError: the folder cannot be written to, or the disk is full.
     """
     if images.dtype != np.uint8:
@@ -207,15 +207,15 @@ def write_jpegs(
 
 
 def to_uint8(images) -> np.ndarray:
-    """Floats in [-1, 1] to uint8 in [0, 255], always by the same map; a tensor or an array of any shape."""
+    """Convert floats in [-1, 1] to uint8 in [0, 255]. Takes a tensor or an array of any shape, and clips its values."""
     array = np.asarray(images.cpu() if hasattr(images, "cpu") else images, dtype=np.float32)
     return np.rint((array.clip(-1, 1) + 1) * 127.5).astype(np.uint8)
 
 
 def as_saved(images) -> np.ndarray:
-    """Floats (N, 1, H, W) in [-1, 1] to uint8 as they come back from the JPEG files that `write_jpegs` makes.
+    """Convert floats (N, 1, H, W) in [-1, 1] to uint8, as if `write_jpegs` had written them and `read` had read them.
 
-    So the images that are measured are the images that are handed in.
+    So the measured images are the same as the images in the hand-in.
     """
 
     def through_jpeg(image: np.ndarray) -> np.ndarray:
@@ -227,16 +227,16 @@ def as_saved(images) -> np.ndarray:
 
 
 def to_float(images: np.ndarray):
-    """uint8 in [0, 255] to a float32 tensor in [-1, 1], the range of every network here."""
+    """Convert uint8 in [0, 255] to a float32 tensor in [-1, 1], the range of the generative models here."""
     import torch  # only here, so that reading folders does not need torch
 
     return torch.from_numpy(np.ascontiguousarray(images)).float() / 127.5 - 1
 
 
 def tile(images: np.ndarray, columns: int, gap: int = 1) -> np.ndarray:
-    """uint8 (N, C, H, W) as one picture, row by row, with white lines of `gap` pixels between the images.
+    """Put images uint8 (N, C, H, W) into one picture, row by row, with white lines of `gap` pixels between them.
 
-    The picture is uint8 (rows * (H + gap) - gap, columns * (W + gap) - gap), and has a third axis of 3 if C is 3.
+    The picture is uint8 (rows * (H + gap) - gap, columns * (W + gap) - gap). If C is 3, it has a third axis of 3.
     """
     count, channels, height, width = images.shape
     rows = -(-count // columns)

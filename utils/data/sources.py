@@ -1,11 +1,15 @@
 """Fills the data folders with the course's images.
 
-The first source that works is taken, and its name is printed: images that are there already; a folder or archive
-(given with `--from`, or found beside the project); the public data set MedNIST, from which the course made its images;
-or else stand-ins, which are hands sampled from the generator whose weights this repository ships.
+With `--from`, the images come from the given folder or archive. Otherwise, the first of these sources that works is
+used, and its name is printed:
 
-A source is read and verified to its end in a hidden folder first. Only then are its files moved to their places. So an
-interruption or a damaged archive leaves the data folders as they were, or the next start finishes the moving.
+1. images that are already there
+2. an archive that is found beside the project
+3. the public data set MedNIST, from which the course made its images
+4. stand-ins: hands sampled from the generator whose weights this repository ships
+
+A source is first read and verified to its end, in a hidden folder. After that, its files are moved to their places. A
+damaged archive or an early interruption changes nothing. If the moving is interrupted, the next start finishes it.
 """
 
 from __future__ import annotations
@@ -23,15 +27,15 @@ from utils.data.hand_images import FILLING, FOLDERS, HELD_OUT, course_images, or
 
 ARCHIVES = ("hands_cw1.tar.gz", "hands_cw2.tar.gz", "real_hands.zip")  # looked for beside the project
 PLACES = (".", "..", "../shared/data")
-CW2_REAL_PREFIX = "real_hand_"  # names of coursework 2's `real_hands`, 500 of coursework 1's images
-COURSE_COUNT, COURSE_SIDE = 8000, 32  # images that the course made from MedNIST, and their pixels a side
+CW2_REAL_PREFIX = "real_hand_"  # coursework 2's `real_hands` have these names; they are 500 of coursework 1's images
+COURSE_COUNT, COURSE_SIDE = 8000, 32  # number of images that the course made from MedNIST, and their side in pixels
 STAND_IN_COUNT = 2000
 
 
 def _files(source: Path) -> Iterator[tuple[str, str, bytes]]:
-    """The files for the data folders in an archive, or in a folder of archives or of data folders.
+    """Yield (data folder, name, content) of each file of a source.
 
-    Yields (data folder, name, content).
+    The source is an archive, a folder of archives, or a folder that holds data folders.
     """
     if not source.is_dir():
         for path, content in archives.members(source):
@@ -50,15 +54,15 @@ def _files(source: Path) -> Iterator[tuple[str, str, bytes]]:
 def from_path(source: Path, root: Path) -> dict[str, int]:
     """Copy the course's images from a folder or archive, all or none.
 
-    The 500 `real_hands` of coursework 2 are images of coursework 1 as well. They are left out if coursework 1's
-    are there already.
+    The 500 `real_hands` of coursework 2 are also images of coursework 1. They are left out if coursework 1's images are
+    already there.
 
     Returns:
-        How many files went into which data folder, and how many were left out.
+        The number of files for each data folder, and the number of files that were left out.
 
     Raises:
-        FileNotFoundError: no such path.
-        ValueError: an archive is damaged or unsafe, or there is nothing of the course in it.
+        FileNotFoundError: there is no such path.
+        ValueError: an archive is damaged or unsafe, or the source holds none of the course's images.
         OSError: the data folders cannot be written to.
     """
     if not source.exists():
@@ -75,7 +79,7 @@ def from_path(source: Path, root: Path) -> dict[str, int]:
                 add(part, folder, name, content)
                 have_reals = have_reals or folder == "real_hands" and not name.startswith(CW2_REAL_PREFIX)
             else:
-                folder = "left out, because they are no JPEG files of the course"
+                folder = "left out, because they are not JPEG files of the course"
             counts[folder] = counts.get(folder, 0) + 1
         if not counts.keys() & set(FOLDERS):
             raise ValueError(
@@ -86,7 +90,7 @@ def from_path(source: Path, root: Path) -> dict[str, int]:
 
 
 def from_mednist(archive: Path, root: Path) -> int:
-    """Rebuild `real_hands/000000.jpeg` ... from MedNIST's Hand class; returns how many images were made.
+    """Rebuild `real_hands/000000.jpeg` ... from MedNIST's Hand class. Returns the number of images.
 
     The images that the course did not hand out go to `held_out_hands/`.
 
@@ -110,7 +114,7 @@ def of_size(
     network: bool = True,
     report: Callable[[str], None] = print,
 ) -> Path:
-    """All of MedNIST's hands, `side` x `side` pixels, in `hands_<side>/`. They are made if the folder is missing.
+    """The folder `hands_<side>/` with all of MedNIST's hands, `side` x `side` pixels. It is made if it is missing.
 
     Raises:
         DownloadFailed: no `archive` was given, and it could not be downloaded.
@@ -138,7 +142,7 @@ def _found_archives(root: Path) -> list[Path]:
 
 
 def _have_reals(root: Path) -> bool:
-    """Are coursework 1's real hands there, all of them? Coursework 2's 500 alone are too few for coursework 1."""
+    """Are all real hands of coursework 1 there? Coursework 2's 500 alone are too few for coursework 1."""
     found = course_images(root / "real_hands")
     others = any(not path.name.startswith(CW2_REAL_PREFIX) for path in found)
     return others and not (root / "real_hands" / FILLING).exists()
@@ -151,17 +155,17 @@ def obtain(
     stand_in: Callable[[int], np.ndarray] | None = None,
     report: Callable[[str], None] = print,
 ) -> str:
-    """Fill the data folders from the first source that works; returns `origin(root)`.
+    """Fill the data folders from the first source that works. Returns `origin(root)`.
 
     Args:
         root: the project's folder.
-        source: a folder or archive to copy from; nothing else is tried then.
-        network: may MedNIST be downloaded?
-        stand_in: makes N images uint8 (N, 1, 32, 32), as `shipped.hands` does, in case no source has real ones.
+        source: a folder or archive to copy from. If it is given, no other source is tried.
+        network: whether MedNIST may be downloaded.
+        stand_in: makes N images uint8 (N, 1, 32, 32), such as `shipped.hands`; used if no source has real images.
         report: is called with each line that says what was done.
 
     Raises:
-        FileNotFoundError, ValueError: `source` was given and cannot be used; everything is as it was.
+        FileNotFoundError, ValueError: `source` was given and cannot be used. Nothing has changed.
         ValueError: `real_hands` holds a mixture, or a part of the images that cannot be completed; see
             `hand_images.kind`.
         OSError: the data folders cannot be written to.
@@ -179,9 +183,9 @@ def obtain(
 def _obtain_from_anywhere(
     root: Path, network: bool, stand_in: Callable[[int], np.ndarray] | None, report: Callable[[str], None]
 ) -> None:
-    """The sources of `obtain` in their order, without one that was named."""
+    """Try the sources of `obtain` one after another. No source was given."""
     if course_images(root / "real_hands") and hand_images.stand_ins(root / "real_hands"):
-        return  # `origin` says what to do
+        return  # the error of `origin` says what to do
     for archive in _found_archives(root):
         have_it = course_images(root / "test_hands") if "cw2" in archive.name else _have_reals(root)
         if not have_it:
@@ -197,6 +201,6 @@ def _obtain_from_anywhere(
         except (archives.DownloadFailed, ValueError) as error:
             report(f"MedNIST: {error}")
     kind, note = hand_images.kind(root), root / "real_hands" / hand_images.STAND_IN_NOTE
-    has_stand_ins = kind == "stand-in" and note.exists()  # the note is written after the last of them
+    has_stand_ins = kind == "stand-in" and note.exists()  # the note is written last
     if stand_in and kind != "course" and not has_stand_ins:
         write_stand_ins(stand_in(STAND_IN_COUNT), root)

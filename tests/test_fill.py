@@ -62,8 +62,8 @@ def test_any_number_of_images_is_filled(images, tmp_path):
 
 
 SPOILT = {
-    "one complete": "image 3 (1 such) has values where the others have gaps",
-    "one dark": "nothing is known in image 4",
+    "one complete": "image 3 (1 image(s) in total) has values where the others have gaps",
+    "one dark": "image 4 is 0 everywhere",
     "all complete": "no gaps were found: 0% of",
     "black background": "no gaps were found: 1",
 }
@@ -91,7 +91,7 @@ def test_missing_and_foreign_files_are_explained(images, tmp_path):
     path, out = tmp_path / "in.npy", tmp_path / "out.npy"
     for arguments, message in (
         ((tmp_path / "none.npy", out), "There is no file"),
-        ((tmp_path / "text.npy", out), "is no .npy file"),
+        ((tmp_path / "text.npy", out), "is not a .npy file"),
         ((path, out, "--weights", tmp_path / "none.safetensors"), "There are no weights"),
         ((path, out, "--weights", path), "does not hold weights of this project"),
     ):

@@ -76,9 +76,9 @@ def spoilt(images, value):
 REFUSED = {
     "grey levels": (
         lambda x: (x * 255).round(),
-        "counted from 0). Divide grey levels by 255",
+        "positions start at 0). Divide grey levels by 255",
     ),
-    "one value": (lambda x: spoilt(x, 1.01), "1.01 in image 2, row 5, column 7 is outside [0, 1] (1 such value(s)"),
+    "one value": (lambda x: spoilt(x, 1.01), "1.01 in image 2, row 5, column 7 is outside [0, 1] (1 value(s) in total"),
     "negative": (lambda x: spoilt(x, -0.5), "-0.5 in image 2, row 5, column 7 is outside [0, 1]"),
     "NaN": (lambda x: spoilt(x, np.nan), "nan in image 2, row 5, column 7 is not a finite number"),
     "infinite": (lambda x: spoilt(x, np.inf), "inf in image 2, row 5, column 7 is not a finite number"),
@@ -106,20 +106,20 @@ def test_arrays_of_uncertain_meaning_are_refused_with_what_was_found_and_where(h
 def test_a_truncated_archive_under_the_wrong_name_is_no_file_of_numbers(tmp_path):
     np.savez(tmp_path / "a.npz", images=np.zeros((50, 50)))
     (tmp_path / "a.npy").write_bytes((tmp_path / "a.npz").read_bytes()[:300])
-    with pytest.raises(ValueError, match="no .npy file of numbers"):
+    with pytest.raises(ValueError, match="not a .npy file of numbers"):
         head_images.read(tmp_path / "a.npy")
 
 
 def test_pickles_are_not_loaded(tmp_path):
     np.save(tmp_path / "p.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(ValueError, match="no .npy file of numbers"):
+    with pytest.raises(ValueError, match="not a .npy file of numbers"):
         head_images.read(tmp_path / "p.npy")
 
 
 @pytest.mark.parametrize(
     "stored, message",
     [
-        (None, "no archive with head slices"),
+        (None, "not an archive with head slices"),
         (np.zeros((3, 64, 64)), "float64, but uint8 images"),
         (np.zeros((3, 32, 64), np.uint8), "shape .3, 32, 64."),
     ],
@@ -167,7 +167,7 @@ def test_similar_slices_stay_on_one_side():
 def test_a_split_that_cannot_serve_is_refused_with_the_number_that_could():
     parts = head_images.split(noise(head_images.LEAST_SLICES))
     assert all(len(np.unique(head_images.groups(part))) > 2 for part in parts)
-    with pytest.raises(ValueError, match="26 slices are too few.* can be split from 27 on"):
+    with pytest.raises(ValueError, match="26 slices are too few.* If all slices differ, at least 27 are needed"):
         head_images.split(noise(26))
     with pytest.raises(ValueError, match="60 slices are too few, or too similar"):
         head_images.split(noise(1).repeat(60, 1, 1, 1))

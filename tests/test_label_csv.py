@@ -74,5 +74,5 @@ def test_names_with_commas_and_other_scripts_come_back(tmp_path):
 
 def test_a_file_in_another_encoding_is_named(tmp_path):
     (tmp_path / "in.csv").write_bytes("Händé.jpeg, 0\n".encode("latin-1"))
-    with pytest.raises(ValueError, match="in.csv' is no text in UTF-8"):
+    with pytest.raises(ValueError, match="in.csv' is not UTF-8 text"):
         label_csv.read(tmp_path / "in.csv")

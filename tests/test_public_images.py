@@ -78,7 +78,7 @@ def test_damaged_idx_files_are_named(tmp_path, no_package, damage):
         (tmp_path / RAW / FILES[1]).write_bytes(idx(np.zeros(7)))
     else:
         path.write_bytes(content.get(damage, b"<html>not found</html>"))
-    with pytest.raises(ValueError, match="truncated or no idx file.*Empty that folder"):
+    with pytest.raises(ValueError, match="truncated or not an idx file.*Empty that folder"):
         public_images.fashion_mnist(tmp_path, network=False)
 
 

@@ -23,14 +23,14 @@ FOLDER = config.PROJECT / "brain_mri"
 IMPUTERS = [FOLDER / "weights" / f"imputer_{number}.safetensors" for number in range(4)]
 ANSWER = FOLDER / "test_set_nogaps.npy"
 SIZE = (64, 64)  # height and width in pixels
-ROUNDING = 1e-5  # a value outside [0, 1] by at most this much was computed with rounding errors
-SIMILAR = 0.84  # correlation, at half size, above which two slices are kept in the same part of a split
+ROUNDING = 1e-5  # values outside [0, 1] by at most this much are taken as rounding errors
+SIMILAR = 0.84  # two slices with a higher correlation, at half size, stay in the same part of a split
 HELD_OUT = 0.15  # share of the slices in the validation part of a split, and in the test part
 LEAST_SLICES = math.ceil(4 / HELD_OUT)  # fewer cannot be split, even if all differ
 
 
 class Heads(NamedTuple):
-    """Complete head slices, float32 (N, 1, 64, 64) in [0, 1]; no slice is similar to one of another part."""
+    """Complete head slices, float32 (N, 1, 64, 64) in [0, 1]. Similar slices are always in the same part."""
 
     train: Tensor
     validation: Tensor
@@ -38,10 +38,12 @@ class Heads(NamedTuple):
 
 
 def find(name: str) -> Path:
-    """A file of the course, in `brain_mri/`, in the project's folder, in the folder above it, or in `../shared/data`.
+    """The path of a file of the course.
+
+    It is looked for in `brain_mri/`, the project's folder, the folder above it, and `../shared/data`.
 
     Raises:
-        FileNotFoundError: it is in none of them.
+        FileNotFoundError: the file is in none of these folders.
     """
     for place in (FOLDER, *(config.PROJECT / place for place in (".", "..", "../shared/data"))):
         if (place / name).is_file():
@@ -50,13 +52,13 @@ def find(name: str) -> Path:
 
 
 def to_heads(images: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """Any array that certainly holds head slices, as float32 (N, 1, 64, 64) in [0, 1], and a line for each change.
+    """Convert an array of head slices to float32 (N, 1, 64, 64) in [0, 1]. Returns it, and a line for each change.
 
-    Floats of any precision, byte order and memory order are taken, and the shapes (N, 64, 64), (64, 64) and
-    (N, 64, 64, 1). Values outside [0, 1] by a rounding error are set to 0 or 1.
+    The floats can have any precision, byte order and memory order. The shapes (N, 64, 64), (64, 64) and (N, 64, 64, 1)
+    are accepted too. Values outside [0, 1] by at most ROUNDING are set to 0 or 1.
 
     Raises:
-        ValueError: other shapes, types or values; says what was found, and where.
+        ValueError: the array has another shape, type or value. The message says what was found, and where.
     """
     changes = []
     images, shape = _with_channel(images), images.shape
@@ -79,7 +81,7 @@ def to_heads(images: np.ndarray) -> tuple[np.ndarray, list[str]]:
 
 
 def _with_channel(images: np.ndarray) -> np.ndarray:
-    """The array with axes (N, 1, 64, 64), if its shape allows only one reading."""
+    """The array with the axes (N, 1, 64, 64). A shape whose meaning is not certain is an error."""
     shape = images.shape
     if images.size and shape[-2:] == SIZE and (len(shape) in (2, 3) or (len(shape) == 4 and shape[1] == 1)):
         return images.reshape(-1, 1, *SIZE) if len(shape) < 4 else images
@@ -97,27 +99,27 @@ def _refuse_values(images: np.ndarray, wrong: np.ndarray, problem: str) -> None:
         hint = ". Divide grey levels by 255"
     raise ValueError(
         f"{images[number, 0, row, column]:.8g} in image {number}, row {row}, column {column} {problem} "
-        f"({wrong.sum()} such value(s); counted from 0){hint}"
+        f"({wrong.sum()} value(s) in total; positions start at 0){hint}"
     )
 
 
 def read(path: str | Path, report: Callable[[str], None] = print) -> np.ndarray:
-    """Images float32 (N, 1, 64, 64) in [0, 1] of a .npy file; nothing in it is executed.
+    """Read images float32 (N, 1, 64, 64) in [0, 1] from a .npy file. Nothing in the file is executed.
 
     Args:
         report: is called with one line for each change that `to_heads` makes.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: not such a file, or not such images (see `to_heads`).
+        FileNotFoundError: there is no such file.
+        ValueError: the file is not a .npy file of one array, or does not hold head slices (see `to_heads`).
     """
     name = files.printable(path)
     if not Path(path).is_file():
         raise FileNotFoundError(f"There is no file '{name}'.")
     try:
         stored = np.load(path, allow_pickle=False)
-    except Exception as error:  # NumPy's parser of a damaged header raises a dozen kinds, MemoryError among them
-        raise ValueError(f"'{name}' is no .npy file of numbers: {error}") from error
+    except Exception as error:  # NumPy raises many kinds of error for a damaged header, even a MemoryError
+        raise ValueError(f"'{name}' is not a .npy file of numbers: {error}") from error
     if not isinstance(stored, np.ndarray):
         raise ValueError(f"'{name}' is an archive of several arrays, but one .npy array is needed")
     try:
@@ -138,7 +140,7 @@ def load(stand_in: Callable[[], Tensor] | None = None) -> tuple[Tensor, str]:
         stand_in: makes slices float32 (N, 1, 64, 64) in [0, 1], as `shipped.stand_in_heads` does.
 
     Raises:
-        FileNotFoundError: there is no `heads.npz`, and no `stand_in`, or the profile is `full`.
+        FileNotFoundError: there is no `heads.npz`, and `stand_in` is None or the profile is `full`.
         ValueError: the file is damaged or holds other images.
     """
     import torch
@@ -154,7 +156,7 @@ def load(stand_in: Callable[[], Tensor] | None = None) -> tuple[Tensor, str]:
         with np.load(path, allow_pickle=False) as archive:
             stored = archive["images"]
     except Exception as error:  # as in `read`
-        raise ValueError(f"'{path}' is no archive with head slices: {error}") from error
+        raise ValueError(f"'{path}' is not an archive with head slices: {error}") from error
     if stored.dtype != np.uint8:
         raise ValueError(f"'{path}' holds {stored.dtype}, but uint8 images (N, {SIZE[0]}, {SIZE[1]}) are needed")
     try:
@@ -165,12 +167,12 @@ def load(stand_in: Callable[[], Tensor] | None = None) -> tuple[Tensor, str]:
 
 
 def load_test() -> tuple[np.ndarray, str]:
-    """The course's test images, float32 (100, 1, 64, 64), missing pixels 0, and where they came from.
+    """The course's test images, float32 (100, 1, 64, 64), with missing pixels 0, and where they came from.
 
-    Without `test_set.npy`, they are made from the committed answer, which holds their known pixels unaltered.
+    Without `test_set.npy`, they are made from the committed answer, in which their known pixels are unchanged.
 
     Raises:
-        FileNotFoundError, ValueError: as of `read`.
+        FileNotFoundError, ValueError: see `read`.
     """
     try:
         path = find("test_set.npy")
@@ -181,7 +183,7 @@ def load_test() -> tuple[np.ndarray, str]:
 
 
 def groups(images: Tensor) -> np.ndarray:
-    """A group number for each slice (N,). Similar slices, as neighbours in one patient are, share a number."""
+    """A group number for each slice (N,). Similar slices, such as neighbours in one patient, have the same number."""
     import torch.nn.functional as F
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
@@ -198,7 +200,7 @@ def split(images: Tensor, seed: int = 0) -> Heads:
     stays in training, so that both parts have several groups.
 
     Raises:
-        ValueError: too few slices, or too many similar ones.
+        ValueError: there are too few slices, or too many of them are similar.
     """
     group = groups(images)
     sizes, held_out = np.bincount(group), HELD_OUT * len(images)
@@ -207,7 +209,7 @@ def split(images: Tensor, seed: int = 0) -> Heads:
         raise ValueError(
             f"{len(images)} slices are too few, or too similar, to be split: validation and test need "
             f"{2 * held_out:.1f} slices from groups of at most {held_out / 4:.1f} similar ones, but there are "
-            f"{sizes[small].sum()}. Slices that all differ can be split from {LEAST_SLICES} on."
+            f"{sizes[small].sum()}. If all slices differ, at least {LEAST_SLICES} are needed."
         )
     order = np.random.default_rng(seed).permutation(small)
     ends = np.searchsorted(np.cumsum(sizes[order]), held_out * np.array([1, 2]))
@@ -216,8 +218,13 @@ def split(images: Tensor, seed: int = 0) -> Heads:
 
 
 def augment(images: Tensor, copies: int, seed: int = 0) -> Tensor:
-    """Images (N, 1, H, W) in [0, 1], followed by `copies` of each that are turned, scaled, squeezed and moved a little
-    at random: (N * (copies + 1), 1, H, W)."""
+    """Add copies to images (N, 1, H, W) in [0, 1]. Each copy is randomly rotated, scaled, squeezed and moved a little.
+    Args:
+        copies: number of changed copies of each image.
+
+    Returns:
+        The images, followed by the copies: (N * (copies + 1), 1, H, W).
+    """
     import torch
     import torch.nn.functional as F
 
@@ -236,10 +243,10 @@ def augment(images: Tensor, copies: int, seed: int = 0) -> Tensor:
 
 
 def write(images: np.ndarray, path: str | Path) -> Path:
-    """Write an array as .npy, whole or not at all.
+    """Write an array as a .npy file, completely or not at all.
 
     Raises:
-        OSError: as of `files.write_atomically`.
+        OSError: see `files.write_atomically`.
     """
     buffer = io.BytesIO()
     np.save(buffer, images)

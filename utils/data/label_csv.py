@@ -1,4 +1,4 @@
-"""The classification's CSV: one line for each test file, `test_hand_0001.jpeg, 2`, in name order, without a header."""
+"""The CSV of labels: one line for each test file, such as `test_hand_0001.jpeg, 2`, in name order, without a header."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ LABELS = (0, 1, 2)  # real, VAE, GAN
 
 
 def write(path: str | Path, names: list[str], labels: np.ndarray) -> Path:
-    """Write a label for each file name, sorted by name. An older file is replaced as a whole or not at all.
+    """Write a label for each file name, sorted by name. The file is written completely or not at all.
 
     Raises:
-        ValueError: there are not as many labels as names, a name is there twice or holds a line break, or a label is
-            not 0, 1 or 2.
-        OSError: as of `files.write_atomically`.
+        ValueError: the numbers of names and labels differ, a name occurs twice, is empty or holds a line
+            break, or a label is not 0, 1 or 2.
+        OSError: see `files.write_atomically`.
     """
     labels = np.asarray(labels)
     if len(names) != len(labels):
         raise ValueError(f"{len(names)} names but {len(labels)} labels")
     if len(set(names)) != len(names):
-        raise ValueError("a file name is there twice")
+        raise ValueError("a file name occurs twice")
     for name in names:
         if [name.strip()] != name.splitlines():
-            raise ValueError(f"the file name '{printable(name)}' is empty or holds a line break or spaces around it")
+            raise ValueError(f"the file name '{printable(name)}' is empty, holds a line break, or has spaces around it")
     if not np.isin(labels, LABELS).all():
         raise ValueError(f"labels must be 0 (real), 1 (VAE) or 2 (GAN), not {sorted(set(labels.tolist()) - {*LABELS})}")
     lines = [f"{name}, {int(label)}\n" for name, label in sorted(zip(names, labels))]
@@ -35,17 +35,17 @@ def write(path: str | Path, names: list[str], labels: np.ndarray) -> Path:
 
 
 def read(path: str | Path) -> dict[str, int]:
-    """Labels by file name, in the file's order. The file may be from Windows (a byte order mark, CRLF line ends).
+    """Labels by file name, in the file's order. The file may be from Windows (a byte order mark, CRLF line endings).
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: the file is no UTF-8 text, a line is not `name, label` with a label of 0, 1 or 2, or a name is
-            there twice; says where.
+        FileNotFoundError: there is no such file.
+        ValueError: the file is not UTF-8 text, a line is not `name, label` with a label of 0, 1 or 2, or two lines have
+            the same name. The message says where.
     """
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise ValueError(f"'{printable(path)}' is no text in UTF-8: {error}") from error
+        raise ValueError(f"'{printable(path)}' is not UTF-8 text: {error}") from error
     found: dict[str, int] = {}
     for number, line in enumerate(lines, start=1):
         name, comma, label = (part.strip() for part in line.rpartition(","))
@@ -53,16 +53,16 @@ def read(path: str | Path) -> dict[str, int]:
             shown = printable(line[:60])
             raise ValueError(f"'{printable(path)}', line {number}: '{shown}' is not a file name, a comma and 0, 1 or 2")
         if name in found:
-            raise ValueError(f"'{printable(path)}', line {number}: '{printable(name)}' is there a second time")
+            raise ValueError(f"'{printable(path)}', line {number}: '{printable(name)}' occurs a second time")
         found[name] = int(label)
     return found
 
 
 def compare(path: str | Path, truth: dict[str, int]) -> np.ndarray:
-    """Confusion matrix (3, 3) of a CSV against the truth: rows are true labels, columns are those in the file.
+    """Confusion matrix (3, 3) of a CSV and the truth. Rows are the true labels, columns are the labels in the CSV.
 
     Raises:
-        ValueError: the two do not name the same files; says which are missing or unknown.
+        ValueError: the two do not name the same files. The message says which are missing or unknown.
     """
     given = read(path)
     missing, extra = sorted(truth.keys() - given.keys()), sorted(given.keys() - truth.keys())

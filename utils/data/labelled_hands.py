@@ -1,7 +1,7 @@
-"""The images of the classification coursework: labelled ones, further reals, and the test images.
+"""The images of the classification coursework: labelled images, further real images, and test images.
 
-Where the course's fakes are missing, this project's own 300 + 300 hands are used: two thirds as labelled images and
-one third as test images, together with 100 reals. Then the true labels of the test images are known.
+If the course's fakes are missing, this project's own 300 + 300 generated hands are used: two thirds as labelled images
+and one third as test images. The test images then also include 100 real hands, and their true labels are known.
 """
 
 from __future__ import annotations
@@ -24,30 +24,30 @@ CLASS_NAMES = ("real", "VAE", "GAN")
 LABELLED_REALS = 500  # the course's real hands of this coursework are the first 500 of coursework 1's
 COURSE = "the course's labelled images"
 OWN = "OUR OWN GENERATED HANDS, because the course's are not here"
-OWN_TEST_REALS = 100  # where the course's fakes are missing
-BLANK_STD = 6.0  # grey levels; an image with a smaller standard deviation shows nothing
+OWN_TEST_REALS = 100  # real test images, if the course's fakes are missing
+BLANK_STD = 6.0  # grey levels; an image with a smaller standard deviation is blank
 FILE_FEATURES = ("bytes", "height", "width", "colour", "quantisation")
 
 
 class Labelled(NamedTuple):
-    """Different images with labels; uint8 (N, 1, 32, 32), int64 (N,) of 0 real, 1 VAE, 2 GAN."""
+    """Images without duplicates, uint8 (N, 1, 32, 32), and their labels int64 (N,): 0 real, 1 VAE, 2 GAN."""
 
     images: np.ndarray
     labels: np.ndarray
     names: list[str]  # folder/name
-    further_reals: np.ndarray  # uint8 (M, 1, 32, 32), none of them among `images`
+    further_reals: np.ndarray  # uint8 (M, 1, 32, 32); none of them is in `images`
     skipped: list[image_files.Skipped]
     origin: str
 
 
 class Unlabelled(NamedTuple):
-    """The images to label, in name order; `names` are those that could be read."""
+    """The images to label, in name order. `names` are the names of the files that could be read."""
 
     images: np.ndarray
     names: list[str]
-    skipped: list[image_files.Skipped]  # test files that are no image
-    foreign: list[str]  # files that are no test files, by their names
-    truth: np.ndarray | None  # int64 (N,), known only where the images are our own
+    skipped: list[image_files.Skipped]  # test files that could not be read as an image
+    foreign: list[str]  # names of files that are not test files
+    truth: np.ndarray | None  # the true labels int64 (N,); known only if the images are our own
     origin: str
 
 
@@ -61,7 +61,7 @@ def has_course_fakes(root: Path) -> bool:
     """Are the course's fakes here?
 
     Raises:
-        ValueError: only those of one kind are here.
+        ValueError: the fakes of only one kind are here.
     """
     found = {kind: any((root / f"{kind}_hands").glob(f"{kind}_hand_*")) for kind in CLASS_NAMES[1:]}
     if len(set(found.values())) > 1:
@@ -82,7 +82,7 @@ def _require(found: str, count: int, least: int) -> None:
 
 
 def _reals(root: Path) -> tuple[image_files.ImageFolder, np.ndarray, np.ndarray]:
-    """The labelled reals, further reals, and those that are test images: none where the course's fakes are here."""
+    """The labelled reals, the further reals, and the real test images: none of these if the course's fakes are here."""
     found = image_files.first(hand_images.read_real(root), budgets.reading().classifier_images)
     for_test = 0 if has_course_fakes(root) else OWN_TEST_REALS
     usable = len(found.names) - for_test
@@ -93,7 +93,7 @@ def _reals(root: Path) -> tuple[image_files.ImageFolder, np.ndarray, np.ndarray]
 
 
 def _fakes(root: Path, kind: str) -> tuple[image_files.ImageFolder, np.ndarray]:
-    """The labelled fakes of a kind, and those that are test images: none where the course's fakes are here."""
+    """The labelled fakes of a kind, and the fake test images: none of these if the course's fakes are here."""
     folder, least = root / f"{kind}_hands", least_images()
     if has_course_fakes(root):
         found = image_files.read(folder, pattern=f"{kind}_hand_*", resize=True)
@@ -106,12 +106,12 @@ def _fakes(root: Path, kind: str) -> tuple[image_files.ImageFolder, np.ndarray]:
 
 
 def load_labelled(root: Path = config.PROJECT) -> Labelled:
-    """Read the three classes, in name order, without exact duplicates (also between classes).
+    """Read the three classes, in name order, without exact duplicates. Duplicates in different classes are found too.
 
     Raises:
         FileNotFoundError: a class has no folder.
-        ValueError: a class has too few images for this profile's folds; says how many it has and how many are needed.
-            Or the course's fakes of only one kind are here.
+        ValueError: a class has too few images for this profile's folds (the message says how many it has and how many
+            are needed), or the course's fakes of only one kind are here.
     """
     reals, further, _ = _reals(root)
     parts = [reals, *(_fakes(root, kind)[0] for kind in CLASS_NAMES[1:])]
@@ -136,21 +136,21 @@ def load_labelled(root: Path = config.PROJECT) -> Labelled:
 
 
 def further_reals(labelled: Labelled) -> tuple[np.ndarray, np.ndarray]:
-    """The further real images and their labels, for training on."""
+    """The further real images and their labels, for training."""
     return labelled.further_reals, np.full(len(labelled.further_reals), REAL)
 
 
 def load_test(root: Path = config.PROJECT, seed: int = 0) -> Unlabelled:
-    """Read every `test_hand_*` in `test_hands`; the profile `smoke` reads only some of them.
+    """Read every `test_hand_*` in `test_hands`. The profile `smoke` reads only some of them.
 
-    A test file that is no image is named in `skipped`. A file with another name is named in `foreign`.
+    `skipped` names the test files that could not be read. `foreign` names the files that are not test files.
 
     Args:
-        seed: of the order of our own test images, where the course's are missing.
+        seed: seed for the order of our own test images, which are used if the course's are missing.
 
     Raises:
-        FileNotFoundError: as of `load_labelled`, where the test images are our own.
-        ValueError: the course's fakes are here but no test images, or too few that can be read.
+        FileNotFoundError: see `load_labelled`; only if our own test images are used.
+        ValueError: the course's fakes are here, but its test images are missing, or too few of them can be read.
     """
     folder = root / "test_hands"
     names = sorted(p.name for p in folder.glob("*") if not image_files.is_noise(p.name)) if folder.is_dir() else []
@@ -175,10 +175,10 @@ def load_test(root: Path = config.PROJECT, seed: int = 0) -> Unlabelled:
 
 
 def groups(images: np.ndarray) -> np.ndarray:
-    """A group number for each image (N,). Near-copies share a number, so that a split can keep them on one side.
+    """A group number for each image (N,). Near-copies have the same number, so a split can keep them together.
 
-    Images are near-copies if they are closer than `config.NEAR_COPY_RMS`. Near-copies of near-copies are in the same
-    group.
+    Two images are near-copies if their distance is less than `config.NEAR_COPY_RMS`. Near-copies of near-copies are in
+    the same group.
     """
     pixels = torch.from_numpy(images).flatten(1).float()
     pairs = []
@@ -191,15 +191,15 @@ def groups(images: np.ndarray) -> np.ndarray:
 
 
 def blank(images: np.ndarray) -> np.ndarray:
-    """Which images (N,) show nothing but one grey."""
+    """Which of the images are blank, bool (N,): almost the same grey everywhere."""
     return images.reshape(len(images), -1).std(1) < BLANK_STD
 
 
 def file_features(paths: list[Path]) -> np.ndarray:
-    """Properties of files that give the class away without a look at the pixels, float (N, 5) as in FILE_FEATURES.
+    """Properties of files that may reveal the class without the pixels, float (N, 5) in the order of FILE_FEATURES.
 
     They are the file's size, the image's height and width, whether it is in colour, and the sum of its JPEG
-    quantisation table. They only show what such shortcuts are worth. No network here sees them.
+    quantisation table. They are only used to measure how well such shortcuts work. No network gets them.
     """
     rows = []
     for path in paths:

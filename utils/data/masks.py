@@ -1,4 +1,4 @@
-"""Missing stripes: finding the mask, drawing others like it, and filling along rows."""
+"""Missing stripes: finding the mask, drawing similar masks, and filling along rows."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-LEAST_IMAGES = 5  # in fewer images, gaps cannot be told from dark background
-STRAY_SHARE = 0.01  # of the pixels outside the mask; this many may be 0 in all images by chance
-LEAST_MISSING_SHARE = 0.2  # of the pixels; what is 0 in all images is taken for another mask if it is at least this
+LEAST_IMAGES = 5  # with fewer images, gaps look the same as dark background
+STRAY_SHARE = 0.01  # up to this share of the pixels may be 0 in all images by chance, outside the mask
+LEAST_MISSING_SHARE = 0.2  # another mask is found only if at least this share of the pixels is 0 in all images
 
 
 def find_mask(images: np.ndarray) -> np.ndarray:
-    """Where pixels are missing, bool (H, W): exactly 0 in every one of the images (N, 1, H, W).
+    """The mask bool (H, W) of images (N, 1, H, W). Missing pixels are true: those that are exactly 0 in all images.
 
     Raises:
-        ValueError: fewer than 5 images, or nothing is missing, or nothing is known.
+        ValueError: there are fewer than 5 images, no pixel is missing, or no pixel is known.
     """
     if len(images) < LEAST_IMAGES:
         raise ValueError(
@@ -31,45 +31,46 @@ def find_mask(images: np.ndarray) -> np.ndarray:
 
 
 def mask_of(images: np.ndarray, usual: np.ndarray) -> np.ndarray:
-    """Where pixels are missing, bool (H, W), in images (N, 1, H, W).
+    """The mask bool (H, W) of images (N, 1, H, W), true where pixels are missing.
 
-    This is the usual mask (H, W) where it fits. Else it is what is 0 in all images, and a line is printed.
+    If the usual mask (H, W) fits the images, it is returned. Otherwise, the pixels that are 0 in all images are the
+    mask, and a line is printed.
 
     Raises:
-        ValueError: nothing is missing or nothing is known in the file or in one of its images; or what is 0 may be
-            background. Says in which image.
+        ValueError: no pixel is missing or no pixel is known, in all images or in one of them; or the pixels that are 0
+            may be background. If one image is the reason, the message says which.
     """
     dark = np.flatnonzero((images == 0).all(axis=(1, 2, 3)))
     if len(dark):
-        raise ValueError(f"nothing is known in image {dark[0]} ({len(dark)} such): 0 everywhere. Leave it out.")
+        raise ValueError(f"image {dark[0]} is 0 everywhere ({len(dark)} image(s) in total). Leave it out.")
     zero = (images == 0).all(axis=(0, 1))
     complete = np.flatnonzero((images[:, 0, usual] != 0).any(axis=1))
     if not len(complete) and (len(images) < LEAST_IMAGES or (zero & ~usual).mean() < STRAY_SHARE):
         return usual
     if 0 < len(complete) < len(images):
         raise ValueError(
-            f"image {complete[0]} ({len(complete)} such) has values where the others have gaps. "
+            f"image {complete[0]} ({len(complete)} image(s) in total) has values where the others have gaps. "
             "Fill images of one mask at a time."
         )
     if zero.mean() < LEAST_MISSING_SHARE or len(images) < LEAST_IMAGES:
         raise ValueError(
             f"no gaps were found: {zero.mean():.0%} of the pixels are 0 in all {len(images)} images, which may be "
-            f"background. A mask that is not the course's can be found in at least {LEAST_IMAGES} images, and if at "
-            f"least {LEAST_MISSING_SHARE:.0%} of the pixels are missing."
+            f"background. Another mask than the course's can only be found in at least {LEAST_IMAGES} images, and only "
+            f"if at least {LEAST_MISSING_SHARE:.0%} of the pixels are missing."
         )
-    print(f"The network was trained for another mask than this one ({zero.mean():.0%} missing): expect a worse answer.")
+    print(f"The network was trained for another mask than this one ({zero.mean():.0%} missing): expect worse results.")
     return zero
 
 
 def vary(mask: Tensor, count: int) -> Tensor:
     """Masks bool (count, H, W) with the stripes of `mask` (H, W), moved, mirrored and tilted by other angles.
 
-    Rows are rolled, so stripes keep their widths, except a stripe that is cut at the border.
+    Each row is shifted cyclically. So stripes keep their widths, except a stripe that is cut at the border.
     """
     height, width = mask.shape
     down = torch.randint(height, (count, 1))
     right = torch.randint(width, (count, 1)).float()
-    slope = torch.randn(count, 1) * 0.15  # columns a row; the test images' own tilt is 0.18
+    slope = torch.randn(count, 1) * 0.15  # columns per row; in the test images it is 0.18
     rows = (torch.arange(height) + down) % height
     columns = torch.arange(width)[None, None] - (right + slope * torch.arange(height)).round().long()[:, :, None]
     masks = mask[rows[:, :, None], columns % width]
@@ -80,7 +81,7 @@ def hide_lines(shape: tuple[int, int], count: int) -> Tensor:
     """Masks bool (count, H, W) of sparse slanting lines, for a shape (height, width).
 
     Lines are 1 to 3 pixels wide, 5 to 12 apart, and up to 45 degrees from the vertical. They hide known pixels of a
-    test image, which a network can then be asked for.
+    test image, so that a network can learn to predict them.
     """
     height, width = shape
     period = 5 + 7 * torch.rand(count, 1, 1)
@@ -91,11 +92,11 @@ def hide_lines(shape: tuple[int, int], count: int) -> Tensor:
 
 
 def fill_rows(visible: Tensor, known: Tensor) -> Tensor:
-    """Linear interpolation along each row. Beyond the outermost known pixels, these are repeated.
+    """Fill unknown pixels by linear interpolation along each row. Near the border, the nearest known pixel is repeated.
 
     Args:
-        visible: (N, 1, H, W), any values where nothing is known.
-        known: bool, the same shape. A row with nothing known becomes 0.
+        visible: (N, 1, H, W), with any values at unknown pixels.
+        known: bool (N, 1, H, W), true at known pixels. A row without known pixels becomes 0.
     """
     width = visible.shape[3]
     place = torch.arange(width, device=visible.device).expand_as(visible)

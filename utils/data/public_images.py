@@ -1,4 +1,4 @@
-"""Fashion-MNIST (Xiao et al. 2017) and CelebA (Liu et al. 2015), read by torchvision and split by seed."""
+"""Fashion-MNIST (Xiao et al. 2017) and CelebA (Liu et al. 2015), read with torchvision."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image
 from utils import config, files
 
 FOLDER = config.PROJECT / "fashion_mnist"
-DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # of the package dataset-fashion-mnist
+DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # files of the package dataset-fashion-mnist
 CLASSES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
 RAW = Path("FashionMNIST") / "raw"
 ORIGINALS = {  # size in bytes and SHA-256 of each file as published, unpacked
@@ -28,7 +28,7 @@ FILES = tuple(ORIGINALS)
 FACES = ("woman", "man", "smiling woman", "smiling man")  # from CelebA's attributes Male and Smiling
 CELEBA_SIZE = (40, 32)  # height and width of a face here
 CELEBA_ALIGNED = (218, 178)  # height and width of CelebA's aligned and cropped images
-CELEBA_FACE = (17, 24, 161, 204)  # left, top, right and bottom of the face in them, 4:5; the head fills it
+CELEBA_FACE = (17, 24, 161, 204)  # left, top, right, bottom of the crop in them; it is 4:5, and the head fills it
 
 
 class Part(NamedTuple):
@@ -41,7 +41,7 @@ class Part(NamedTuple):
 class Parts(NamedTuple):
     """Training, validation and test images. No image of one part is in another part, pixel for pixel.
 
-    `test` is as published, unless a limit was given.
+    Without a limit, `test` is the published test set.
     """
 
     train: Part
@@ -52,14 +52,14 @@ class Parts(NamedTuple):
 
 
 def load(name: str, limit: int | None = None) -> Parts:
-    """The data set of that name, one of config.DATA_SETS.
+    """The data set with this name, one of config.DATA_SETS.
 
     Args:
-        limit: at most this many training images, and a tenth as many of the other parts.
+        limit: at most this many training images, and at most a tenth of this in the other parts.
 
     Raises:
-        ValueError: no such name; and as of `fashion_mnist` and `celeba`.
-        FileNotFoundError: as of `fashion_mnist` and `celeba`.
+        ValueError: there is no such data set; see also `fashion_mnist` and `celeba`.
+        FileNotFoundError: see `fashion_mnist` and `celeba`.
     """
     if name not in config.DATA_SETS:
         raise ValueError(f"there is no data set '{name}', only {', '.join(config.DATA_SETS)}")
@@ -69,17 +69,17 @@ def load(name: str, limit: int | None = None) -> Parts:
 
 
 def data_folder() -> Path:
-    """Where downloaded data are kept: the environment variable DATA_FOLDER, else `fashion_mnist/data`."""
+    """The folder for downloaded data: the environment variable DATA_FOLDER, or `fashion_mnist/data` without it."""
     return Path(os.environ.get("DATA_FOLDER", FOLDER / "data")).expanduser()
 
 
 def obtain_fashion_mnist(root: Path, network: bool = True) -> str:
     """Put the four files under `root`, from the first source that has them, and return the name of the source.
 
-    The sources are files that are there already, Debian's package, and torchvision's download.
+    The sources are files that are already there, Debian's package, and torchvision's download.
 
     Raises:
-        FileNotFoundError: no source has all four; names the three ways to get them.
+        FileNotFoundError: no source has all four. The message names three ways to get them.
         ValueError: a file of Debian's package is damaged.
     """
     missing = [name for name in FILES if not (root / RAW / name).is_file()]
@@ -110,17 +110,16 @@ def obtain_fashion_mnist(root: Path, network: bool = True) -> str:
 
 
 def check_originals(root: Path) -> None:
-    """Check that files of the full data set's sizes are Fashion-MNIST's, and not MNIST's, which have the same names.
-
+    """Refuse files with Fashion-MNIST's names and sizes but other contents. MNIST's digits are such files.
     Raises:
-        ValueError: a file has the size of Fashion-MNIST's, but other contents.
+        ValueError: a file has the size of Fashion-MNIST's file, but other contents.
     """
     for name, (size, sha256) in ORIGINALS.items():
         path = root / RAW / name
         if path.stat().st_size == size and hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
             raise ValueError(
-                f"'{path}' is not Fashion-MNIST's file of this name, by its SHA-256. MNIST's digits have the same file "
-                f"names and sizes. Empty '{path.parent}' and run this again."
+                f"'{path}' is not Fashion-MNIST's file of this name: its SHA-256 differs. MNIST's digits have the same "
+                f"file names and sizes. Empty '{path.parent}' and run this again."
             )
 
 
@@ -130,16 +129,16 @@ def fashion_mnist(
     """Fashion-MNIST, (N, 1, 28, 28), split into training, validation and test images.
 
     Args:
-        root: the data folder; without one, `data_folder()`.
+        root: the data folder; None means `data_folder()`.
         validation: how many of the 60,000 training images become validation images, at most a tenth of them.
-        seed: of that split.
-        limit: at most this many training images, and a tenth as many of the other parts.
-        network: may the files be downloaded?
+        seed: seed of this split.
+        limit: at most this many training images, and at most a tenth of this in the other parts.
+        network: whether the files may be downloaded.
 
     Raises:
-        FileNotFoundError: as of `obtain_fashion_mnist`.
-        ValueError: a file is damaged or belongs to another data set (says which folder to empty), or a part would be
-            empty.
+        FileNotFoundError: see `obtain_fashion_mnist`.
+        ValueError: a file is damaged or belongs to another data set (the message says which folder to empty), or a
+            part would be empty.
     """
     from torchvision import datasets  # slow to import
 
@@ -154,7 +153,7 @@ def fashion_mnist(
             raise ValueError(f"{images.shape} and {test_images.shape}, {len(labels)} and {len(test_labels)} labels")
     except (AssertionError, ValueError, IndexError, KeyError, RuntimeError) as error:
         raise ValueError(
-            f"a file in '{root / RAW}' is truncated or no idx file ({error}). Empty that folder and run this again."
+            f"a file in '{root / RAW}' is truncated or not an idx file ({error}). Empty that folder and run this again."
         ) from error
     order = np.random.default_rng(seed).permutation(len(images))
     cut = min(validation, len(images) // 10)
@@ -169,7 +168,7 @@ def fashion_mnist(
 
 
 def _complete(parts: Parts) -> Parts:
-    """The same parts.
+    """Check that each part has images, and return the parts.
 
     Raises:
         ValueError: a part is empty, for example because of a small limit.
@@ -178,8 +177,8 @@ def _complete(parts: Parts) -> Parts:
     if not all(counts.values()):
         found = ", ".join(f"{count} {name}" for name, count in counts.items())
         raise ValueError(
-            f"{parts.origin} has {found} images, but each part needs some. A validation or test part has a tenth of "
-            "the training images, so read at least 10 of these, and more if many are the same."
+            f"{parts.origin} has {found} images, but no part may be empty. The validation and test parts have a tenth "
+            "of the training images. So read at least 10 training images, and more if many are the same."
         )
     return parts
 
@@ -194,16 +193,16 @@ def without(part: Part, *others: Part) -> Part:
 def celeba(root: Path | None = None, colour: bool = False, limit: int | None = None) -> Parts:
     """CelebA's faces, cropped and resized to 40 x 32 pixels (height x width): (N, 1 or 3, 40, 32); classes FACES.
 
-    The parts are CelebA's own. No person is in two of them.
+    The parts are those of CelebA's authors. No person is in two parts.
 
     Args:
-        root: the folder that holds `celeba/`; without one, `data_folder()`.
+        root: the folder that holds `celeba/`; None means `data_folder()`.
         colour: three channels instead of grey.
-        limit: at most this many training images, and a tenth as many of the other parts, at least 1.
+        limit: at most this many training images, and at most a tenth of this (but at least 1) in the other parts.
 
     Raises:
-        FileNotFoundError: there is no complete copy; says what is needed.
-        ValueError: an image cannot be read or has another size, or a part is empty; says which.
+        FileNotFoundError: there is no complete copy. The message says what is needed.
+        ValueError: an image cannot be read or has another size, or a part is empty. The message says which.
     """
     from torchvision import datasets
 
@@ -214,9 +213,9 @@ def celeba(root: Path | None = None, colour: bool = False, limit: int | None = N
             found = datasets.CelebA(str(root), split=split)
         except (RuntimeError, OSError) as error:
             raise FileNotFoundError(
-                f"'{root / 'celeba'}' holds no complete CelebA ({error}). Wanted: the folder img_align_celeba/ and "
+                f"'{root / 'celeba'}' holds no complete CelebA ({error}). Needed: the folder img_align_celeba/ and "
                 "the files list_eval_partition.txt, identity_CelebA.txt, list_attr_celeba.txt, list_bbox_celeba.txt "
-                "and list_landmarks_align_celeba.txt beside it, unaltered, from its authors' page."
+                "and list_landmarks_align_celeba.txt beside it, unchanged, from its authors' page."
             ) from error
         names = found.filename[: None if limit is None else max(1, limit // share)]
         male, smiling = (found.attr[: len(names), found.attr_names.index(name)] for name in ("Male", "Smiling"))
@@ -235,7 +234,7 @@ def _face(path: Path, colour: bool) -> np.ndarray:
             face = image.convert("RGB" if colour else "L").crop(CELEBA_FACE)
             pixels = np.asarray(face.resize(CELEBA_SIZE[::-1], Image.Resampling.BICUBIC, reducing_gap=3.0))
     except OSError as error:
-        raise ValueError(f"'{path}' is missing or no readable image: {error}") from error
+        raise ValueError(f"'{path}' is missing or not a readable image: {error}") from error
     if size != CELEBA_ALIGNED:
         raise ValueError(
             f"'{path}' has {size[0]} x {size[1]} pixels (height x width), but CelebA's aligned and cropped images have "

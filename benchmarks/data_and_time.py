@@ -2,8 +2,8 @@
 
     .venv/bin/python -m benchmarks.data_and_time
 
-Trains coursework 1's VAE and its prior, with the committed settings, on parts of the training images,
-prints a table and draws `docs/data_and_time.png`. Resumes; about ten minutes on 2 cores.
+This trains coursework 1's VAE and its prior, with the committed settings, on parts of the training images. It prints a
+table and draws `docs/data_and_time.png`. It takes about ten minutes on 2 cores. An interrupted run continues.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from utils.models import vae
 from utils.training import devices
 
 SIZES = (400, 1600, 6000)  # training images
-SEEDS = (0,)  # each draws its own part of the training images
-VAE_IMAGES, PRIOR_IMAGES = 40_000, 100_000  # images (latents) that a training sees
+SEEDS = (0,)  # each seed draws another part of the training images
+VAE_IMAGES, PRIOR_IMAGES = 40_000, 100_000  # images (or latents) that are seen in a training
 
 
 def main() -> None:
@@ -66,13 +66,15 @@ def main() -> None:
 def draw(
     curves: dict[tuple[int, int], list[tuple[float, float]]], table: pd.DataFrame, floor: float, path: Path
 ) -> None:
-    """Left: the held-out bound over the images seen, a line a training; the first tenths, far off the scale,
-    are left out. Right: the distance over training images.
+    """Draw two plots.
+
+    Left: the held-out bound against the images seen, with one line for each training. The first two points are left
+    out, because they are far off the scale. Right: the distance against the number of training images.
 
     Args:
-        curves: (training images, seed) -> points (thousands of images seen, held-out bound in nats).
-        table: one row a training, with its "training images" and its "Fréchet distance".
-        floor: the distance of other real images.
+        curves: for each pair (training images, seed), points (thousands of images seen, held-out bound in nats).
+        table: one row for each training, with its "training images" and its "Fréchet distance".
+        floor: the distance between real images and other real images.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2))
     sizes = list(dict.fromkeys(size for size, _ in curves))

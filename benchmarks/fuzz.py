@@ -1,11 +1,11 @@
-"""Fuzzing: every reader gets damaged and made-up input, and may raise only the errors that it documents.
+"""Fuzzing: every reader gets damaged or random input, and may only raise the errors in its documentation.
 
     make fuzz        or        python -m benchmarks.fuzz --inputs 1000000
 
-Hypothesis draws up to five edits of a valid file (bytes are replaced, inserted or removed) and a cut. It also shrinks
-an input that fails. Drawing takes longer than reading, so each drawing is tried with every choice of its edits. A
-damaged checkpoint is tried twice: as it is, and with its check sum corrected. Otherwise the parser behind the check
-sum would never be reached.
+Hypothesis draws up to five edits of a valid file (bytes are replaced, inserted or removed) and a cut. If an input
+fails, Hypothesis makes it smaller. Drawing takes longer than reading, so every combination of the edits is tried. A
+damaged checkpoint is tried twice: as it is, and with a corrected check sum. Otherwise the check sum would stop every
+input before the parser.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from utils.data import archives, head_images, image_files, label_csv, public_ima
 from utils.models.pixelcnn import PixelCNN
 from utils.training import checkpoints
 
-Trial = Callable[[Path, set[bytes]], int]  # tries to read contents in a folder; returns how many could be read
-Edit = tuple[int, int, bytes]  # a place in the file, how many bytes to remove there, and the bytes to insert
+Trial = Callable[[Path, set[bytes]], int]  # reads each content in a folder; returns how many could be read
+Edit = tuple[int, int, bytes]  # place in the file, number of bytes to remove, bytes to insert
 MAX_EDITS = 5  # in one drawing
-DRAWINGS = 100  # after so many, the inputs that were tried are counted
+DRAWINGS = 100  # the inputs are counted after this number of drawings
 
 
 def jpeg() -> bytes:
@@ -105,7 +105,7 @@ def read_repaired(path: Path) -> object:
 
 
 def read_idx(path: Path) -> object:
-    """Read a data folder in which one of the four files is the damaged one."""
+    """Read a data folder in which one of the four files is damaged."""
     raw = path.parent / public_images.RAW
     if not raw.exists():
         raw.mkdir(parents=True)
@@ -116,7 +116,7 @@ def read_idx(path: Path) -> object:
 
 
 def one_by_one(file: str, read: Callable[[Path], object], documented: type[Exception]) -> Trial:
-    """A trial that reads each content as a file of its own."""
+    """A trial that reads each content as a separate file."""
 
     def trial(folder: Path, contents: set[bytes]) -> int:
         good = 0
@@ -145,7 +145,7 @@ def together(ending: str) -> Trial:
             if len(found.names) + len(found.skipped) != len(contents):
                 raise AssertionError("a file is neither read nor reported")
             return len(found.names)
-        except ValueError:  # none of them can be used
+        except ValueError:  # no image can be used
             return 0
         finally:
             shutil.rmtree(place)
@@ -154,18 +154,18 @@ def together(ending: str) -> Trial:
 
 
 def drawings(length: int) -> st.SearchStrategy[tuple[list[Edit], int]]:
-    """Edits of a file of `length` bytes, and how many bytes are cut off at its end."""
+    """Edits of a file of `length` bytes, and the number of bytes to cut off at its end."""
     place = st.integers(0, length - 1)
     edit = st.tuples(place, st.integers(0, 8), st.binary(max_size=8))
     return st.tuples(st.lists(edit, min_size=1, max_size=MAX_EDITS), place)
 
 
 def variants(valid: bytes, edits: list[Edit], end: int) -> set[bytes]:
-    """The file with every choice of the edits, whole and cut; and the inserted bytes alone."""
+    """The file with every combination of the edits, whole and cut, and also the inserted bytes alone."""
     found = set()
     for chosen in product((False, True), repeat=len(edits)):
         content = valid
-        # from the last place to the first, so that no edit moves the place of another one
+        # From the last place to the first, so that no edit moves the place of another edit.
         for where, taken, put in sorted(compress(edits, chosen), reverse=True):
             content = content[:where] + put + content[where + taken :]
         found |= {content, content[: len(content) - end]}
@@ -173,7 +173,7 @@ def variants(valid: bytes, edits: list[Edit], end: int) -> set[bytes]:
 
 
 def readers(folder: Path) -> dict[str, tuple[bytes, Trial]]:
-    """For each reader, by name: a valid content, and the trial for damaged ones."""
+    """A valid content, and the trial for damaged contents, by the name of the reader."""
     csv = b"test_hand_0001.jpeg, 2\ntest_hand_0002.jpeg, 0\n"
     damaged = checkpoints.CheckpointDamaged
     return {
@@ -194,7 +194,7 @@ def fuzz(name: str, inputs: int) -> dict[str, float]:
     """Try at least `inputs` inputs on one reader, and count them.
 
     Raises:
-        Exception: any error of the reader that it does not document.
+        Exception: the reader raised an error that is not in its documentation.
     """
     with tempfile.TemporaryDirectory() as place:
         valid, trial = readers(Path(place, "valid"))[name]
@@ -220,7 +220,7 @@ def fuzz(name: str, inputs: int) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description="Damaged input for every reader; stops at the first undocumented error."
+        description="Give damaged input to every reader, and stop at the first undocumented error."
     )
     parser.add_argument("--inputs", type=int, default=1_000_000, help="for all readers together; default: 1,000,000")
     parser.add_argument("--only", help="the name of one reader")

@@ -2,10 +2,13 @@
 
     make benchmark-growth        or        python -m benchmarks.growth --largest 1000000
 
-Sides: a training step of each family at its committed settings, batch 8, in float32 on one core, in a process of its
-own, whose peak memory is the most it ever held. Numbers: `utils.data.cache` decodes a folder of JPEGs into one mapped
-file, then a small VAE is trained on it; the memory is that of the process beyond the mapped file (RssAnon), so it is
-flat if nothing grows. Decoding: JPEGs a second on all cores, by their side.
+There are three measurements:
+
+- Sides: a training step of each family with its committed settings, with batch 8, in float32 on one core. Each runs
+  in a separate process, whose peak memory is measured too.
+- Numbers: `utils.data.cache` decodes a folder of JPEGs into one mapped file. A small VAE is trained on it. The memory
+  of the process is measured without the mapped file (RssAnon). It should not grow with the number of images.
+- Decoding: how many JPEGs are decoded per second on all cores, by their side.
 """
 
 from __future__ import annotations
@@ -35,12 +38,12 @@ from utils.training import devices, loop
 SIDES, BATCH = (32, 64, 128), 8
 NUMBERS = (1_000, 8_000, 64_000, 1_000_000)
 STEPS, SMALL_BATCH = 200, 64
-PLACE = "what growth costs", "benchmark-growth"  # of the tables, on the page
-DECODED = (32, 64, 512)  # pixels a side
+PLACE = "what growth costs", "benchmark-growth"  # the place of the tables on the page
+DECODED = (32, 64, 512)  # sides in pixels
 
 
 def side(family: str, pixels: int) -> dict[str, float]:
-    """Time an image and peak memory of a family's training step."""
+    """The training time per image and the peak memory of a family, for images of pixels x pixels."""
     settings = dict(config.hyperparameters(f"final_{family.lower()}", committed=True))
     settings = {name: value for name, value in settings.items() if name not in ("batch_size", "ema_share")}
     torch.set_num_threads(1)
@@ -54,25 +57,25 @@ def side(family: str, pixels: int) -> dict[str, float]:
 
 
 def decoding(pixels: int, count: int = 1000) -> float:
-    """JPEGs of so many pixels a side, decoded a second on all cores."""
+    """How many JPEGs of pixels x pixels are decoded per second on all cores."""
     coarse = torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(0))
     picture = torch.nn.functional.interpolate(coarse, size=(pixels, pixels), mode="bicubic").clamp(0, 1) * 2 - 1
     with tempfile.TemporaryDirectory(dir=config.run_folder("growth")) as place:
         image_files.write_jpegs(np.repeat(image_files.to_uint8(picture), count, 0), place, "picture", count)
-        image_files.read(place, (pixels, pixels))  # the first time, files come from the disk
+        image_files.read(place, (pixels, pixels))  # the first time, the files come from the disk
         start = time.perf_counter()
         image_files.read(place, (pixels, pixels))
         return count / (time.perf_counter() - start)
 
 
 def own_memory() -> float:
-    """MiB that this process holds beyond mapped files."""
+    """Memory of this process in MiB, without mapped files."""
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return int(next(line for line in lines if line.startswith("RssAnon")).split()[1]) / 1024
 
 
 def number(count: int) -> dict[str, float]:
-    """Seconds to decode so many JPEGs, seconds a step of training on them, and MiB."""
+    """The time to decode `count` JPEGs, the time of a training step on them, and the memory."""
     some = min(2000, count)
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(some, 1, 6, 6, generator=generator)
@@ -80,7 +83,7 @@ def number(count: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory(dir=config.run_folder("growth")) as place:
         folder = Path(place, "pictures")
         image_files.write_jpegs(image_files.to_uint8(pictures), folder, "picture", some)
-        for n, path in enumerate(sorted(folder.iterdir())):  # hard links: a million names without a million contents
+        for n, path in enumerate(sorted(folder.iterdir())):  # hard links: many names, but few contents
             for copy in range(1, -(-(count - n) // some)):
                 (folder / f"{path.stem}_{copy:04d}.jpeg").hardlink_to(path)
         start = time.perf_counter()
@@ -96,7 +99,7 @@ def number(count: int) -> dict[str, float]:
 
 
 def apart(call: str) -> dict[str, float]:
-    """The result of a function of this module, called in a process of its own."""
+    """The result of a call of a function of this module in a separate process."""
     program = f"import json, torch; from benchmarks import growth; print(json.dumps(growth.{call}))"
     done = subprocess.run([sys.executable, "-c", program], cwd=config.PROJECT, capture_output=True, text=True)
     if done.returncode:
@@ -131,7 +134,7 @@ def draw(sides: pd.DataFrame, numbers: pd.DataFrame, path: Path) -> None:
 
 
 def table_of(sides: pd.DataFrame) -> str:
-    """A row for each family: a training image's cost by its side, and what a doubling multiplies it by."""
+    """A row for each family: the cost of a training image by its side, and the factor when the side doubles."""
     table = {}
     for family, rows in sides.groupby("family", sort=False):
         costs, peaks = rows["ms an image"].tolist(), rows["peak MiB"].tolist()
@@ -143,10 +146,10 @@ def table_of(sides: pd.DataFrame) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Cost against image size and data size.")
-    parser.add_argument("--largest", type=int, default=max(NUMBERS), help="images; a million takes some ten minutes")
+    parser.add_argument("--largest", type=int, default=max(NUMBERS), help="images; a million takes about ten minutes")
     largest = parser.parse_args().largest
-    between(SCALING, *PLACE)  # before it takes its time
-    os.environ["ACCELERATE_USE_CPU"] = "true"  # the memory that is measured is the CPU's
+    between(SCALING, *PLACE)  # an error here should come before the long measurements
+    os.environ["ACCELERATE_USE_CPU"] = "true"  # only the memory of the CPU is measured
     rows = []
     for family in zoo.MODELS:
         for pixels in SIDES:

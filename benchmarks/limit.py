@@ -1,4 +1,4 @@
-"""The least time that this machine could take for what PyTorch is asked to compute."""
+"""The shortest time that this machine could need for a PyTorch computation."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from torch.utils.flop_counter import flop_registry
 
 CPU = torch.device("cpu")
 COPIED = [4**k for k in range(6, 15)]  # bytes, 4 kB to 268 MB: small tensors stay in the processor's caches
-REPEATS = 8  # the fastest of so many counts
-ONLY_WRITTEN = ("copy_", "fill_", "zero_")  # what their first argument held is not read
+REPEATS = 8  # of these repeats, the fastest counts
+ONLY_WRITTEN = ("copy_", "fill_", "zero_")  # they do not read the old content of their first argument
 ONLY_IN_PART = ("index", "gather", "index_select", "embedding")  # they read as much as they write
 
 
 def wait() -> None:
-    """Until a GPU has done all that it was given; on the CPU it always has."""
+    """Wait until the GPU has finished its work. The CPU needs no waiting."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
 
 def fastest(call, repeats: int = REPEATS) -> float:
-    """Seconds of the fastest of some calls."""
+    """Seconds of the fastest of several calls."""
     best = float("inf")
     for _ in range(repeats):
         wait()
@@ -38,13 +38,13 @@ def fastest(call, repeats: int = REPEATS) -> float:
 
 def matmul_peak(dtype: torch.dtype, device: torch.device = CPU) -> float:
     """Measured peak of matrix multiplication on this machine, in GFLOP/s."""
-    side = 2048 if device.type == "cpu" else 8192  # a GPU is not filled by less
+    side = 2048 if device.type == "cpu" else 8192  # a smaller product does not fill a GPU
     a = torch.randn(side, side, device=device).to(dtype)
     return 2 * side**3 / fastest(lambda: a @ a) / 1e9
 
 
 def bandwidths(device: torch.device = CPU) -> dict[int, float]:
-    """GB/s by bytes read and written, measured with copies; many small ones make one measurement."""
+    """GB/s of copies, by the number of bytes that are read and written. Small copies are measured many at a time."""
     found = {}
     for count in COPIED:
         source = torch.zeros(count // 4, device=device)
@@ -56,13 +56,13 @@ def bandwidths(device: torch.device = CPU) -> dict[int, float]:
 
 @cache
 def call_seconds(device: torch.device = CPU) -> float:
-    """Seconds that an operator takes which has next to nothing to compute: an addition to one number."""
+    """Seconds for calling an operator that computes almost nothing: it adds 1 to one number."""
     number = torch.zeros(1, device=device)
     return fastest(lambda: [number.add_(1) for _ in range(1000)], 10 * REPEATS) / 1000
 
 
 def bytes_moved(name: str, inputs: list[Tensor], outputs: list[Tensor]) -> int:
-    """Bytes that an operator reads and writes at least; an expanded tensor is read once."""
+    """The smallest number of bytes that an operator must read and write. An expanded tensor is read only once."""
     if name in ONLY_WRITTEN:
         inputs = inputs[1:]
     if name in ONLY_IN_PART:
@@ -71,13 +71,20 @@ def bytes_moved(name: str, inputs: list[Tensor], outputs: list[Tensor]) -> int:
 
 
 class Roofline(TorchDispatchMode):
-    """Counts the operators that are called within it, the least seconds that they take, and those that they took.
+    """A context that counts operators, the shortest time that they could take, and the time that they took.
 
-    An operator takes at least as long as its multiplications and additions do at the peak of its number format (in
-    `peaks`, GFLOP/s; where it is not there, that of float32), and as long as reading its inputs and writing its outputs
-    does at the `rates` (GB/s, by bytes) of the fastest copy of as much or more; the larger counts (Williams et al.
-    2009, there for a whole program). Views cost nothing. Operators that a compiler would merge are counted one by one,
-    so this is the limit of PyTorch without one. `products` are the operators that multiply matrices or convolve.
+    The limit of an operator is the larger one of two times (the roofline of Williams et al. 2009, who use it for whole
+    programs):
+
+    - its multiplications and additions at the peak of its number format,
+    - reading its inputs and writing its outputs at the speed of the fastest copy with at least as many bytes.
+
+    Views cost nothing. A compiler would merge some operators. Here each one counts, so this is the limit of PyTorch
+    without a compiler. `products` are convolutions and matrix products.
+
+    Args:
+        peaks: GFLOP/s by number format. A format that is missing gets the peak of float32.
+        rates: GB/s by number of bytes.
     """
 
     def __init__(self, peaks: dict[torch.dtype, float], rates: dict[int, float]):

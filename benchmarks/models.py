@@ -1,12 +1,13 @@
-"""Every model's training and sampling: images per second, how near to what the machine can do, what processes exchange.
+"""The speed of every model's training and sampling, and how close it is to the limit of the machine.
 
     make benchmark-models        or        python -m benchmarks.models
 
-writes the tables of `docs/speed.md`, where their columns are explained: those of a GPU where CUDA finds one, else those
-of the CPU, and what several processes may expect (`docs/scaling.md`). Each model has its committed settings and batch.
-*Plain* is the same model in a plain PyTorch loop: a `DataLoader` over a `TensorDataset`, the default memory format, no
-weight average, no mixed precision. *Ours* is `loop.fit` but for its checkpoints. What is compared takes turns, and
-the median of the ratios of several rounds counts: a machine's speed drifts.
+This writes the tables of `docs/speed.md`, which explains their columns: the tables of the GPU if CUDA finds one,
+otherwise the tables of the CPU. On a CPU it also writes the expected speed of several processes to `docs/scaling.md`.
+Each model has its committed settings and batch. *Plain* is the same model in a plain PyTorch loop: a `DataLoader` over
+a `TensorDataset`, the default memory format, no weight average, no mixed precision. *Ours* is `loop.fit` without
+checkpoints. The speed of a machine drifts. So the variants run in turns for several rounds, and the median of their
+ratios counts.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ from utils.training import checkpoints, devices, loop
 PAGE, SCALING = config.PROJECT / "docs" / "speed.md", config.PROJECT / "docs" / "scaling.md"
 BEGIN, END = "<!-- {}, by make {} -->", "<!-- end of {}, by make {} -->"
 COMMAND, EXPECTED = "benchmark-models", "what to expect"
-PROCESSES, NETWORK = 16, 1.25e9  # that the page on scaling reckons with; bytes a second between two of them
+PROCESSES, NETWORK = 16, 1.25e9  # for the page on scaling: number of processes, bytes per second between two of them
 SHARES = (
     "outside the step", "of the matrix peak", "of the limit", "time in products", "products, of their limit",
     "their calls", "GPU busy", "beside training",
@@ -59,34 +60,33 @@ SHARES = (
 )  # fmt: skip
 ROUNDS = 5
 SECONDS = 1.0  # for each measurement of a round, after a warm-up
-IMPUTER_BATCH = 4  # as its notebook chose
-USED, PIXELCNN_USED = 32, 128  # images that are sampled, labelled or filled at a time; a PixelCNN is asked for many
+IMPUTER_BATCH = 4  # as in its notebook
+USED, PIXELCNN_USED = 32, 128  # images that are sampled, labelled or filled at a time; more for a PixelCNN
 CHECKPOINT_SECONDS = inspect.signature(loop.fit).parameters["checkpoint_seconds"].default
-PROFILED = 20  # steps in which a GPU's busy time is counted
+PROFILED = 20  # steps for measuring the busy time of a GPU
 
 
 def sample(model: nn.Module, seed: int, count: int = USED) -> None:
-    """New images of a model."""
+    """Sample new images from a model."""
     model.sample(count, seed)
 
 
 class Course(NamedTuple):
-    """A whole training in the profile full: images seen, evaluations on the way, whether each of them is plotted, and
-    what it does, with the numbers of images of the notebook."""
+    """A whole training in the profile full, with the numbers of its notebook."""
 
     images_seen: int
     evaluations: int
-    plotted: bool
+    plotted: bool  # is there a loss plot after each evaluation?
     evaluate: Callable[[nn.Module], object]
 
 
 class Case(NamedTuple):
-    """A model, an example of its training data, its batch, and what it is for: done to `used` images, by a seed."""
+    """A model to measure."""
 
     build: Callable[[], nn.Module]
-    data: tuple[Tensor, ...]
+    data: tuple[Tensor, ...]  # example of its training data
     batch_size: int
-    use: Callable[[nn.Module, int], object] = sample
+    use: Callable[[nn.Module, int], object] = sample  # samples, labels or fills `used` images, with a seed
     course: Course | None = None
     used: int = USED
 
@@ -97,19 +97,19 @@ def images(count: int, size: tuple[int, int]) -> Tensor:
 
 
 def settings(name: str) -> tuple[dict, int]:
-    """A model's committed hyper-parameters without what is not the model's own, and its batch."""
+    """A model's committed hyper-parameters, without those of the training loop, and its batch size."""
     found = dict(config.hyperparameters(name, committed=True))
     found.pop("ema_share", None)
     return found, found.pop("batch_size")
 
 
 def bound_on(held_out: Tensor) -> Callable[[nn.Module], object]:
-    """Evaluation of coursework 1's VAE: its bound on held-out images."""
+    """The evaluation of coursework 1's VAE: its bound on held-out images."""
     return lambda model: [model.losses(part.to(model.log_std.device)) for part in held_out.split(500)]
 
 
 def distances_to(held_out: Tensor) -> Callable[[nn.Module], object]:
-    """Evaluation of coursework 1's GAN: the distances of 300 samples from held-out images."""
+    """The evaluation of coursework 1's GAN: the distances between 300 samples and held-out images."""
     reference = image_files.to_uint8(held_out)
     spaces = feature_spaces.PixelComponents(reference), feature_spaces.Texture()
 
@@ -121,7 +121,7 @@ def distances_to(held_out: Tensor) -> Callable[[nn.Module], object]:
 
 
 def cases() -> dict[str, Case]:
-    """Each model as its notebook trains it; hands and heads by the settings of those, garments by theirs."""
+    """Each model as its notebook trains it."""
     hands, garments, heads = images(2000, (32, 32)), images(512, (28, 28)), (images(128, (64, 64)) + 1) / 2
     labels, pixels, known = torch.arange(2000) % 3, image_files.to_uint8(hands), torch.rand(heads.shape) < 0.7
     (vae, vae_batch), (gan, gan_batch) = settings("vae"), settings("dcgan")
@@ -179,10 +179,10 @@ def cases() -> dict[str, Case]:
 
 
 def stepper(model: nn.Module, autocast: bool, fused: bool = False) -> Callable[[tuple[Tensor, ...]], None]:
-    """What trains a model on one batch, as `loop.fit` does but for averages and checks."""
+    """A function that trains a model on one batch, as in `loop.fit`, but without weight averages and checks."""
     optimizers = model.optimizers()
     for group in (group for o in optimizers.values() for group in o.param_groups if fused):
-        group["fused"] = True  # unless asked for, PyTorch chooses
+        group["fused"] = True  # otherwise, PyTorch chooses
     device = next(model.parameters()).device
     context = torch.autocast(device.type, torch.bfloat16) if autocast else contextlib.nullcontext()
 
@@ -202,7 +202,7 @@ def stepper(model: nn.Module, autocast: bool, fused: bool = False) -> Callable[[
 
 
 def rate(step: Callable[[], None], count: int) -> float:
-    """Images a second of a call that handles so many."""
+    """Images per second, if one call of `step` handles `count` images."""
     step()
     wait()
     done, start = 0, time.perf_counter()
@@ -214,7 +214,7 @@ def rate(step: Callable[[], None], count: int) -> float:
 
 
 def gpu_busy(step: Callable[[], None]) -> float:
-    """Share of the time of some steps in which the GPU computes or copies, by PyTorch's profiler."""
+    """The share of the time in which the GPU computes or copies, from PyTorch's profiler."""
     step()
     wait()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
@@ -227,7 +227,10 @@ def gpu_busy(step: Callable[[], None]) -> float:
 
 
 def by_turns(ways: dict[str, Callable[[], float]]) -> dict[str, float]:
-    """The first way's median rate, and each other's median ratio to the first in the same round."""
+    """Measure several variants in turns: the median rate of the first one, and the median ratios of the others to it.
+
+    A ratio is taken within one round.
+    """
     rounds = [[measure() for measure in ways.values()] for _ in range(ROUNDS)]
     first, *others = ways
     ratios = {name: median(row[i] / row[0] for row in rounds) for i, name in enumerate(others, 1)}
@@ -235,18 +238,18 @@ def by_turns(ways: dict[str, Callable[[], float]]) -> dict[str, float]:
 
 
 def first_batch(case: Case) -> tuple[Tensor, ...]:
-    """The first images that a case trains on, on the device."""
+    """The first batch of a case's training data, on the device."""
     return tuple(x[: case.batch_size].to(devices.accelerator().device) for x in case.data)
 
 
 def our_step(case: Case) -> Callable[[], None]:
-    """One training step on the first batch, in the memory and number format that `loop.fit` chooses."""
+    """A training step on the first batch, with the memory format and number format of `loop.fit`."""
     model = case.build().to(devices.accelerator().device, memory_format=torch.channels_last).train()
     return partial(stepper(model, devices.mixed_precision() == "bf16"), first_batch(case))
 
 
 def training_row(case: Case) -> dict[str, float]:
-    """Training: the plain loop, our step alone, and our loop."""
+    """Compare trainings: the plain loop, our step alone, and our loop."""
     torch.manual_seed(0)
     device = devices.accelerator().device
     plain = case.build().to(device).train()
@@ -266,7 +269,7 @@ def training_row(case: Case) -> dict[str, float]:
         with tempfile.TemporaryDirectory() as folder:
             data = case.data if len(case.data) > 1 else case.data[0]
             rows = loop.fit(case.build(), data, 2 * half, case.batch_size, folder, {}, evaluations=2, plot=False)
-        return half * case.batch_size / (rows[1]["seconds"] - rows[0]["seconds"])  # the first half warms up
+        return half * case.batch_size / (rows[1]["seconds"] - rows[0]["seconds"])  # the first half is the warm-up
 
     found = by_turns({"plain": plain_rate, "step": step_rate, "ours": our_rate})
     trained = [p for o in plain.optimizers().values() for group in o.param_groups for p in group["params"]]
@@ -282,7 +285,7 @@ def training_row(case: Case) -> dict[str, float]:
 
 
 def plot_seconds(rows: int = 10) -> float:
-    """Seconds that a loss plot takes to draw, with so many points on four curves."""
+    """Seconds for drawing a loss plot with four curves of `rows` points."""
     board = PlotLosses(outputs=[MatplotlibPlot(max_cols=3, cell_size=(5, 3), after_plots=lambda figure: None)])
     for step in range(rows):
         board.update({name: float(step) for name in ("loss", "generator", "discriminator", "distance")}, step)
@@ -294,7 +297,7 @@ def plot_seconds(rows: int = 10) -> float:
 
 
 def course_row(case: Case, ms_a_step: float) -> dict[str, float]:
-    """What a whole training in the profile full spends on what is not training."""
+    """The time of a whole training in the profile full, and the share that is not training."""
     steps, evaluations, plotted = (
         case.course.images_seen // case.batch_size,
         case.course.evaluations,
@@ -318,7 +321,7 @@ def course_row(case: Case, ms_a_step: float) -> dict[str, float]:
 
 
 def sum_numbers(rank: int, port: int, told: Queue) -> None:
-    """One of two processes that sum a small tensor over and over; the first tells the seconds that it takes once."""
+    """One of two processes that sum a small tensor many times. The first one reports the seconds of one sum."""
     distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     number = torch.ones(64)
     seconds = fastest(lambda: [distributed.all_reduce(number) for _ in range(200)]) / 200
@@ -328,7 +331,7 @@ def sum_numbers(rank: int, port: int, told: Queue) -> None:
 
 
 def latency() -> float:
-    """Seconds that two processes of this machine take to sum a small tensor over gloo."""
+    """Seconds that two processes on this machine need to sum a small tensor with gloo."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -344,10 +347,11 @@ def latency() -> float:
 
 
 def expected_row(case: Case, row: dict[str, float], pair_latency: float) -> dict[str, float]:
-    """What PROCESSES processes with a full batch each would make of a training step, worked out from `training_row`.
+    """The expected time of a training step with PROCESSES processes, which have a full batch each.
 
-    Of the bytes, 2 (n - 1) / n pass through each link of a ring. There is one message for each optimiser, and one for
-    the losses; each takes at least the latency between two processes.
+    This is calculated from a row of `training_row`. In a ring of n processes, each link carries 2 (n - 1) / n of the
+    bytes. There is one message for each optimiser, and one for the losses. Each message takes at least the latency
+    between two processes.
     """
     step, sent = row["ms a step"], 2 * (PROCESSES - 1) / PROCESSES * row["MB of gradients"] * 1e6 / NETWORK * 1000
     messages = len(case.build().optimizers()) + 1
@@ -364,8 +368,8 @@ def expected_row(case: Case, row: dict[str, float], pair_latency: float) -> dict
 
 
 def limits_row(work: Callable[[], object], count: int, roofline: Callable[[], Roofline]) -> dict[str, float]:
-    """How near to the limit some work on so many images comes, and which operators are far from it."""
-    images_a_second = max(rate(work, count) for _ in range(ROUNDS))  # the limits are of the fastest of several, too
+    """How close `work` on `count` images is to the limit, in total and for the products alone."""
+    images_a_second = max(rate(work, count) for _ in range(ROUNDS))  # the limit also uses the fastest of several runs
     counted = []
     for _ in range(ROUNDS):
         with roofline() as limit:
@@ -379,7 +383,7 @@ def limits_row(work: Callable[[], object], count: int, roofline: Callable[[], Ro
         "of the matrix peak": limit.arithmetic_seconds / seconds,
         "of the limit": limit.seconds / seconds,
     }
-    if device.type != "cuda":  # one at a time, a GPU's operators take as long as they take to begin
+    if device.type != "cuda":  # on a GPU, single operators take as long as their start
         row["time in products"] = limit.products_taken / limit.taken
         row["products, of their limit"] = limit.products_seconds / limit.products_taken
     return row | {
@@ -389,9 +393,9 @@ def limits_row(work: Callable[[], object], count: int, roofline: Callable[[], Ro
 
 
 def use_limits(case: Case, roofline: Callable[[], Roofline]) -> dict[str, float]:
-    """`limits_row` of sampling, labelling or filling, and the ratio to the same in the default memory format."""
+    """`limits_row` for sampling, labelling or filling, and the ratio to the default memory format."""
     models = [case.build().to(devices.accelerator().device).eval() for _ in range(2)]
-    seeds = itertools.count()  # a new one each: latents are kept
+    seeds = itertools.count()  # another seed for each call
     models[1].to(memory_format=torch.channels_last)
     with torch.no_grad():
         ways = [partial(lambda model: case.use(model, next(seeds)), model) for model in models]
@@ -400,7 +404,7 @@ def use_limits(case: Case, roofline: Callable[[], Roofline]) -> dict[str, float]
 
 
 def compile_parts(module: nn.Module) -> None:
-    """Let torch.compile have every network of a model, each by itself."""
+    """Compile each network of a model separately with torch.compile."""
     for child in module.children():
         if isinstance(child, (nn.ModuleDict, nn.ModuleList)):
             compile_parts(child)
@@ -409,7 +413,7 @@ def compile_parts(module: nn.Module) -> None:
 
 
 def levers_row(case: Case) -> dict[str, float]:
-    """A training step's speed in four ways, against float32 in the default memory format."""
+    """The speed of a training step with four changes, compared with float32 in the default memory format."""
     batch, ways = first_batch(case), {}
     for lever in ("default format, images/s", "channels last", "fused optimiser", "compiled", "bfloat16"):
         model = case.build().to(devices.accelerator().device).train()
@@ -423,7 +427,12 @@ def levers_row(case: Case) -> dict[str, float]:
 
 
 def markdown(table: dict[str, dict[str, float]], first: str = "model") -> str:
-    """A table with a row for each key, below `first`; shares in per cent, other numbers to three digits."""
+    """A Markdown table with a row for each key. Shares are in per cent, and other numbers have three digits.
+
+    Args:
+        table: for each name of a row, the numbers by the name of their column.
+        first: the title of the column with the names.
+    """
     columns = list(next(iter(table.values())))
     lines = [[first, *columns], ["---", *["---:"] * len(columns)]]
     for name, row in table.items():
@@ -433,27 +442,27 @@ def markdown(table: dict[str, dict[str, float]], first: str = "model") -> str:
 
 
 def between(page: Path, name: str, command: str) -> tuple[str, str]:
-    """What stands on a page before and after the place of a command's tables.
+    """The text of a page before and after the place of a command's tables.
 
     Raises:
-        ValueError: the page has no such place.
+        ValueError: the page does not have this place exactly once.
     """
     begin, end = (mark.format(name, command) for mark in (BEGIN, END))
     text = page.read_text(encoding="utf-8")
     if text.count(begin) != 1 or text.count(end) != 1:
-        raise ValueError(f"'{page}' must hold '{begin}' and '{end}', once each")
+        raise ValueError(f"'{page}' must contain the lines '{begin}' and '{end}' once")
     return text.split(begin)[0] + begin, end + text.split(end)[1]
 
 
 def write_between(page: Path, name: str, command: str, text: str) -> None:
-    """Put a command's tables where they belong on a page."""
+    """Write a command's tables to their place on a page."""
     before, after = between(page, name, command)
     files.write_atomically(page, f"{before}\n\n{text}\n\n{after}".encode())
 
 
 def main() -> None:
     if not torch.cuda.is_available():
-        os.environ["ACCELERATE_USE_CPU"] = "true"  # `wait` waits for nothing else
+        os.environ["ACCELERATE_USE_CPU"] = "true"  # `wait` knows only CUDA
     device, formats = devices.accelerator().device, [torch.float32]
     if devices.mixed_precision() == "bf16":
         formats.append(torch.bfloat16)
@@ -463,11 +472,11 @@ def main() -> None:
     machine = [
         f"{what}, {str(formats[-1])[6:]}.",
         f"Matrix product: {', '.join(f'{peak:.0f} GFLOP/s in {str(dtype)[6:]}' for dtype, peak in peaks.items())}.",
-        f"Copies: {rates[max(rates)]:.0f} GB/s, at most {max(rates.values()):.0f} GB/s of what fits into the caches.",
+        f"Copies: {rates[max(rates)]:.0f} GB/s, up to {max(rates.values()):.0f} GB/s if the data fit into the caches.",
         f"A call: {call_seconds(device) * 1e6:.1f} µs.",
     ]
     place = f"tables of the {'CPU' if device.type == 'cpu' else 'GPU'}"
-    for page, name in ((PAGE, place), (SCALING, EXPECTED)):  # before all this is measured
+    for page, name in ((PAGE, place), (SCALING, EXPECTED)):  # an error here should come before the long measurements
         between(page, name, COMMAND)
     parts = [" ".join(machine)]
 
@@ -487,7 +496,7 @@ def main() -> None:
     if device.type == "cpu":
         pair = latency()
         table = markdown({name: expected_row(case, trained[name], pair) for name, case in models.items()})
-        text = f"Two processes of this machine sum a small tensor in {pair * 1e6:.0f} µs.\n\n{table}"
+        text = f"Two processes on this machine sum a small tensor in {pair * 1e6:.0f} µs.\n\n{table}"
         write_between(SCALING, EXPECTED, COMMAND, text)
         print(text)
 

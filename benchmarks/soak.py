@@ -1,17 +1,19 @@
-"""Trainings that are killed, get full disks and damaged checkpoints, and must end as if nothing had happened.
+"""Soak test: trainings are killed, disks are full, checkpoints are damaged, and the final weights must be the same.
 
     make soak        or        python -m benchmarks.soak --rounds 25
 
-Each model is trained once without a disturbance, and once with `--rounds` disturbances. A round starts the training in
-a process of its own and kills the process (SIGKILL) at a random moment. If the training has ended before, the next
-round starts it anew. Between two rounds, the newest checkpoint is sometimes cut short, or one bit of it is flipped, or
-it is replaced by something else. In some rounds the process can write only half a checkpoint: a limit on the size of
-files stands for a full disk.
+Each model is trained once without disturbances, and once with `--rounds` disturbances. Each round starts the training
+in a new process and kills the process (SIGKILL) at a random moment. If the training ends before, the next round starts
+a new training. Between two rounds, the newest checkpoint is sometimes damaged: it is cut short, one of its bits is
+flipped, or its content is replaced. In some rounds, a limit on the size of files acts as a full disk, so the process
+can write only half a checkpoint.
 
-Checked in each round: the training goes on from the newest whole checkpoint, and a kill loses no more than the work
-between two checkpoints. Checked at each end: the weights are those of the undisturbed training, bit for bit.
-A last training goes on in one process and in two by turns. Two processes add numbers in another order, so its weights
-may differ by a little, in float32; the largest difference is reported.
+Each round checks that the training continues from the newest undamaged checkpoint, and that a kill loses only the work
+since the last checkpoint. At the end of each training, the weights must be equal to the weights of the undisturbed
+training, bit for bit.
+
+The last training uses one process and two processes in turns. Two processes add numbers in another order, so the
+weights may differ a little, in float32. The largest difference is reported.
 """
 
 from __future__ import annotations
@@ -47,10 +49,10 @@ from utils.training import checkpoints, devices, loop
 
 SIZE, COUNT, STEPS, BATCH = (16, 16), 64, 150, 8
 CHECKPOINT_SECONDS = 0.05
-LATE = 2  # steps that may end after a checkpoint was due: the clock of `loop.fit` starts a moment after the one here
-LARGEST_DIFFERENCE = 1e-5  # of a weight, with another order of sums
-LONGEST = 300  # seconds for a training that takes a few
-DISK_FULL = 28  # exit code of a training that could not write
+LATE = 2  # steps that may end after a checkpoint was due, because the clock of `loop.fit` starts a little later
+LARGEST_DIFFERENCE = 1e-5  # of a weight, if numbers are added in another order
+LONGEST = 300  # seconds; a training takes only a few
+DISK_FULL = 28  # exit code of a training that could not write to the disk
 MODELS: dict[str, Callable] = {
     "VAE": lambda: VAE(SIZE, latent_dim=4, base=4),
     "GAN": lambda: DCGAN(SIZE, latent_dim=4, base=4, discriminator_base=4),
@@ -61,11 +63,11 @@ MODELS: dict[str, Callable] = {
     "VAE's prior": lambda: LatentFlow(latent_dim=4, width=16, depth=1),
     "imputer": lambda: Imputer(torch.eye(SIZE[0]) > 0, base=4),
 }
-forked = get_context("fork")  # a new process need not import anything
+forked = get_context("fork")  # a forked process has no imports to wait for
 
 
 def data(kind: str) -> torch.Tensor | tuple[torch.Tensor, ...]:
-    """The training data of a model of MODELS: images, images and labels, images and masks, or posteriors."""
+    """The training data of a model in MODELS: images, images and labels, images and masks, or posteriors."""
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(COUNT, 1, *SIZE, generator=generator)
     others = {
@@ -77,20 +79,20 @@ def data(kind: str) -> torch.Tensor | tuple[torch.Tensor, ...]:
 
 
 class Failure(AssertionError):
-    """A training did not do what it must."""
+    """A training did something wrong."""
 
 
 def work(kind: str, folder: Path, told, late, file_limit: int | None, rank: int, world: int, port: int) -> None:
     """One process of a training.
 
-    It sends the step that it goes on from to `told`, and counts in `late` the steps since a checkpoint was due.
+    It puts the step from which it continues into `told`. In `late`, it counts the steps since a checkpoint was due.
     """
-    sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for as long as the process lives
+    sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - stays open until the end
     if world > 1:
         os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "OMP_NUM_THREADS": "1"}
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
     if file_limit:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write then fails, as on a full disk, and the process lives on
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so a write fails, as on a full disk, and the process continues
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
     torch.set_num_threads(1)
     find, save, saved = checkpoints.latest, checkpoints.save, None
@@ -130,7 +132,7 @@ def newest(folder: Path) -> Path | None:
 
 
 def whole(folder: Path) -> int:
-    """The step of the newest checkpoint that can be read, 0 where there is none."""
+    """The step of the newest checkpoint that can be read, or 0 if there is none."""
     for path in reversed(checkpoints.find(folder)):
         try:
             return checkpoints.read(path).step
@@ -140,11 +142,11 @@ def whole(folder: Path) -> int:
 
 
 def one_round(kind: str, folder: Path, seconds: float | None, file_limit: int | None = None, world: int = 1) -> int:
-    """Let the training run for `seconds`, or to its end; returns the exit code of its first process, -9 if killed.
+    """Run the training for `seconds`, or to its end. Returns the exit code of its first process: -9 if it was killed.
 
     Raises:
-        Failure: it went on from another step than that of the newest whole checkpoint, or destroyed a checkpoint, or
-            did not save when it should have, or did not end in time.
+        Failure: the training did not continue from the newest undamaged checkpoint, destroyed a checkpoint, saved too
+            late, or did not end in time.
     """
     expected, told, late = whole(folder), forked.SimpleQueue(), forked.Value("i", 0)
     with socket.socket() as free:
@@ -161,20 +163,20 @@ def one_round(kind: str, folder: Path, seconds: float | None, file_limit: int | 
             process.kill()
         process.join()
     if stuck:
-        raise Failure(f"{kind} in {world} processes has not ended after {LONGEST} s")
+        raise Failure(f"{kind} in {world} processes did not end within {LONGEST} s")
     while not told.empty():
         _, step = told.get()
         if step != expected:
-            raise Failure(f"{kind} went on from step {step}, but the newest whole checkpoint is of step {expected}")
+            raise Failure(f"{kind} continued from step {step}, but the newest undamaged checkpoint has step {expected}")
     if whole(folder) < expected:
-        raise Failure(f"{kind} had a checkpoint of step {expected}, and has only one of step {whole(folder)} now")
+        raise Failure(f"{kind} had a checkpoint of step {expected}, but now the newest one is of step {whole(folder)}")
     if late.value > LATE:
-        raise Failure(f"{kind} had trained {late.value} steps since a checkpoint was due")
+        raise Failure(f"{kind} trained {late.value} steps after a checkpoint was due")
     return group[0].exitcode
 
 
 def damage(folder: Path, chance: random.Random) -> str:
-    """Damage the newest checkpoint; returns how."""
+    """Damage the newest checkpoint. Returns the kind of damage."""
     path = newest(folder)
     content = path.read_bytes()
     kind = chance.choice(["cut short", "bit flipped", "replaced"])
@@ -190,19 +192,22 @@ def damage(folder: Path, chance: random.Random) -> str:
 
 
 def difference(one: Path, other: Path) -> float:
-    """The largest difference between two trainings' final weights."""
+    """The largest difference between the final weights of two trainings."""
     a, b = (torch.load(folder / "final.pt", weights_only=True) for folder in (one, other))
     return max(float((a[name].double() - b[name].double()).abs().max()) for name in a)
 
 
 def soak(kind: str, rounds: int, chance: random.Random, worlds: tuple[int, ...] = (1,)) -> dict[str, int | float]:
-    """Disturb a training `rounds` times, then let it end; returns what was done to it.
+    """Disturb a training `rounds` times, then let it end. Returns the number of each kind of disturbance.
 
     Args:
-        worlds: numbers of processes that the rounds take by turns.
+        kind: a model in MODELS.
+        rounds: number of disturbances.
+        chance: the source of random choices.
+        worlds: numbers of processes. The rounds use them in turns.
 
     Raises:
-        Failure: as in `one_round`; or the training does not end, or ends with other weights.
+        Failure: as in `one_round`, or the training does not end, or it ends with other weights.
     """
     with tempfile.TemporaryDirectory() as place:
         calm, rough = Path(place, "calm"), Path(place, "rough")
@@ -227,8 +232,8 @@ def soak(kind: str, rounds: int, chance: random.Random, worlds: tuple[int, ...] 
             code = one_round(kind, rough, chance.uniform(0, whole_training[world]), limit, world)
             done[f"got on in {world}"] += whole(rough) > before
             if code not in (0, -signal.SIGKILL, DISK_FULL if limit else 0):
-                raise Failure(f"{kind} ended with exit code {code}, though nothing had been done to it")
-            if code == 0:  # begin anew
+                raise Failure(f"{kind} ended with exit code {code} without a disturbance")
+            if code == 0:  # the next round starts a new training
                 check_the_end()
                 shutil.rmtree(rough)
                 continue
@@ -238,7 +243,7 @@ def soak(kind: str, rounds: int, chance: random.Random, worlds: tuple[int, ...] 
         if not all(done[f"got on in {world}"] for world in worlds):
             raise Failure(f"{kind} made no progress in {' or '.join(map(str, worlds))} processes: try more rounds")
         if one_round(kind, rough, None) != 0:
-            raise Failure(f"{kind} did not end after all this")
+            raise Failure(f"{kind} did not end after the disturbances")
         check_the_end()
         names = ("killed", "disk full", "cut short", "bit flipped", "replaced")
         found = {"ended": len(differences)} | {name: done[name] for name in names}
@@ -247,13 +252,13 @@ def soak(kind: str, rounds: int, chance: random.Random, worlds: tuple[int, ...] 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description="Kill trainings, fill the disk and damage checkpoints; the trainings must end as always."
+        description="Kill trainings, fill the disk and damage checkpoints. The final weights must be the same."
     )
-    parser.add_argument("--rounds", type=int, default=25, help="disturbances of each model")
+    parser.add_argument("--rounds", type=int, default=25, help="number of disturbances for each model")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    os.environ["ACCELERATE_USE_CPU"] = "true"  # resuming is exact there
-    torch.set_num_threads(1)  # a forked process waits for ever for its parent's other threads
+    os.environ["ACCELERATE_USE_CPU"] = "true"  # resuming is exact on the CPU
+    torch.set_num_threads(1)  # a forked process would wait forever for other threads of its parent
     chance, table = random.Random(options.seed), {}
     for kind in MODELS:
         table[kind] = soak(kind, options.rounds, chance)
@@ -265,8 +270,8 @@ def main() -> None:
     total = frame.sum().astype(int)
     damaged, exactly = total["cut short"] + total["bit flipped"] + total["replaced"], int(frame.ended[:-1].sum())
     print(f"{total['killed']} kills, {total['disk full']} full disks, {damaged} damaged checkpoints")
-    print(f"{exactly} trainings ended bit for bit as undisturbed,", end=" ")
-    print(f"{total['ended'] - exactly} in 1 and 2 processes within {frame.difference.iloc[-1]:.2g}")
+    print(f"{exactly} trainings ended with the same weights, bit for bit;", end=" ")
+    print(f"{total['ended'] - exactly} in 1 and 2 processes with differences of up to {frame.difference.iloc[-1]:.2g}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""How long the notebooks' imports take beyond torch's own.
+"""How long the imports of each notebook take, without the import of torch.
 
     make benchmark-start-up        or        python -m benchmarks.start_up
 
-What each notebook's first cell imports is imported in a new process that has torch already, and IPython, as a kernel
-has. Files come from the system's cache, as in every start but a machine's first.
+The imports of each notebook's first cell run in a new process. This process has already imported torch and IPython, as
+a notebook's kernel has. Files come from the system's cache, as in every start except the first one after a reboot.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ TRIES = 5
 
 
 def imports(notebook: Path) -> str:
-    """The import statements of the notebook's first cell that imports from `utils`, as code.
+    """The import statements, as code, of the first cell that imports from `utils`.
 
     Raises:
-        ValueError: no cell does.
+        ValueError: no cell imports from `utils`.
     """
     for cell in nbformat.read(notebook, as_version=4).cells:
         if cell.cell_type == "code" and "from utils" in cell.source:
@@ -35,7 +35,7 @@ def imports(notebook: Path) -> str:
 
 
 def seconds(code: str) -> float:
-    """How long the code takes in a new process, after torch and IPython are there."""
+    """Seconds that the code takes in a new process, after the imports of torch and IPython."""
     before = "import time, torch, IPython.display\nstart = time.perf_counter()"
     timed = f"{before}\n{code}\nprint(time.perf_counter() - start)"
     done = subprocess.run(
@@ -48,7 +48,7 @@ def main() -> None:
     rows = {}
     for notebook in sorted([*config.PROJECT.glob("*.ipynb"), *config.PROJECT.glob("*/*.ipynb")]):
         code = imports(notebook)
-        seconds(code)  # the first fills the system's cache
+        seconds(code)  # the first run fills the system's cache
         rows[notebook.relative_to(config.PROJECT).as_posix()] = [seconds(code) for _ in range(TRIES)]
     found = pd.DataFrame(rows).T
     print(pd.DataFrame({"median (s)": found.median(axis=1), "slowest (s)": found.max(axis=1)}).round(2).to_string())

@@ -1,10 +1,10 @@
-"""Images per second of our GAN training against the plain recipe, in one run.
+"""Images per second of our GAN training and of a plain recipe, measured in one run.
 
     make benchmark        or        python -m benchmarks.training_step
 
-The plain recipe is that of PyTorch's DCGAN example: a `DataLoader` that decodes one JPEG at a time, float32, two passes
-of the discriminator, no EMA. Both train the same two networks. Each row of the table changes one thing more: it shows
-where the gain comes from.
+The plain recipe is from PyTorch's DCGAN example: a `DataLoader` that decodes one JPEG at a time, float32, two passes
+of the discriminator, and no EMA. Both train the same two networks. Each row of the table changes one more thing, so
+the table shows the gain from each change.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from utils.models.dcgan import DCGAN
 from utils.training import devices, loop
 
 BATCH = 64
-SECONDS = 6  # of measuring for each row, after a warm-up
+SECONDS = 6  # time of measuring for each row, after a warm-up
 IMAGES = 2000
 
 
 def make_images(folder: Path) -> None:
-    """Write smooth grey pictures of the size of the hands, so that no data set is needed."""
+    """Write smooth grey pictures with the size of the hands, so that no data set is needed."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(IMAGES, 1, 6, 6, generator=generator)
     images = F.interpolate(coarse, size=(32, 32), mode="bicubic").clamp(0, 1) * 2 - 1
@@ -56,7 +56,7 @@ def memory_batches(folder: Path) -> Iterator[torch.Tensor]:
 
 
 def plain_step(model: DCGAN, optimizers: dict, images: torch.Tensor) -> None:
-    """The step of the example: the discriminator on real images, then on generated ones, then the generator."""
+    """The step of the example: the discriminator on real images, then on generated images, then the generator."""
     fakes = model.generator(torch.randn(len(images), model.config["latent_dim"]))
     optimizers["discriminator"].zero_grad()
     F.softplus(-model.discriminator(images)).mean().backward()

@@ -1,4 +1,4 @@
-"""A short run of the fuzzer. The long one is `make fuzz`."""
+"""A short run of benchmarks/fuzz.py. The long run is `make fuzz`."""
 
 import tempfile
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A short run of benchmarks/soak.py, and a proof that it can fail. The long run is `make soak`."""
+"""A short run of benchmarks/soak.py, and tests that it finds faults. The long run is `make soak`."""
 
 import random
 
@@ -19,7 +19,7 @@ def test_a_training_that_is_killed_and_damaged_ends_with_the_same_weights():
 def test_it_notices_a_training_that_saves_too_late(tmp_path, monkeypatch):
     fit = loop.fit
     monkeypatch.setattr(loop, "fit", lambda *x, **options: fit(*x, **options | {"checkpoint_seconds": 60}))
-    with pytest.raises(soak.Failure, match=r"had trained \d+ steps since a checkpoint was due"):
+    with pytest.raises(soak.Failure, match=r"trained \d+ steps after a checkpoint was due"):
         soak.one_round("VAE", tmp_path, None, file_limit=100)  # not even the last checkpoint can be written
 
 
@@ -33,8 +33,8 @@ def test_every_model_can_be_soaked(kind, tmp_path, few_steps):
     assert soak.one_round(kind, tmp_path, None) == 0 and soak.whole(tmp_path) == 20
 
 
-def test_it_notices_a_training_that_starts_anew(tmp_path, few_steps, monkeypatch):
+def test_it_notices_a_training_that_starts_again(tmp_path, few_steps, monkeypatch):
     soak.one_round("VAE", tmp_path, None)
     monkeypatch.setattr(checkpoints, "latest", lambda *_, **__: None)
-    with pytest.raises(soak.Failure, match="went on from step 0, but the newest whole checkpoint is of step 20"):
+    with pytest.raises(soak.Failure, match="continued from step 0, but the newest undamaged checkpoint has step 20"):
         soak.one_round("VAE", tmp_path, None)

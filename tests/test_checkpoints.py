@@ -59,7 +59,7 @@ def test_damaged_newest_is_set_aside_for_the_one_before(tmp_path, damage):
     messages = []
     found = checkpoints.latest(tmp_path, CONFIG, messages.append)
     assert found.step == 1 and found.state["x"].sum() == 100
-    assert ("is of step 2" if damage == "renamed" else "no complete checkpoint") in messages[0]
+    assert ("holds step 2" if damage == "renamed" else "not a complete checkpoint") in messages[0]
     assert newest.with_suffix(".damaged").exists()
 
 

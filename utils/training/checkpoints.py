@@ -1,8 +1,8 @@
-"""Checkpoints that survive a kill, a full disk and a mix-up; weights as safetensors.
+"""Checkpoints that survive a killed process and a full disk, and weights as safetensors.
 
-A checkpoint is one file: a line with the SHA-256 of the rest, a line of JSON (what the run is, the step, when and on
-which device it was written), then what `torch.save` wrote. It is written under another name and renamed when it is
-complete. It is read with `weights_only=True`, so loading a file never executes it.
+A checkpoint is one file with three parts: a line with the SHA-256 of the rest; a line of JSON with the settings of the
+run, the step, the date and the device; and the output of `torch.save`. It is written under another name and renamed
+when it is complete. It is read with `weights_only=True`, so loading a file never executes it.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from safetensors.torch import save as save_tensors
 from utils.files import printable, write_atomically
 from utils.training import identity
 
-KEEP = 2  # the newest, and the one before it in case the newest is damaged later
+KEEP = 2  # the newest, and the one before it in case the newest gets damaged
 NAME = re.compile(r"step_\d{8,}\.ckpt")  # only these files are checkpoints
 PART_NAME = re.compile(r"\.step_\d{8,}\.ckpt\.\d+\.part")
-PART_BYTES = 4_500_000  # the largest file of weights: repositories and reviewers like small files
+PART_BYTES = 4_500_000  # largest size of a file of weights, because a repository should not hold large files
 Model = TypeVar("Model", bound=torch.nn.Module)
 
 
@@ -41,7 +41,7 @@ class CheckpointDamaged(ValueError):
 
 
 class Checkpoint(NamedTuple):
-    """What a file holds: the state at a step, what the run is, and when and where the file was written."""
+    """The content of a file: the step, the state at this step, the run's settings, and the date and device."""
 
     step: int
     state: dict
@@ -51,7 +51,7 @@ class Checkpoint(NamedTuple):
 
 
 def fingerprint(*modules: torch.nn.Module) -> str:
-    """16 hexadecimal digits that differ where any weight or buffer of the modules differs."""
+    """A hash of 16 hexadecimal digits. It changes if any weight or buffer of the modules changes."""
     digest = hashlib.sha256()
     for module in modules:
         for name, tensor in sorted(module.state_dict().items()):
@@ -60,17 +60,17 @@ def fingerprint(*modules: torch.nn.Module) -> str:
 
 
 def find(folder: str | Path) -> list[Path]:
-    """The checkpoints of a folder, oldest first. Other files, as a sync client's "step_00000020 (1).ckpt", are not."""
+    """The checkpoints of a folder, oldest first. A sync client's copy, "step_00000020 (1).ckpt", does not count."""
     found = [path for path in Path(folder).glob("step_*.ckpt") if NAME.fullmatch(path.name)]
     return sorted(found, key=lambda path: int(path.stem.removeprefix("step_")))
 
 
 def save(folder: str | Path, step: int, state: dict, config: dict, device: str = "cpu") -> Path:
-    """Save `state` (tensors and plain data) as `folder/step_00001234.ckpt`; keep the last two.
+    """Save `state` (tensors and plain data) as `folder/step_00001234.ckpt`, and keep the last two checkpoints.
 
     Raises:
-        OSError: could not be written; earlier checkpoints are untouched.
-        TypeError: `state` holds something (a NumPy number, say) that `read` would refuse to load.
+        OSError: the file cannot be written. Earlier checkpoints have not changed.
+        TypeError: `state` holds something that `read` would refuse to load, for example a NumPy number.
     """
     folder = Path(folder)
     buffer = io.BytesIO()
@@ -78,12 +78,12 @@ def save(folder: str | Path, step: int, state: dict, config: dict, device: str =
     try:
         torch.load(io.BytesIO(buffer.getvalue()), map_location="meta", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise TypeError(f"a checkpoint may hold tensors and plain numbers, texts, lists and dicts: {error}") from error
+        raise TypeError(f"a checkpoint can hold tensors, plain numbers, strings, lists and dicts: {error}") from error
     date = datetime.now().strftime("%Y-%m-%d %H:%M")
     head = json.dumps({"config": config, "step": step, "date": date, "device": device})
     content = head.encode() + b"\n" + buffer.getvalue()
     for part in folder.glob(".step_*.part"):
-        if PART_NAME.fullmatch(part.name):  # a process was killed while it wrote
+        if PART_NAME.fullmatch(part.name):  # a process was killed while it wrote this
             part.unlink(missing_ok=True)
     path = folder / f"step_{step:08d}.ckpt"
     write_atomically(path, hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
@@ -96,7 +96,7 @@ def read(path: str | Path) -> Checkpoint:
     """Read one checkpoint.
 
     Raises:
-        CheckpointDamaged: the file is cut short, altered, or no checkpoint at all.
+        CheckpointDamaged: the file is incomplete, has been changed, or is not a checkpoint.
     """
     check_sum, _, content = Path(path).read_bytes().partition(b"\n")
     try:
@@ -106,48 +106,49 @@ def read(path: str | Path) -> Checkpoint:
         meta = json.loads(head)
         state = torch.load(io.BytesIO(state), map_location="cpu", weights_only=True)
         return Checkpoint(int(meta["step"]), state, dict(meta["config"]), str(meta["date"]), str(meta["device"]))
-    except Exception as error:  # torch's reader of pickles raises many kinds of error, an IndexError for one
-        raise CheckpointDamaged(f"'{printable(path)}' is no complete checkpoint: {error}") from error
+    except Exception as error:  # torch.load raises many kinds of error, for example an IndexError
+        raise CheckpointDamaged(f"'{printable(path)}' is not a complete checkpoint: {error}") from error
 
 
 def latest(folder: str | Path, config: dict, report: Callable[[str], object] = print) -> Checkpoint | None:
-    """The newest whole checkpoint of a folder, or None where there is none.
+    """The newest complete checkpoint of a folder, or None if there is none.
 
-    A damaged file is reported, renamed to `*.damaged` and passed over.
+    A damaged file is reported, renamed to `*.damaged` and skipped.
 
     Raises:
-        CheckpointMismatch: the newest checkpoint is of another run; names the differences and what to do.
+        CheckpointMismatch: the newest checkpoint belongs to another run. The message names the differences and says
+            what to do.
     """
     for path in reversed(find(folder)):
         try:
             found = read(path)
             if path.name != f"step_{found.step:08d}.ckpt":
-                raise CheckpointDamaged(f"'{printable(path)}' says that it is of step {found.step}")
+                raise CheckpointDamaged(f"'{printable(path)}' holds step {found.step}, but its name says another one")
         except FileNotFoundError:  # another process of this run has just renamed it
             continue
         except CheckpointDamaged as error:
             aside = path.with_suffix(".damaged")
             with contextlib.suppress(FileNotFoundError):
                 path.replace(aside)
-            report(f"{error}. It was renamed to {aside.name}; training goes on from the one before it.")
+            report(f"{error}. It was renamed to {aside.name}. The training goes on from the checkpoint before it.")
             continue
         wanted = json.loads(json.dumps(config))
         if found.config != wanted:
             lines = "\n  ".join(identity.differences(found.config, wanted))
             raise CheckpointMismatch(
-                f"'{printable(path)}', of {found.date}, belongs to another run:\n  {lines}\n"
-                "Use another folder. Or start anew with fresh=True (`--fresh` of `python -m utils train`): "
-                "the old run is kept under another name."
+                f"'{printable(path)}', written on {found.date}, belongs to another run:\n  {lines}\n"
+                "Use another folder. Or start from the beginning with fresh=True (`python -m utils train --fresh`): "
+                "then the old run is kept under another name."
             )
         return found
     return None
 
 
 def export_weights(path: str | Path, module: torch.nn.Module, config: dict, dtype=torch.float16) -> Path:
-    """Write a module's weights and its constructor arguments as safetensors; returns `path`.
+    """Write a module's weights and its constructor arguments as safetensors. Returns `path`.
 
     Weights of more than PART_BYTES go into several files: `name.safetensors`, `name_part_2.safetensors`, ...
-    Each file is written whole or not at all.
+    Each file is written completely or not at all.
     """
     tensors = {
         name: tensor.detach().cpu().to(dtype if tensor.is_floating_point() else tensor.dtype).contiguous()
@@ -159,7 +160,7 @@ def export_weights(path: str | Path, module: torch.nn.Module, config: dict, dtyp
             parts.append({})
         parts[-1][name] = tensor
     metadata = {"class": type(module).__name__, "config": json.dumps(config), "parts": str(len(parts))}
-    for number, part in reversed(list(enumerate(parts, start=1))):  # the first file last: it says how many there are
+    for number, part in reversed(list(enumerate(parts, start=1))):  # the first one last: reading starts with it
         write_atomically(_part(Path(path), number), save_tensors(part, metadata | {"export": fingerprint(module)}))
     return Path(path)
 
@@ -172,8 +173,8 @@ def read_weights(path: str | Path) -> tuple[dict, dict[str, torch.Tensor]]:
     """Read what `export_weights` wrote: (constructor arguments, float32 tensors by name).
 
     Raises:
-        FileNotFoundError: no such file, or one of its parts is missing.
-        CheckpointDamaged: not a safetensors file of this project, or parts of different exports.
+        FileNotFoundError: there is no such file, or one of its parts is missing.
+        CheckpointDamaged: the file is not a safetensors file of this project, or its parts are from different exports.
     """
     head, tensors, number, parts = None, {}, 0, 1
     while number < parts:
@@ -197,11 +198,11 @@ def read_weights(path: str | Path) -> tuple[dict, dict[str, torch.Tensor]]:
 
 
 def load_weights(path: str | Path, build: Callable[..., Model]) -> Model:
-    """A model in eval mode from what `export_weights` wrote; `build` makes it from its constructor arguments.
+    """A model in eval mode from a file that `export_weights` wrote. `build` is called with the constructor arguments.
 
     Raises:
-        FileNotFoundError: as in `read_weights`.
-        CheckpointDamaged: as in `read_weights`, or the weights are those of another model.
+        FileNotFoundError: see `read_weights`.
+        CheckpointDamaged: see `read_weights`; or the weights belong to another model.
     """
     config, tensors = read_weights(path)
     try:

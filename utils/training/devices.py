@@ -14,12 +14,12 @@ from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs, broadcast, parse_flag_from_env, reduce
 from torch import Tensor, nn
 
-WAITING_TIME = timedelta(hours=1)  # that processes wait for each other: the first one may decode a large folder
-NUMBER_FORMATS = ("no", "bf16")  # Accelerate's names; "no" is float32 alone
+WAITING_TIME = timedelta(hours=1)  # how long processes wait for each other; the first one may decode a large folder
+NUMBER_FORMATS = ("no", "bf16")  # Accelerate's names; "no" means float32 only
 
 
 def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy and torch. Call it before a network is built, so that its first weights are the same again."""
+    """Seed Python, NumPy and torch. If you call it before you build a network, its initial weights are reproducible."""
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
@@ -27,9 +27,9 @@ def seed_everything(seed: int) -> None:
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """`with seeded(0):` seeds everything for the block. Afterwards all random states are as they were before.
+    """`with seeded(0):` seeds everything for the block. Afterwards, all random states are as they were before.
 
-    These are the states of Python, of NumPy, and of torch on the CPU and on the accelerator in use.
+    This includes the states of Python, of NumPy, and of torch on the CPU and on the accelerator in use.
     """
     device = accelerator().device
     forked = [] if device.type == "cpu" else [device]  # the CPU's state is always forked
@@ -44,15 +44,16 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def mixed_precision() -> str:
-    """'bf16' where the CPU or GPU computes faster in bfloat16 than in float32, else 'no' (float32).
+    """'bf16' if the CPU or GPU computes faster in bfloat16 than in float32, otherwise 'no' (float32).
 
-    A process that Accelerate has started uses what Accelerate was told (`--mixed_precision` or its config file).
-    Intel's processors since Sapphire Rapids, those with avx512_fp16, are fast in bfloat16 only in their matrix units
+    A process that Accelerate has started uses Accelerate's setting (`--mixed_precision` or its config file).
+
+    Intel processors with avx512_fp16 (Sapphire Rapids and newer) are fast in bfloat16 only with their matrix units
     (AMX). Some virtual machines hide these units. Without them, bfloat16 took twice as long as float32
     (`python -m benchmarks.training_step`).
 
     Raises:
-        ValueError: Accelerate was told something else than 'no' or 'bf16'.
+        ValueError: Accelerate's setting is neither 'no' nor 'bf16'.
     """
     told, cpu_only = os.environ.get("ACCELERATE_MIXED_PRECISION"), parse_flag_from_env("ACCELERATE_USE_CPU")
     if told in NUMBER_FORMATS:
@@ -60,7 +61,7 @@ def mixed_precision() -> str:
     if told:
         raise ValueError(
             f"mixed precision is '{told}', but must be 'no' or 'bf16': float16 needs scaled gradients, "
-            "which this project does not have"
+            "which this project does not support"
         )
     if torch.cuda.is_available() and not cpu_only:
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
@@ -75,8 +76,9 @@ def accelerator() -> Accelerator:
     """The Accelerator of this process: its device, its number format, and the other processes if there are any.
 
     Raises:
-        ValueError: several processes were started together, but this one does not know the others. This happens on a
-            CPU that Accelerate was not told of. Each would train alone, and all would write the same files.
+        ValueError: several processes were started together, but they are not connected. This happens on a machine
+            without a GPU if ACCELERATE_USE_CPU is not set. Each process would train alone, and all would write to the
+            same files.
     """
     waiting = InitProcessGroupKwargs(timeout=WAITING_TIME)
     found = Accelerator(mixed_precision=mixed_precision(), kwargs_handlers=[waiting])
@@ -90,13 +92,13 @@ def accelerator() -> Accelerator:
 
 
 def device_name() -> str:
-    """The device in use, for people: 'cpu', or the name of the GPU."""
+    """A readable name of the device in use: 'cpu', or the name of the GPU."""
     device = accelerator().device
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def random_state() -> dict[str, Tensor]:
-    """The random states of torch by device: that of the CPU, and that of the accelerator in use if there is one."""
+    """The random states of torch by device type: the CPU, and the accelerator in use if there is one."""
     device = accelerator().device
     states = {"cpu": torch.get_rng_state()}
     if device.type != "cpu":
@@ -105,7 +107,7 @@ def random_state() -> dict[str, Tensor]:
 
 
 def set_random_state(states: dict[str, Tensor]) -> None:
-    """Go back to what `random_state` has returned, perhaps on a machine with another accelerator."""
+    """Restore what `random_state` has returned. The machine may have another accelerator; its state is not changed."""
     device = accelerator().device
     torch.set_rng_state(states["cpu"])
     if device.type != "cpu" and device.type in states:
@@ -113,7 +115,7 @@ def set_random_state(states: dict[str, Tensor]) -> None:
 
 
 def mean_over_processes(losses: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The losses (numbers) of the whole batch, from those of this process's share of it; with one process the same."""
+    """The losses (scalars) of the whole batch: the means over all processes, each of which has a share of the batch."""
     means = reduce(torch.stack([loss.detach().float() for loss in losses.values()]), "mean")
     return dict(zip(losses, means))
 
@@ -121,7 +123,7 @@ def mean_over_processes(losses: dict[str, Tensor]) -> dict[str, Tensor]:
 def average_gradients(parameters: list[nn.Parameter]) -> None:
     """Replace all gradients by their mean over the processes, in one message.
 
-    Each message between processes costs time, however short it is, and a model has up to 160 tensors of gradients.
+    Each message between processes costs time, even a short one, and a model has up to 160 gradient tensors.
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
     together = reduce(torch.cat([gradient.flatten() for gradient in gradients]), "mean")
@@ -132,7 +134,7 @@ def average_gradients(parameters: list[nn.Parameter]) -> None:
 def same_everywhere(model: nn.Module) -> None:
     """Give all processes the weights and statistics of the first one.
 
-    The statistics of batch normalisation differ: each process counts those of its own share of the batches.
+    The batch-normalisation statistics differ, because each process computes them from its own share of each batch.
     """
     for value in model.state_dict().values():
         value.copy_(broadcast(value.contiguous()))

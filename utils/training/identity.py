@@ -1,8 +1,8 @@
-"""What makes two trainings the same run: the settings, the data, and the source of the model.
+"""Decides whether two trainings are the same run: they have the same settings, data and source code of the model.
 
-A checkpoint holds all three. A training that finds other ones in a checkpoint does not go on from it.
-Nothing here depends on the machine: a run has the same identity on a CPU and on a GPU, on every system and in every
-version of Python. So a run that was finished on one machine can be loaded on another.
+A checkpoint holds all three. If one of them differs, a training does not go on from the checkpoint.
+The identity does not depend on the machine. It is the same on a CPU and on a GPU, on every system and in every version
+of Python. So a run that was finished on one machine can be loaded on another.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from types import CodeType, FunctionType, ModuleType
 import torch
 from torch import Tensor, nn
 
-WHOLE_BYTES = 2**28  # of a larger tensor, only some rows are read
+WHOLE_BYTES = 2**28  # if a tensor is larger, only some of its rows are read
 SAMPLED_ROWS = 1024
 ROOMS = (
     "utils.models",
@@ -26,17 +26,17 @@ ROOMS = (
     "utils.training.loop",
     "utils.training.run",
     "utils.evaluation.feature_spaces",
-    "__main__",
-)  # a notebook's cells
+    "__main__",  # a notebook's cells
+)
 AFTER_TRAINING = ("sample", "latent_bank", "logits", "export", "from_weights")  # methods that use a trained model
 LAYOUT = (tokenize.COMMENT, tokenize.NL, tokenize.INDENT, tokenize.DEDENT)
 
 
 def of_data(tensors: tuple[Tensor, ...]) -> str:
-    """16 hexadecimal digits that differ where the shape, the dtype or a value of the tensors differs.
+    """A hash of 16 hexadecimal digits. It changes if the shape, the dtype or a value of the tensors changes.
 
-    Of a tensor of more than WHOLE_BYTES bytes, SAMPLED_ROWS evenly spread rows are read: it may be mapped from a file
-    that is larger than the memory.
+    If a tensor has more than WHOLE_BYTES bytes, only SAMPLED_ROWS evenly spaced rows of it are read. Such a tensor may
+    be mapped from a file that is larger than memory.
     """
     digest = hashlib.sha256()
     for tensor in tensors:
@@ -47,7 +47,7 @@ def of_data(tensors: tuple[Tensor, ...]) -> str:
 
 
 def _some_rows(tensor: Tensor) -> Iterator[Tensor]:
-    """Evenly spread rows, the first and the last among them."""
+    """Evenly spaced rows, including the first and the last."""
     count = min(len(tensor), SAMPLED_ROWS)
     for i in range(count):
         row = i * (len(tensor) - 1) // max(1, count - 1)
@@ -55,14 +55,16 @@ def _some_rows(tensor: Tensor) -> Iterator[Tensor]:
 
 
 def of_source(model: nn.Module, *functions: FunctionType) -> dict[str, str]:
-    """A hash for each function, class and constant of ours that the training of a model uses, by its name.
+    """A hash for each function, class and constant of this project that the training of a model uses, by its name.
 
-    The search begins with the classes of the model's modules and with `functions`. Whatever of ROOMS their code names
-    is taken too, and what that names, and so on. So an edited loss function or helper gives another hash, and an edit
-    elsewhere in the same file does not. Comments, docstrings and blank lines do not count. Methods that only use a
-    trained model (AFTER_TRAINING) do not count either, unless the code of the training names them.
+    The search begins with the classes of the model's modules and with `functions`. It adds the functions, classes and
+    constants in ROOMS that their code names, then those that the new code names, and so on. So an edited loss function
+    or helper gives another hash, and an edit elsewhere in the same file does not. Comments, docstrings and blank lines
+    do not count. Methods that only use a trained model (AFTER_TRAINING) do not count either, unless the code of the
+    training names them.
 
-    Constants are numbers, texts, and tuples, lists and dicts of them. What a function makes at run time is not seen.
+    Constants are numbers, strings, and tuples, lists and dicts of them. Objects that a function makes at run time are
+    not found.
     """
     waiting = [kind for module in model.modules() for kind in type(module).__mro__] + list(functions)
     texts: dict[str, str] = {}
@@ -94,20 +96,20 @@ def of_source(model: nn.Module, *functions: FunctionType) -> dict[str, str]:
 
 
 def _function(value: object) -> FunctionType | None:
-    """The function behind a method, a property, a decorator or a cache; None where there is none."""
+    """The function behind a method, a property, a decorator or a cache; None if there is none."""
     value = getattr(value, "__func__", None) or getattr(value, "fget", None) or value
     value = inspect.unwrap(value) if callable(value) else value
     return value if isinstance(value, FunctionType) else None
 
 
 def _names(code: CodeType) -> set[str]:
-    """All global names and attributes in some code, that of inner functions included."""
+    """All global names and attributes in the code, including the code of inner functions."""
     inner = [_names(constant) for constant in code.co_consts if isinstance(constant, CodeType)]
     return set(code.co_names).union(*inner)
 
 
 def _globals(function: FunctionType, names: set[str]) -> Iterator[tuple[str, object]]:
-    """What the names stand for: globals of the function, and those of the modules of ours that it names."""
+    """The values of the names: globals of the function, and globals of the modules in ROOMS that it names."""
     for name in names:
         value = function.__globals__.get(name)
         if not isinstance(value, ModuleType):
@@ -117,10 +119,10 @@ def _globals(function: FunctionType, names: set[str]) -> Iterator[tuple[str, obj
 
 
 def _plain(value: object) -> str:
-    """A number, a text, or a tuple, list or dict of them as text; "" for all else, and for what is empty."""
+    """A number, a string, or a tuple, list or dict of them as text. "" for other values and for empty ones."""
     try:
         return json.dumps(value, sort_keys=True) if value else ""
-    except (TypeError, ValueError, RuntimeError):  # a tensor, an object, the keys of a cache
+    except (TypeError, ValueError, RuntimeError):  # such as a tensor, an object, or a dict with other keys
         return ""
 
 
@@ -135,7 +137,7 @@ def _function_text(function: FunctionType) -> str:
     """A function's source without comments, docstrings and blank lines, and the values of its defaults."""
     try:
         source = inspect.getsource(function)
-    except (OSError, TypeError):  # made at run time, as by a dataclass
+    except (OSError, TypeError):  # made at run time, for example by a dataclass
         source = function.__qualname__
     defaults = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
     return "\n".join([without_comments(source), *map(_plain, defaults)])
@@ -156,13 +158,13 @@ def without_comments(source: str) -> str:
                 statement = []
             elif token.type not in LAYOUT:
                 statement.append(token)
-    except (tokenize.TokenError, SyntaxError):  # not a whole statement, as a lambda's line may be
+    except (tokenize.TokenError, SyntaxError):  # not a complete statement, for example the line of a lambda
         return source
     return "\n".join(line.rstrip() for line in lines if line.strip())
 
 
 def differences(saved: dict, wanted: dict) -> list[str]:
-    """In what two runs differ, one readable line each. "data" and "source" are what the functions above return."""
+    """The differences of two runs, one readable line each. "data" and "source" are results of the functions above."""
     lines = []
     for key in sorted(saved.keys() | wanted.keys()):
         old, new = saved.get(key, "absent"), wanted.get(key, "absent")

@@ -323,7 +323,7 @@ def test_same_seed_same_weights(tmp_path):
         ({"steps": 0}, "steps is 0, but must be at least 1"),
         ({"batch_size": 0}, "batch_size is 0, but must be at least 1"),
         ({"evaluations": 0}, "evaluations is 0, but must be at least 1"),
-        ({"images": IMAGES[:0]}, "of one length above 0"),
+        ({"images": IMAGES[:0]}, "the same length above 0"),
         ({"images": (IMAGES, IMAGES[:3])}, r"lengths \[20, 3\]"),
     ],
 )

@@ -1,8 +1,8 @@
 """The one training loop that all models share.
 
-A model brings `optimizers()`, `step(batch, update)` and `ema_modules`, the names of the modules whose weights are
-averaged over the training. It knows its losses. The loop knows optimisation: device, number format, learning rates,
-EMA, progress, plots, evaluation and checkpoints. Its parts are in `run.py`.
+A model has `optimizers()`, `step(batch, update)` and `ema_modules`, the names of the modules whose weights get an
+exponential moving average (EMA). The model defines its losses. The loop does everything else: device, number format,
+learning rates, EMA, progress, plots, evaluation and checkpoints. The parts of the loop are in `run.py`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from utils.training import devices, identity
 from utils.training.progress import Progress
 from utils.training.run import Evaluate, Run, ema_copy
 
-CONSTANT_SHARE = 0.4  # of the training has the full learning rate, which then falls linearly to zero
-EMA_SHARE = 0.05  # half-life of the EMA as a share of the training, if nothing else is asked for
+CONSTANT_SHARE = 0.4  # share of the training with the full learning rate; then the rate falls linearly to zero
+EMA_SHARE = 0.05  # default half-life of the EMA, as a share of the training
 
 
 def fit(
@@ -38,28 +38,28 @@ def fit(
     fresh: bool = False,
     data_hash: str | None = None,
 ) -> list[dict]:
-    """Train a model to the end. Goes on from the newest checkpoint of `folder`, if there is one, and says so.
+    """Train a model to the end. If `folder` holds a checkpoint, go on from the newest one, and say so.
 
     Args:
         model: has `optimizers() -> dict`, `step(batch, update) -> dict of losses` and `ema_modules`. Afterwards it
             is in eval mode, and these modules have the weights of their EMA.
-        images: float (N, C, H, W) in [-1, 1]; or a tuple of tensors of equal length N, such as images and labels,
-            and then `step` gets a tuple too. All of it is moved to the device.
-        steps: of the whole training, those of an interrupted run included.
+        images: float (N, C, H, W) in [-1, 1]; or a tuple of tensors of equal length N, such as images and labels. Then
+            `step` gets a tuple too. All tensors are moved to the device.
+        steps: number of steps of the whole training, including the steps of an interrupted run.
         batch_size: images in a step, over all processes.
-        folder: for checkpoints and `history.json`.
-        config: the settings of the run. They and the data and the model's source identify it: a checkpoint of
-            another run is refused.
-        seed: of all random numbers.
+        folder: folder for checkpoints and `history.json`.
+        config: the settings of the run. The settings, the data and the model's source code identify the run. A
+            checkpoint of another run is refused.
+        seed: seed of all random numbers.
         evaluate: a function that is called with the model `evaluations` times during the training. The model has
             the EMA's weights and is in eval mode. The values that it returns are added to the history. It may draw
-            random numbers: all random states are seeded for it, and put back afterwards.
+            random numbers: all random states are seeded for it, and restored afterwards.
         ema_share: half-life of the EMA as a share of the training.
         checkpoint_seconds: time between two checkpoints. A killed run loses at most the work of this time.
         plot: show a progress bar, and plot the history at each evaluation.
-        fresh: start anew; what `folder` holds is kept as `<folder>.old_1` (or `_2`, ...).
-        data_hash: identifies the data instead of `images`. For data that a network has made: its last digits depend
-            on the machine.
+        fresh: start from the beginning. The old content of `folder` is kept in `<folder>.old_1` (or `_2`, ...).
+        data_hash: a hash that identifies the data, instead of a hash of `images`. Use it for data that a network has
+            computed, because the last digits of such data depend on the machine.
 
     Returns:
         The history: one dict for each evaluation with `step`, `images` (seen so far), `seconds` (of training),
@@ -68,7 +68,7 @@ def fit(
     Raises:
         ValueError: a number is too small, the tensors differ in length, or the processes cannot share a batch equally
             or do not see the same files.
-        CheckpointMismatch: the folder holds another run; says in what it differs.
+        CheckpointMismatch: the folder holds another run. The message names the differences.
         FloatingPointError: a loss became NaN or infinite.
     """
     data = images if isinstance(images, tuple) else (images,)
@@ -102,8 +102,12 @@ def fit(
 
 
 def check(data: tuple[Tensor, ...], processes: int, **numbers: int) -> None:
-    """Raise a ValueError if one of the numbers is below 1, the batch cannot be shared equally by the processes, or the
-    tensors are empty or differ in length."""
+    """Check the arguments of `fit`.
+
+    Raises:
+        ValueError: a number is less than 1, the processes cannot share the batch equally, or the tensors are empty or
+            differ in length.
+    """
     for name, number in numbers.items():
         if number < 1:
             raise ValueError(f"{name} is {number}, but must be at least 1")
@@ -111,14 +115,14 @@ def check(data: tuple[Tensor, ...], processes: int, **numbers: int) -> None:
         raise ValueError(f"a batch of {numbers['batch_size']} cannot be shared equally by {processes} processes")
     lengths = [len(x) for x in data]
     if len(set(lengths)) > 1 or not lengths[0]:
-        raise ValueError(f"the tensors to train on must be of one length above 0, but have the lengths {lengths}")
+        raise ValueError(f"the tensors to train on must have the same length above 0, not the lengths {lengths}")
 
 
 def batch_indices(count: int, batch_size: int, step: int, seed: int) -> Tensor:
     """Indices (batch_size,) of the images of one step. Each epoch is a new permutation of all `count` images.
 
-    They depend on `seed` and `step` alone, so a resumed run sees the same images as an undisturbed one. The last,
-    incomplete batch of an epoch is left out. Fewer images than a batch are repeated.
+    They depend only on `seed` and `step`, so a resumed run sees the same images as an uninterrupted run. The last,
+    incomplete batch of an epoch is left out. If there are fewer images than a batch needs, they are repeated.
     """
     batches = max(1, count // batch_size)
     epoch, position = divmod(step, batches)
@@ -137,7 +141,7 @@ def _epoch_order(count: int, seed: int) -> Tensor:
 def learning_rate_scale(step: int, steps: int) -> float:
     """Factor on the learning rate, in [0, 1]: constant at first, then linear to zero.
 
-    With small steps at the end, a GAN's generator comes to rest before its samples are taken.
+    The small steps at the end keep a GAN's generator from changing much just before its samples are drawn.
     """
     left = 1 - step / steps
     return min(1.0, left / (1 - CONSTANT_SHARE))

@@ -14,11 +14,11 @@ NOT_PLOTTED = ("step", "images", "seconds")
 
 
 class Progress:
-    """`with Progress(...) as progress:` shows how far a run is; nothing is shown if `plot` is off.
+    """`with Progress(...) as progress:` shows how far a run is. If `plot` is False, nothing is shown.
 
     Args:
-        said: a line about the run, which is written again below each plot because a new plot deletes the output of
-            the cell.
+        said: a line about the run. It is written again below each plot, because a new plot deletes the output of the
+            cell.
     """
 
     def __init__(self, run: Run, said: str, plot: bool) -> None:
@@ -42,11 +42,11 @@ class Progress:
             self._draw()
 
     def advance(self) -> None:
-        """One step more."""
+        """Count one more step."""
         self.bar.update()
 
     def show(self, row: dict) -> None:
-        """Plot the history with one row more."""
+        """Add a row to the plots and draw them."""
         self._add(row)
         if self.run.step < self.run.steps:  # the last one is drawn at the end
             self._draw()

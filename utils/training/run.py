@@ -1,4 +1,4 @@
-"""One training: what it holds, and the small parts of the loop: restore, step, record, save."""
+"""The state of one training, and the parts of the training loop: restore, step, record, save."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def ema_copy(module: nn.Module, half_life: float) -> AveragedModel:
 
 
 class Run:
-    """A model in training, with its optimisers, the EMA of its modules, and how far it has come.
+    """A model in training, with its optimisers, the EMA of its modules, the number of finished steps and the history.
 
     Args:
         model: has `optimizers() -> dict`, `step(batch, update) -> dict of losses` and `ema_modules`.
-        steps: of the whole training.
-        folder: for the checkpoints and `history.json`.
-        config: what the run is; a checkpoint of another run is refused.
-        seed: of all random numbers.
-        ema_half_life: in steps.
+        steps: number of steps of the whole training.
+        folder: folder for the checkpoints and `history.json`.
+        config: identifies the run; a checkpoint with another `config` is refused.
+        seed: seed of all random numbers.
+        ema_half_life: half-life of the EMA in steps.
     """
 
     def __init__(
@@ -49,23 +49,23 @@ class Run:
         self.ema = {name: ema_copy(getattr(model, name), ema_half_life) for name in model.ema_modules}
         self.step = 0
         self.history: list[dict] = []
-        self.sums: dict[str, tuple[Tensor, int]] = {}  # of each loss since the last row of the history, and how many
-        self.seconds_before = 0.0  # of training, before this process went on with it
+        self.sums: dict[str, tuple[Tensor, int]] = {}  # sum and number of each loss since the history's last row
+        self.seconds_before = 0.0  # seconds of training in earlier processes of this run
         self.started = time.monotonic()
 
     @property
     def seconds(self) -> float:
-        """Seconds of training, those of interrupted processes included."""
+        """Seconds of training, including those in interrupted processes."""
         return self.seconds_before + time.monotonic() - self.started
 
     def restore(self, fresh: bool = False) -> str:
-        """Go on from the newest checkpoint of the folder, if there is one; says so in one line, which is returned.
+        """Go on from the newest checkpoint of the folder, if there is one. Print a line that says so, and return it.
 
         Args:
-            fresh: rename the folder first, and start anew.
+            fresh: rename the folder first, and start from the beginning.
 
         Raises:
-            CheckpointMismatch: the checkpoint is of another run.
+            CheckpointMismatch: the checkpoint belongs to another run.
             ValueError: the processes see different data or checkpoints.
         """
         if fresh and self.is_main:
@@ -78,7 +78,7 @@ class Run:
                 f"the processes see different images or checkpoints; do all of them share '{printable(self.folder)}'?"
             )
         rank = self.accelerator.process_index
-        torch.manual_seed(self.seed + 7919 * rank)  # every process draws its own noise
+        torch.manual_seed(self.seed + 7919 * rank)  # each process draws its own noise
         if found:
             self._load(found.state)
             self.step = found.step
@@ -122,7 +122,7 @@ class Run:
         self.step += 1
 
     def update(self, name: str, loss: Tensor, clip: float | None = None) -> None:
-        """One step of the optimiser `name` down the gradient of `loss`, whose norm is at most `clip`."""
+        """One step of the optimiser `name` to reduce `loss`. The norm of the gradient is clipped to `clip`."""
         optimizer = self.optimizers[name]
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         optimizer.zero_grad()
@@ -132,19 +132,19 @@ class Run:
         if clip is not None:
             nn.utils.clip_grad_norm_(parameters, clip)
         optimizer.step()
-        torch.clear_autocast_cache()  # its bfloat16 copies are of the weights before the step
+        torch.clear_autocast_cache()  # it holds bfloat16 copies of the old weights
 
     def check_losses(self) -> None:
-        """Raise a FloatingPointError if a loss is NaN or infinite, before that is saved."""
+        """Raise a FloatingPointError if a loss is NaN or infinite. So such a model is never saved."""
         bad = [name for name, (total, _) in self.sums.items() if not torch.isfinite(total)]
         if bad:
             raise FloatingPointError(
                 f"{', '.join(bad)} is no longer finite at step {self.step}: lower the learning rate. "
-                f"The last checkpoint in '{printable(self.folder)}' is from before."
+                f"The last checkpoint in '{printable(self.folder)}' was saved before this."
             )
 
     def record(self, images: int, evaluate: Evaluate | None) -> dict:
-        """Add a row to the history: the mean of each loss since the row before, and what `evaluate` returns."""
+        """Add a row to the history: the mean of each loss since the last row, and the values of `evaluate`."""
         row = {"step": self.step, "images": images, "seconds": self.seconds}
         row |= {name: float(total) / count for name, (total, count) in self.sums.items()}
         self.sums = {}
@@ -156,7 +156,7 @@ class Run:
     def evaluate_with_ema(self, evaluate: Evaluate) -> dict[str, float]:
         """Call `evaluate(model)` with the EMA's weights, in eval mode, without gradients.
 
-        All random states are seeded for it, the same each time, and are afterwards as they were before.
+        Before each call, all random states are set from the same seed. Afterwards, they are restored.
         """
         trained = {name: getattr(self.model, name) for name in self.ema}
         try:
@@ -171,7 +171,7 @@ class Run:
             self.model.train()
 
     def save(self) -> None:
-        """Write a checkpoint with all that `restore` needs; only the main process does."""
+        """Write a checkpoint with everything that `restore` needs. Only the main process writes it."""
         if self.is_main:
             state = {
                 "model": self.model.state_dict(),
@@ -185,7 +185,7 @@ class Run:
             checkpoints.save(self.folder, self.step, state, self.config, devices.device_name())
 
     def finish(self) -> None:
-        """Put the EMA's weights into the model, the same in all processes, and write `history.json`."""
+        """Copy the EMA's weights to the model, make them the same in all processes, and write `history.json`."""
         for name, average in self.ema.items():
             getattr(self.model, name).load_state_dict(average.module.state_dict())
         devices.same_everywhere(self.model)
@@ -195,7 +195,7 @@ class Run:
 
 
 def set_aside(folder: Path) -> None:
-    """Rename a folder that holds something to the first free one of `<folder>.old_1`, `<folder>.old_2`, ...; says so.
+    """Rename a folder that is not empty to the first free name of `<folder>.old_1`, `<folder>.old_2`, ..., and say so.
 
     Raises:
         OSError: the folder cannot be renamed.

@@ -1,4 +1,4 @@
-"""Searches for hyper-parameters with Optuna that survive a kill, and their tables and plots."""
+"""Hyper-parameter searches with Optuna that survive a killed process, and their tables and plots."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from optuna.trial import TrialState
 from utils.files import printable, write_atomically
 
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
-HEARTBEAT = 60  # seconds between two signs of life of a trial in a database
-GRACE = 300  # seconds without a sign of life after which a trial counts as dead
-RETRIES = 3  # how often a trial is tried again after its process has died: the trial may be the cause
-TRIES, PAUSE = 5, 0.5  # attempts to make the tables of a database, and seconds between two of them
+HEARTBEAT = 60  # seconds between two heartbeats of a trial in a database
+GRACE = 300  # seconds without a heartbeat after which a trial counts as dead
+RETRIES = 3  # how often a trial is repeated after its process has died; there is a limit, as the trial may be the cause
+TRIES, PAUSE = 5, 0.5  # attempts to create the tables of a database, and seconds between two attempts
 
 
 def open_database(url: str) -> optuna.storages.RDBStorage:
-    """Optuna's storage in the database at `url`. Missing tables are made; other processes may do so at the same time.
+    """Optuna's storage in the database at `url`. It creates missing tables. Other processes may do so at the same time.
 
     Raises:
         sqlalchemy.exc.DatabaseError: the database cannot be reached, or refuses the tables for another reason.
@@ -46,7 +46,7 @@ def open_database(url: str) -> optuna.storages.RDBStorage:
 
 
 def open_journal(path: Path) -> JournalStorage:
-    """Optuna's storage in the file `path`, one line of JSON for each change; mended first, see `mend_journal`."""
+    """Optuna's storage in the file `path`, one line of JSON for each change. `mend_journal` repairs the file first."""
     lock = JournalFileOpenLock(str(path))
     if path.is_file():
         lock.acquire()
@@ -58,10 +58,11 @@ def open_journal(path: Path) -> JournalStorage:
 
 
 def mend_journal(path: Path) -> None:
-    """Keep the whole lines of a journal. From the first damaged one on, move the rest to `<path>.torn_1` (_2, ...).
+    """Repair a journal: move the first damaged line and all lines after it to `<path>.torn_1` (or `_2`, ...).
 
-    A full disk or a power cut can end a journal in the middle of a line, and Optuna cannot read it any more once
-    another line follows. What follows a damaged line cannot be used: trials are numbered by their order in the file.
+    A full disk or a power cut can cut off the last line of a journal. If another line is added, Optuna cannot read the
+    journal any more. The lines after a damaged line cannot be used, because trials are numbered by their order in the
+    file.
     """
     content = path.read_bytes()
     whole = 0
@@ -86,15 +87,16 @@ def mend_journal(path: Path) -> None:
 
 
 def join_study(folder: Path, name: str, seed: int, url: str | None = None) -> optuna.Study:
-    """A study for one process of many. The score is minimised, and a trial that is worse than the median is pruned.
+    """A study that several processes share. The score is minimised. A trial that is worse than the median is pruned.
 
     Args:
-        folder: for `name.journal`: a local folder, or one that all machines share.
-        seed: of the sampler. Each process needs another one, or they all begin with the same settings. It is mixed
-            with the number of trials so far, so that a study that goes on does not repeat its first trials.
-        url: keep the study in this database instead, as "postgresql+psycopg://user@host/name". There, a trial that has
-            given no sign of life for GRACE seconds is marked as failed and queued again, at most RETRIES times, by the
-            next process that begins a trial. A journal cannot know this: `open_study` does it for a journal, when all
+        folder: folder of `name.journal`. It must be local, or shared by all machines.
+        seed: seed of the sampler. Each process needs a different seed. Otherwise, all processes begin with the same
+            settings. The seed is combined with the number of trials so far. So a study that goes on does not repeat its
+            first trials.
+        url: keep the study in this database instead, for example "postgresql+psycopg://user@host/name". If a trial in
+            it had no heartbeat for GRACE seconds, the next process that begins a trial marks it as failed and queues it
+            again, at most RETRIES times. A journal has no heartbeats. For a journal, call `open_study` after all
             processes have ended.
     """
     study = optuna.create_study(
@@ -112,13 +114,13 @@ def open_study(folder: Path, name: str, seed: int) -> optuna.Study:
     """A study for this process alone, kept in `folder/name.journal`; see `join_study`.
 
     A trial that a killed process has left unfinished is marked as failed and queued again, at most RETRIES times.
-    After that it is given up, and reported.
+    After that, the trial is given up, and a line is printed.
     """
     study = join_study(folder, name, seed)
     for trial in study.get_trials(states=[TrialState.RUNNING]):
         study.tell(trial.number, state=TrialState.FAIL)
         retries = trial.user_attrs.get("retries", 0)
-        params = trial.system_attrs.get("fixed_params", {}) | trial.params  # it may not have asked for all of them yet
+        params = trial.system_attrs.get("fixed_params", {}) | trial.params  # it may not have drawn all of them yet
         if retries < RETRIES:
             study.enqueue_trial(params, user_attrs={"retries": retries + 1})
         else:
@@ -129,7 +131,7 @@ def open_study(folder: Path, name: str, seed: int) -> optuna.Study:
 def watch(trial: optuna.Trial, measure: Callable) -> Callable:
     """An evaluation hook for `loop.fit` that returns the dict of `measure(model)`.
 
-    It tells Optuna the first value of the dict, and ends the trial if Optuna prunes it.
+    The hook reports the first value of the dict to Optuna, and ends the trial if Optuna prunes it.
     """
 
     def hook(model):
@@ -143,9 +145,10 @@ def watch(trial: optuna.Trial, measure: Callable) -> Callable:
 
 
 def finish(study: optuna.Study, objective: Callable, trials: int, score: str = "score") -> pd.DataFrame:
-    """Run trials until the study has `trials` of them; returns the table of all, the best first.
+    """Run trials until the study has `trials` of them. Returns a table of all trials, the best first.
 
-    Pruned trials and those of other processes count. Trials that other processes have begun are not waited for.
+    Pruned trials and trials of other processes count. The function does not wait for unfinished trials of other
+    processes.
     """
     if len(study.get_trials(states=ENDED)) < trials:
         study.optimize(objective, callbacks=[optuna.study.MaxTrialsCallback(trials, states=ENDED)])

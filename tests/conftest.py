@@ -1,4 +1,4 @@
-"""Small real inputs for the tests: drawn pictures, a folder of JPEGs, a tiny training set."""
+"""Small real inputs for the tests: drawn pictures, a folder of JPEGs, and Fashion-MNIST's files with such pictures."""
 
 import gzip
 import os
@@ -6,8 +6,8 @@ import re
 import tempfile
 
 os.environ.setdefault("PROFILE", "smoke")
-os.environ.setdefault("RUNS_FOLDER", tempfile.mkdtemp(prefix="runs_"))  # not what a run of the notebooks has left
-os.environ["CUDA_VISIBLE_DEVICES"] = ""  # bit-identical resume is promised for the CPU
+os.environ.setdefault("RUNS_FOLDER", tempfile.mkdtemp(prefix="runs_"))  # not the results of an earlier run
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # resuming is bit-identical only on the CPU
 
 import numpy as np
 import pytest
@@ -17,16 +17,16 @@ from PIL import Image, ImageDraw
 from utils import config
 from utils.data import image_files
 
-torch.set_num_threads(1)  # the tensors are tiny: more threads only wait for each other
+torch.set_num_threads(1)  # the tensors are tiny, so more threads would only wait for each other
 
 
 def pytest_collection_modifyitems(items) -> None:
-    """The longest tests first, so that no process is left alone with one."""
+    """Run the longest tests first, so that no process works alone at the end."""
     items.sort(key=lambda item: not (item.get_closest_marker("first") or item.get_closest_marker("slow")))
 
 
 def draw_pictures(count: int, size: int = 32, seed: int = 0) -> np.ndarray:
-    """Bright ellipses on black, each in its own place: uint8 (count, 1, size, size)."""
+    """Bright ellipses in random places on black: uint8 (count, 1, size, size)."""
     rng = np.random.default_rng(seed)
     pictures = []
     for _ in range(count):
@@ -38,7 +38,7 @@ def draw_pictures(count: int, size: int = 32, seed: int = 0) -> np.ndarray:
 
 
 def three_kinds(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Pictures that differ by class as real and generated ones do, in their fine texture."""
+    """Pictures of three classes that differ in their fine texture, as real and generated images do."""
     rng = np.random.default_rng(seed)
     images = draw_pictures(3 * count, seed=seed).astype(float)
     truth = np.repeat([0, 1, 2], count)
@@ -48,13 +48,13 @@ def three_kinds(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def idx(array: np.ndarray) -> bytes:
-    """An array of uint8 in the idx format."""
+    """A uint8 array in the idx format."""
     sizes = b"".join(n.to_bytes(4, "big") for n in array.shape)
     return bytes([0, 0, 8, array.ndim]) + sizes + array.astype(np.uint8).tobytes()
 
 
 def write_fashion_mnist(folder, count: int = 100, compressed: bool = False) -> None:
-    """The four files with drawn pictures in them, a tenth as many in the test set."""
+    """Write the four files of Fashion-MNIST with drawn pictures: `count` for training, a tenth of that for the test."""
     folder.mkdir(parents=True, exist_ok=True)
     for part, size, seed in (("train", count, 0), ("t10k", count // 10, 1)):
         pictures = draw_pictures(size, 28, seed)[:, 0]
@@ -79,7 +79,7 @@ def picture_folder(tmp_path, pictures):
 
 
 def documented(word: str) -> str:
-    """The block of Python in docs/scaling.md that this word stands in."""
+    """The block of Python code in docs/scaling.md that contains this word."""
     blocks = re.findall(
         r"```python\n(.*?)```", (config.PROJECT / "docs" / "scaling.md").read_text(encoding="utf-8"), re.S
     )

@@ -1,7 +1,7 @@
-"""What trains on a CPU trains on another device: no tensor is forgotten on the CPU.
+"""All models also work on another device: no tensor stays on the CPU by mistake.
 
-tests/test_device.py runs this file in a process of its own: PyTorch must know a device before it computes its first
-gradient, and a process that knows one cannot be forked any more.
+tests/test_device.py runs this file in a separate process. PyTorch must know a device before it computes the first
+gradient, and a process with such a device cannot be forked.
 """
 
 from functools import partial
@@ -31,7 +31,7 @@ def float32(monkeypatch):
 
 
 def fitted(kind: str, folder) -> nn.Module:
-    """A small model after four steps; it is stopped after two, and goes on from its checkpoint."""
+    """A small model after four steps. It was stopped after two steps, and it continued from its checkpoint."""
 
     def stop(model):
         raise InterruptedError
@@ -46,7 +46,7 @@ def fitted(kind: str, folder) -> nn.Module:
 
 
 def used(kind: str, model: nn.Module) -> Tensor:
-    """What the model makes: logits, filled images, latents or samples."""
+    """The outputs of the model: logits, filled images, latents or samples."""
     if kind == "classifier":
         return model.logits(image_files.to_uint8(FLOAT * 2 - 1))
     if kind == "imputer":
@@ -56,7 +56,7 @@ def used(kind: str, model: nn.Module) -> Tensor:
     return image_files.to_float(image_files.to_uint8(samples(model, 2, seed=1)))
 
 
-def test_the_pretended_device_refuses_what_a_gpu_refuses():
+def test_the_simulated_device_refuses_the_same_as_a_gpu():
     with pretend.device() as device:
         there, here = torch.ones(2, 2).to(device), torch.ones(2, 2)
         assert there.device.type == devices.accelerator().device.type == pretend.NAME
@@ -70,7 +70,7 @@ def test_the_pretended_device_refuses_what_a_gpu_refuses():
         total = torch.zeros(())
         with pytest.raises(RuntimeError, match="on the CPU"):
             total += there.sum()
-        assert torch.equal(there[torch.tensor([0])].cpu(), here[:1])  # indices may be the CPU's
+        assert torch.equal(there[torch.tensor([0])].cpu(), here[:1])  # indices may be on the CPU
         with pytest.raises(RuntimeError, match="generator"):
             torch.rand(2, device=device, generator=torch.Generator())
         with pytest.raises(RuntimeError):
@@ -82,7 +82,7 @@ def state_of_the_device() -> int:
     return int(torch.get_device_module(pretend.NAME).get_rng_state(torch.device(pretend.NAME)))
 
 
-def test_seeded_and_evaluation_leave_the_devices_random_state_as_it_was(tmp_path):
+def test_seeded_and_evaluation_do_not_change_the_random_state_of_the_device(tmp_path):
     seeds = []
 
     def evaluate(model):
@@ -102,12 +102,12 @@ def test_seeded_and_evaluation_leave_the_devices_random_state_as_it_was(tmp_path
         devices.set_random_state(checkpoints.read(checkpoints.find(tmp_path)[-1]).state["random"])
         assert state_of_the_device() == 5
     torch.manual_seed(8)
-    devices.set_random_state({"cpu": torch.get_rng_state(), pretend.NAME: torch.zeros(1)})  # of another machine
+    devices.set_random_state({"cpu": torch.get_rng_state(), pretend.NAME: torch.zeros(1)})  # from another machine
     assert state_of_the_device() == 8
 
 
 @pytest.mark.parametrize("kind", soak.MODELS)
-def test_a_model_trains_resumes_and_is_used_as_on_the_cpu(kind, tmp_path):
+def test_a_model_trains_resumes_and_works_as_on_the_cpu(kind, tmp_path):
     here = fitted(kind, tmp_path / "cpu")
     with pretend.device():
         there = fitted(kind, tmp_path / "other")
@@ -115,28 +115,28 @@ def test_a_model_trains_resumes_and_is_used_as_on_the_cpu(kind, tmp_path):
         made = used(kind, there)
         weights = {name: x.cpu() for name, x in there.state_dict().items()}
         checkpoints.export_weights(tmp_path / "weights.safetensors", there, {})
-    # an optimiser handles many tensors at once there, and rounds in another way
+    # There, an optimiser updates many tensors at once, so it rounds differently.
     torch.testing.assert_close(weights, dict(here.state_dict()), rtol=1e-4, atol=1e-4)
     assert type(made) is Tensor
     torch.testing.assert_close(made, used(kind, here), rtol=0, atol=1.1 * GREY_LEVEL)
 
 
-def test_a_gan_begins_from_a_vae_there(tmp_path):
+def test_a_gan_starts_from_a_vae_on_the_device(tmp_path):
     images = pictures(1, (16, 16))
     with pretend.device():
         settings = {family: SETTINGS[family] | {"batch_size": 16} for family in ("VAE", "GAN")}
         start = zoo.train("VAE", images, 32, tmp_path / "start", settings["VAE"])
         settings["GAN"]["jpeg_quality"] = image_files.JPEG_QUALITY
         gan = zoo.train("GAN", images, 32, tmp_path / "gan", settings["GAN"], start=start).model
-        assert gan.table is not None  # its images are seen as JPEGs
+        assert gan.table is not None  # its images are rounded like JPEGs
         made = samples(gan, 3, seed=1)
     assert type(made) is Tensor and made.shape == (3, 1, 16, 16) and made.isfinite().all()
 
 
-def test_speed_is_measured_there(monkeypatch):
+def test_speed_is_measured_on_the_device(monkeypatch):
     monkeypatch.setattr(models, "ROUNDS", 1)
     monkeypatch.setattr(models, "SECONDS", 0.01)
-    monkeypatch.setattr(models, "call_seconds", lambda device: 1e-5)  # of 80,000 calls, which take their time here
+    monkeypatch.setattr(models, "call_seconds", lambda device: 1e-5)  # its 80,000 calls are slow here
     with pretend.device():
         case = models.Case(
             soak.MODELS["classifier"], soak.data("classifier"), 4, lambda model, _: used("classifier", model)
@@ -148,7 +148,7 @@ def test_speed_is_measured_there(monkeypatch):
 
 
 @pytest.mark.parametrize("family", [family for family in SETTINGS if family != "GAN"])
-def test_likelihoods_are_counted_on_the_device_too(family, tmp_path):
+def test_likelihoods_are_computed_on_the_device(family, tmp_path):
     images = pictures(1, (16, 16))
     with pretend.device():
         settings, judged = (

@@ -1,4 +1,4 @@
-"""A complete hand-in to four briefs, of the made-up student ab123, and ways to break it in one thing each."""
+"""A complete hand-in for four briefs, by a student ab123 who does not exist, and many ways to break it."""
 
 import shutil
 from pathlib import Path
@@ -21,7 +21,7 @@ SECTIONS = {
 
 
 def write_notebook(path, sections) -> None:
-    """An executed notebook: for each section a heading, thirty words, and a cell with output."""
+    """Write an executed notebook. Each section has a heading, some words, and a code cell with output."""
     notebook = nbformat.v4.new_notebook()
     for number, section in enumerate(sections, start=1):
         words = " ".join(["because the loss says so"] * 8)

@@ -1,12 +1,13 @@
-"""A pretended second device: its tensors are in main memory, but do not mix with the CPU's, as on a GPU.
+"""A simulated second device. Its tensors are in main memory, but they cannot be mixed with tensors of the CPU.
 
-`with pretend.device() as there:` makes it known to PyTorch and to Accelerate. It refuses what a GPU refuses: an
-operator on tensors of both devices, a generator of the CPU for numbers drawn on the device, `.numpy()`. The values are
-those of the CPU, so whole trainings can be rehearsed. It does not have what only CUDA has: streams, bfloat16, memory.
+`with pretend.device() as there:` registers the device with PyTorch and Accelerate. It refuses the same things as a GPU:
+an operator on tensors of both devices, random numbers on the device from a generator of the CPU, and `.numpy()`. It
+computes the same values as the CPU, so whole trainings can be rehearsed. It lacks the features of CUDA: streams,
+bfloat16, and its own memory.
+
+This command executes the code of a notebook on the device, without saving the outputs:
 
     PROFILE=smoke RUNS_FOLDER=/tmp/rehearsal python -m tests.pretend username_DLcw1_clean.ipynb
-
-executes a notebook's code on it; the outputs are not kept.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ INDEXED = ("aten::index", "aten::index_put", "aten::index_put_", "aten::_unsafe_
 
 
 class Pretended(Tensor):
-    """A tensor that says that it is on the device; it holds one that is in main memory."""
+    """A tensor on the simulated device. It holds a tensor in main memory."""
 
     @staticmethod
     def __new__(cls, held: Tensor) -> Pretended:
@@ -57,14 +58,14 @@ class Pretended(Tensor):
 
 
 class Factories(TorchDispatchMode):
-    """Makes tensors on the device, for operators that have no tensor of the device as an argument."""
+    """Creates tensors on the device, for operators without a tensor of the device among their arguments."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         return dispatch(func, args, kwargs or {})
 
 
 def plain(values) -> list[Tensor]:
-    """The tensors among some values that are not on the device."""
+    """The tensors among `values` that are not on the device."""
     return [x for x in tree_leaves(values) if isinstance(x, Tensor) and not isinstance(x, Pretended)]
 
 
@@ -76,18 +77,18 @@ def written(func, args: tuple, kwargs: dict) -> list:
 
 
 def dispatch(func, args: tuple, kwargs: dict):
-    """Compute in main memory; refuse what a GPU would refuse."""
+    """Compute in main memory, and refuse what a GPU would refuse."""
     given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
     ours = [x for x in given if isinstance(x, Pretended)]
     asked, name = kwargs.get("device"), func._schema.name
     there = bool(ours) if asked is None else torch.device(asked).type == NAME
     if name not in COPIES:
         checked = [args[0], *args[2:]] if name in INDEXED and isinstance(args[0], Pretended) else (args, kwargs)
-        numbers = [x for x in plain(checked) if not x.dim()]  # a GPU reads them from the CPU, but writes none there
+        numbers = [x for x in plain(checked) if not x.dim()]  # a GPU can read these from the CPU, but not write them
         if ours and (len(plain(checked)) > len(numbers) or plain(written(func, args, kwargs))):
             raise RuntimeError(f"{name}: tensors on '{NAME}' and on the CPU, {[tuple(x.shape) for x in given]}")
         if there and isinstance(kwargs.get("generator"), torch.Generator):
-            raise RuntimeError(f"{name}: a generator of the CPU for numbers drawn on '{NAME}'")
+            raise RuntimeError(f"{name}: random numbers on '{NAME}' from a generator of the CPU")
     elif name == "aten::copy_":
         there = isinstance(args[0], Pretended)
     if asked is not None and there:
@@ -103,10 +104,10 @@ def dispatch(func, args: tuple, kwargs: dict):
 
 
 class Module(backend_registration._DummyBackendModule):
-    """`torch.pretended`: what `torch.autocast` and `torch.random.fork_rng` ask for.
+    """`torch.pretended`, with the functions that `torch.autocast` and `torch.random.fork_rng` need.
 
-    Numbers are drawn by the CPU's generator. The device's own random state is only kept, so that a test can see whether
-    it is forked.
+    Random numbers come from the CPU's generator. The device's random state is only stored, so that a test can see
+    whether it is forked.
     """
 
     random_state = torch.zeros(1, dtype=torch.uint8)
@@ -126,7 +127,7 @@ class Module(backend_registration._DummyBackendModule):
 
 @cache
 def register() -> torch.library.Library:
-    """Tell PyTorch of the device, and how to copy to it: a list used as an index is copied unseen by `Factories`."""
+    """Register the device and its copies with PyTorch. `Factories` does not see the copy of a list that is an index."""
     backend_registration._setup_privateuseone_for_python_backend(NAME, Module())
     library = torch.library.Library("aten", "IMPL")
 
@@ -144,7 +145,7 @@ def register() -> torch.library.Library:
 
 @contextlib.contextmanager
 def device() -> Iterator[torch.device]:
-    """Make the device known inside the block; yields it."""
+    """Use the device inside the `with` block."""
     register()
     state, here = PartialState(), torch.device(NAME, 0)
     before, state.device = state.device, here

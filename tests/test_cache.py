@@ -1,4 +1,4 @@
-"""A folder by way of a file on disk: the same images, made once, made again when it must be."""
+"""The cache file of an image folder: it holds the same images, and it is made again only when necessary."""
 
 import os
 import resource
@@ -26,7 +26,7 @@ def folder(tmp_path):
     return tmp_path / "pictures"
 
 
-def test_it_holds_what_the_folder_holds(folder, tmp_path, monkeypatch):
+def test_the_cache_holds_the_images_of_the_folder(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(cache, "CHUNK", 7 * 16 * 16)
     found, skipped = cache.images(folder, (16, 16), tmp_path / "cache" / "images")
     wanted = image_files.read(folder, (16, 16), resize=True)
@@ -35,7 +35,7 @@ def test_it_holds_what_the_folder_holds(folder, tmp_path, monkeypatch):
     assert torch.equal(found, cache.images(folder, (16, 16), tmp_path / "cache" / "images")[0])
 
 
-def test_it_is_made_again_when_the_folder_the_size_or_the_file_has_changed(folder, tmp_path):
+def test_the_cache_is_made_again_if_the_folder_the_size_or_the_file_has_changed(folder, tmp_path):
     file = tmp_path / "images"
     first, _ = cache.images(folder, (16, 16), file)
     first = first.clone()
@@ -49,15 +49,15 @@ def test_it_is_made_again_when_the_folder_the_size_or_the_file_has_changed(folde
     assert not torch.equal(first, others)
 
 
-def test_it_is_a_npy_file_that_only_the_cache_writes(folder, tmp_path):
+def test_the_cache_is_a_npy_file_that_a_caller_cannot_change(folder, tmp_path):
     found, _ = cache.images(folder, (16, 8), tmp_path / "images")
     array = np.load(tmp_path / "images", mmap_mode="r")
     assert array.dtype == np.float32 and array.shape == (30, 1, 16, 8) and np.array_equal(array, found)
-    found += 1  # stays in memory
+    found += 1  # this changes only the memory
     assert not np.array_equal(array, found) and np.array_equal(array, np.load(tmp_path / "images"))
 
 
-def test_another_header_or_length_or_no_description_is_made_again(folder, tmp_path):
+def test_a_cache_with_a_wrong_header_length_or_description_is_made_again(folder, tmp_path):
     file = tmp_path / "images"
     wanted = cache.images(folder, (16, 16), file)[0].clone()
     whole, described = file.read_bytes(), (tmp_path / "images.json").read_text(encoding="utf-8")
@@ -77,12 +77,12 @@ def test_a_file_that_is_larger_than_memory_can_be_mapped(tmp_path):
     count = 4 * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2**20
     with open(tmp_path / "images", "wb") as file:
         room = file.write(cache._header(count, (512, 512)))
-        file.truncate(room + count * 2**20)  # takes no room on the disk
+        file.truncate(room + count * 2**20)  # needs no space on the disk
     found = cache._mapped(tmp_path / "images")
     assert found.shape == (count, 1, 512, 512) and float(found[-1].sum()) == 0
 
 
-def test_what_is_wrong_is_said_and_nothing_stays_behind(folder, tmp_path):
+def test_errors_are_clear_and_leave_no_files(folder, tmp_path):
     with pytest.raises(FileNotFoundError, match="no folder"):
         cache.images(tmp_path / "nowhere", (16, 16), tmp_path / "images")
     (tmp_path / "empty").mkdir()
@@ -90,7 +90,7 @@ def test_what_is_wrong_is_said_and_nothing_stays_behind(folder, tmp_path):
         cache.images(tmp_path / "empty", (16, 16), tmp_path / "images")
     old, limit = signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limit[1]))  # stands in for a full disk
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limit[1]))  # acts as a full disk
         with pytest.raises(OSError):
             cache.images(folder, (16, 16), tmp_path / "full" / "images")
     finally:
@@ -99,7 +99,7 @@ def test_what_is_wrong_is_said_and_nothing_stays_behind(folder, tmp_path):
     assert list((tmp_path / "full").iterdir()) == []
 
 
-def test_training_on_it_is_training_on_the_images(folder, tmp_path):
+def test_training_on_the_cache_gives_the_same_weights(folder, tmp_path):
     mapped, _ = cache.images(folder, (16, 16), tmp_path / "images")
     ends = []
     for name, data in (("mapped", mapped), ("memory", mapped.clone())):
@@ -127,7 +127,7 @@ def use(name):
     return data
 
 place, model = Path(sys.argv[1]), VAE((64, 64), latent_dim=3, base=4)
-use("few")  # what the libraries keep for themselves
+use("few")  # the libraries keep some memory
 before = anonymous()
 data = use("many")
 mapped = anonymous() - before
@@ -143,11 +143,11 @@ def test_memory_does_not_grow_with_the_images(tmp_path):
     image_files.write_jpegs(draw_pictures(1000, 64), few, "picture", 1000)
     many.mkdir()
     for path in few.iterdir():
-        for copy in range(16):  # 262 MB of images without a file for each
+        for copy in range(16):  # 262 MB of images, but few different files
             (many / f"{path.stem}_{copy}.jpeg").hardlink_to(path)
     done = subprocess.run(
         [sys.executable, "-c", MEMORY, str(tmp_path)], cwd=config.PROJECT, capture_output=True, text=True, check=True,
-        env=os.environ | {"MALLOC_MMAP_THRESHOLD_": "100000"},  # else glibc keeps some 40 MiB of what was freed
+        env=os.environ | {"MALLOC_MMAP_THRESHOLD_": "100000"},  # otherwise glibc keeps about 40 MiB of freed memory
     )  # fmt: skip
     count, mapped, copied = map(float, done.stdout.splitlines()[-1].split())
     assert count == 16_000 and mapped < copied / 4
@@ -168,13 +168,13 @@ print(zlib.crc32(found.numpy()), len(skipped))
 """
 
 
-def test_processes_that_make_the_same_file_at_once_do_not_disturb_each_other(folder, tmp_path, monkeypatch):
+def test_two_processes_may_make_the_same_cache_at_the_same_time(folder, tmp_path, monkeypatch):
     file = tmp_path / "cache" / "images"
     command = [sys.executable, "-c", TOGETHER, str(folder), str(file)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     both = [subprocess.Popen(command, cwd=config.PROJECT, **pipes) for _ in range(2)]
     try:
-        assert [process.stdout.readline() for process in both] == ["decoded\n"] * 2  # each is half way, and waits
+        assert [process.stdout.readline() for process in both] == ["decoded\n"] * 2  # both are half done, and wait
         assert len(list(file.parent.iterdir())) == 2
         for process in both:
             print(file=process.stdin, flush=True)
@@ -189,7 +189,7 @@ def test_processes_that_make_the_same_file_at_once_do_not_disturb_each_other(fol
     assert torch.equal(cache.images(folder, (16, 16), file)[0], wanted)
 
 
-def test_a_file_that_another_process_replaces_by_other_images_is_not_taken_for_ours(folder, tmp_path, monkeypatch):
+def test_a_cache_that_another_process_replaces_with_other_images_is_refused(folder, tmp_path, monkeypatch):
     write = cache.write_atomically
 
     def then_another(path, content):
@@ -202,7 +202,7 @@ def test_a_file_that_another_process_replaces_by_other_images_is_not_taken_for_o
         cache.images(folder, (16, 16), tmp_path / "images")
 
 
-def test_only_what_killed_processes_have_left_is_deleted(folder, tmp_path):
+def test_only_the_files_of_killed_processes_are_deleted(folder, tmp_path):
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     left = [f".images.{gone.pid}.part", f".images.json.{gone.pid}.part"]
@@ -213,8 +213,8 @@ def test_only_what_killed_processes_have_left_is_deleted(folder, tmp_path):
     assert {path.name for path in tmp_path.glob(".*")} == set(kept)
 
 
-@pytest.mark.skipif(os.name == "nt", reason="names there are Unicode")
-def test_broken_links_and_odd_names_are_set_aside_as_by_the_reader(picture_folder, tmp_path):
+@pytest.mark.skipif(os.name == "nt", reason="file names on Windows are Unicode")
+def test_broken_links_and_strange_names_are_set_aside_as_by_the_reader(picture_folder, tmp_path):
     (picture_folder / "link.jpeg").symlink_to(tmp_path / "nowhere")
     Path(os.fsdecode(os.fsencode(picture_folder) + b"/\xff.jpeg")).write_bytes(b"no image")
     found, skipped = cache.images(picture_folder, (32, 32), tmp_path / "images")

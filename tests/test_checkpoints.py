@@ -1,4 +1,4 @@
-"""Checkpoints: whole or absent, refused when foreign, and loading them executes nothing."""
+"""Checkpoints are written whole or not at all, refused if they belong to another run, and never executed."""
 
 import errno
 import hashlib
@@ -33,14 +33,14 @@ def test_no_checkpoint_yet(tmp_path):
     assert checkpoints.latest(tmp_path / "run2", CONFIG) is None
 
 
-def test_another_configuration_is_refused_by_name(tmp_path):
+def test_another_configuration_is_refused_with_the_name_of_the_setting(tmp_path):
     checkpoints.save(tmp_path, 1, {}, CONFIG)
     with pytest.raises(checkpoints.CheckpointMismatch, match=r"lr: 0.1 in the file, 0.2 wanted"):
         checkpoints.latest(tmp_path, CONFIG | {"lr": 0.2})
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "foreign", "empty", "settings", "renamed"])
-def test_damaged_newest_is_set_aside_for_the_one_before(tmp_path, damage):
+def test_a_damaged_newest_checkpoint_is_set_aside_and_the_one_before_is_used(tmp_path, damage):
     checkpoints.save(tmp_path, 1, {"x": torch.ones(100)}, CONFIG)
     newest = checkpoints.save(tmp_path, 2, {"x": torch.zeros(100)}, CONFIG)
     content = bytearray(newest.read_bytes())
@@ -64,7 +64,7 @@ def test_damaged_newest_is_set_aside_for_the_one_before(tmp_path, damage):
 
 
 def test_only_exact_names_are_checkpoints_and_no_other_file_is_deleted(tmp_path):
-    """A sync client's copy is neither read, nor called damaged, nor deleted, nor counted as one of the two kept."""
+    """A sync client's copy is not read, not called damaged, not deleted, and not counted as one of the two."""
     for step in (1, 2):
         checkpoints.save(tmp_path, step, {}, CONFIG)
     others = ["step_00000002 (1).ckpt", "step_2.ckpt", "step_00000009.ckpt.tmp", ".step_notes.part", "step_x.ckpt"]
@@ -131,7 +131,7 @@ for step in range(1, 10**6):
 """
 
 
-def test_parts_that_a_killed_process_left_are_swept_and_ctrl_c_leaves_none(tmp_path, monkeypatch):
+def test_temporary_files_of_killed_processes_are_deleted_and_ctrl_c_leaves_none(tmp_path, monkeypatch):
     (tmp_path / ".step_00000001.ckpt.4711.part").touch()
     checkpoints.save(tmp_path, 1, {}, CONFIG)
     assert [path.name for path in tmp_path.iterdir()] == ["step_00000001.ckpt"]
@@ -166,7 +166,7 @@ def test_kill_in_the_middle_of_writing(tmp_path):
     root = Path(__file__).parent.parent
     for delay in (0.01, 0.07, 0.13):
         process = subprocess.Popen([sys.executable, "-c", WRITER, tmp_path], cwd=root, stdout=subprocess.PIPE)
-        process.stdout.readline()  # it has begun
+        process.stdout.readline()  # the process has started
         time.sleep(delay)
         process.kill()
         process.wait()
@@ -205,7 +205,7 @@ def test_large_weights_are_written_in_parts(tmp_path, monkeypatch):
         checkpoints.load_weights(path, torch.nn.Bilinear)
     kept = other.read_bytes()
     checkpoints.export_weights(path, torch.nn.Linear(8, 12), {"in_features": 8, "out_features": 12})
-    other.write_bytes(kept)  # as after a kill between the two files
+    other.write_bytes(kept)  # as if the process was killed between the two files
     with pytest.raises(checkpoints.CheckpointDamaged, match="not written together"):
         checkpoints.read_weights(path)
     other.unlink()

@@ -12,7 +12,7 @@ KV = [[-1, 2, -2, 2, -1], [2, -6, 8, -6, 2], [-2, 8, -12, 8, -2], [2, -6, 8, -6,
 
 
 def num_downsamplings(size: tuple[int, int]) -> int:
-    """How many times an image (height, width) is halved until a side of its map has 4 to 7 pixels or is odd.
+    """How many times an image (height, width) can be halved, until a side has fewer than 8 pixels or is odd.
 
     Raises:
         ValueError: a side is not divisible by 4.
@@ -28,8 +28,8 @@ def num_downsamplings(size: tuple[int, int]) -> int:
 class Noise(nn.Module):
     """Adds noise to each channel, with a learned strength that begins at zero (Karras et al. 2019).
 
-    The noise gives the fine detail that a latent has no room for. It is added in eval mode too; without it, the texture
-    would vanish.
+    The noise gives fine detail that does not fit into a latent. It is also added in eval mode. Without it, the texture
+    would be missing.
     """
 
     def __init__(self, channels: int):
@@ -43,9 +43,10 @@ class Noise(nn.Module):
 
 
 class Upsampler(nn.Module):
-    """Latents (N, latent_dim) to images (N, channels, H, W) without bounds; after training they are about in [-1, 1].
+    """Maps latents (N, latent_dim) to images (N, channels, H, W).
 
-    A linear layer makes a small map, and transposed convolutions double its size (Radford et al. 2016).
+    A linear layer makes a small map, and transposed convolutions double its size (Radford et al. 2016). The values of
+    the images are not bounded. After training, they are about in [-1, 1].
 
     Args:
         size: (height, width) in pixels, each divisible by 4.
@@ -74,7 +75,7 @@ class Upsampler(nn.Module):
         return self.layers(self.linear(latents).view(-1, *self.map_shape))
 
     def copy_from(self, other: Upsampler) -> None:
-        """Copy the weights of a network of the same shape. Noise layers that only this one has stay at zero."""
+        """Copy the weights of a network of the same shape. Noise layers that only this network has do not change."""
         self.linear.load_state_dict(other.linear.state_dict())
         own = [layer for layer in self.layers if not isinstance(layer, Noise)]
         for mine, theirs in zip(own, [layer for layer in other.layers if not isinstance(layer, Noise)]):
@@ -82,9 +83,9 @@ class Upsampler(nn.Module):
 
 
 class HighPass(nn.Module):
-    """Two fixed high-pass filters of steganalysis for each channel (Fridrich & Kodovsky 2012).
+    """Two fixed high-pass filters from steganalysis for each channel (Fridrich & Kodovsky 2012).
 
-    Images (N, C, H, W) to filtered images (N, 2 C, H, W).
+    Maps images (N, C, H, W) to filtered images (N, 2 C, H, W).
     """
 
     def __init__(self, channels: int):
@@ -114,17 +115,17 @@ class Residual(nn.Module):
 
 
 class TextureClassifier(nn.Module):
-    """Images (N, channels, H, W) in [-1, 1] to logits (N, outputs); sides of at least 16 pixels.
+    """Maps images (N, channels, H, W) in [-1, 1] to logits (N, outputs). The sides have at least 16 pixels.
 
-    A small residual network that tells real images from generated ones. Its inputs are the pixels and their high-pass
-    residuals. Each of the last maps is pooled to its mean and its standard deviation, because generated images differ
-    mostly in fine texture, and texture is described by statistics and not by places.
+    This small residual network separates real from generated images. Its inputs are the pixels and their high-pass
+    residuals. Each of the last maps is pooled to its mean and its standard deviation. The reason: generated images
+    differ from real ones mostly in fine texture. Statistics describe texture well, and its position does not matter.
 
     Args:
         channels: number of channels of an image.
         outputs: number of logits.
         base: channels at full size; twice as many at half size, four times as many at a quarter.
-        high_pass: give the network the high-pass residuals too.
+        high_pass: whether the network gets the high-pass residuals too.
         dropout: dropout rate before the last layer.
     """
 

@@ -1,9 +1,9 @@
 """A classifier of real hands, hands of VAEs and hands of GANs: a residual network without pre-training.
 
-Generated images differ from real ones mostly in fine detail: a decoder makes too little grain, and an upsampling leaves
-a grid. So the network also gets two fixed high-pass residuals of the pixels, as in forensics (Fridrich & Kodovsky
-2012), and its last maps are pooled to mean and standard deviation (`blocks.TextureClassifier`). The augmentation moves
-and mirrors images, but never resamples them.
+Generated images differ from real ones mostly in fine detail: a decoder makes too little noise, and upsampling leaves a
+grid. So the network also gets two fixed high-pass residuals of the pixels, as in image forensics (Fridrich & Kodovsky
+2012). Its last maps are pooled to their mean and standard deviation (`blocks.TextureClassifier`). The augmentation
+moves and mirrors images, but never resamples them.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ from utils.data.image_files import to_float
 from utils.models.blocks import TextureClassifier
 from utils.training import checkpoints, devices, loop
 
-CLASSES = ("real", "VAE", "GAN")  # a label is an index into this
-VIEWS = ((0, 0), (0, 1), (1, 0), (0, -1), (-1, 0))  # offsets (rows, columns) in pixels; logits are means over them
+CLASSES = ("real", "VAE", "GAN")  # a label is an index of this tuple
+VIEWS = ((0, 0), (0, 1), (1, 0), (0, -1), (-1, 0))  # offsets (rows, columns) in pixels; the logits are means over them
 
 
 def augment(images: Tensor, shift: int, mirror: bool) -> Tensor:
     """Move each image of (N, C, H, W) by up to `shift` pixels, and mirror half of them if `mirror`.
 
-    Nothing is resampled, so the traces of an upsampling stay as they are. Pixels that move in repeat the border. Here,
-    images may be mirrored (not for generating): the traces of a generator look the same in a mirrored image.
+    Nothing is resampled, so the traces of upsampling do not change. New pixels at the border repeat the old border.
+    Mirroring is allowed here, because the traces of a generator look the same in a mirrored image. (A GAN must not
+    learn from mirrored images, because all hands are left hands.)
     """
     count, _, height, width = images.shape
     device = images.device
@@ -47,11 +48,11 @@ class Classifier(nn.Module):
     Args:
         base: channels of the first stage; twice as many in the second, four times as many in the third.
         classes: number of classes.
-        high_pass: give the network the high-pass residuals too.
+        high_pass: whether the network gets the high-pass residuals too.
         dropout: dropout rate before the last layer.
         lr: AdamW's learning rate.
         weight_decay: AdamW's weight decay.
-        smoothing: label smoothing, because some images are in a wrong folder.
+        smoothing: label smoothing, because some images are in the wrong folder.
         shift, mirror: arguments of `augment`; `shift` is in pixels.
     """
 
@@ -95,7 +96,7 @@ class Classifier(nn.Module):
 
         Args:
             views: offsets (rows, columns) in pixels.
-            batch_size: images that are computed at a time.
+            batch_size: number of images that are computed at a time.
         """
         self.eval()
         device = next(self.network.parameters()).device
@@ -113,7 +114,7 @@ class Classifier(nn.Module):
 
 
 def balanced(labels: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Indices of the labels (N,) in which all classes are equally frequent: smaller classes are repeated."""
+    """Indices of labels (N,), equally many for each class. The indices of smaller classes are repeated."""
     rng = np.random.default_rng(seed)
     each = [np.flatnonzero(labels == label) for label in np.unique(labels)]
     size = max(len(members) for members in each)
@@ -131,7 +132,7 @@ def train(
     start: Classifier | None = None,
     **options,
 ) -> tuple[Classifier, list[dict]]:
-    """Train a classifier on equal numbers of images of each class; goes on from its checkpoints.
+    """Train a classifier on equal numbers of images of each class. The training goes on from its checkpoints.
 
     Args:
         images: uint8 (N, 1, H, W).
@@ -141,8 +142,8 @@ def train(
         settings: arguments of `Classifier`.
         batch_size: images in a step.
         seed: seed of the weights and of the order of the images.
-        start: another classifier. The training begins with the weights of all its layers but the last. Without it, the
-            training begins with random weights.
+        start: another classifier. The training begins with its weights, except those of the last layer. Without
+            `start`, the training begins with random weights.
         options: further arguments of `loop.fit`.
 
     Returns:

@@ -1,4 +1,4 @@
-"""A convolutional GAN for few, small images.
+"""A convolutional GAN for small images and small data sets.
 
 The GAN of Goodfellow et al. (2014) with the generator of Radford et al. (2016), and three later improvements:
 differentiable augmentation of the discriminator's inputs (Zhao et al. 2020), noise inputs in the generator (Karras et
@@ -6,13 +6,14 @@ al. 2019), and a moving average of the generator's weights (in the training loop
 hypertune notebook measures them:
 
 1. A warm start: the generator begins as the decoder of a trained VAE, and its latents come from the VAE's prior. The
-   VAE makes every kind of hand, because it maximises a likelihood; the GAN only has to make the images sharper (Larsen
-   et al. 2016 train a VAE and a GAN together).
-2. A discriminator that is built like a forensic detector (`blocks.TextureClassifier`). It finds fine faults in a tenth
-   of the steps that a mirror image of the generator needs.
-3. `jpeg_quality`: the discriminator gets the generated images as JPEGs. The real images are JPEGs too, and otherwise
+   VAE makes every kind of hand, because it maximises a likelihood. The GAN only has to make the images sharper. (Larsen
+   et al. 2016 train a VAE and a GAN together.)
+2. A discriminator that is built like a forensic detector (`blocks.TextureClassifier`). It finds fine errors after a
+   tenth of the steps that a discriminator with the generator's architecture in reverse needs.
+3. `jpeg_quality`: the discriminator gets the generated images as JPEGs. The real images are JPEGs too. Without this,
    the discriminator would learn this difference first.
-4. `anchor`: the generated image stays near the VAE's at low resolution, so that the generator changes details only.
+4. `anchor`: at low resolution, the generated image stays close to the VAE's image. So the generator only changes
+   details.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ from utils.training import checkpoints, devices, identity
 
 
 def augment(images: Tensor, colour: float = 0.0, shift: float = 0.125) -> Tensor:
-    """Differentiable augmentation (Zhao et al. 2020) of images (N, C, H, W), drawn for each image.
+    """Differentiable augmentation (Zhao et al. 2020) of images (N, C, H, W), random for each image.
 
-    It changes position, brightness and contrast. It does not mirror: all hands are left hands.
+    It changes position, brightness and contrast. It does not mirror images, because all hands are left hands.
 
     Args:
         colour: width of the intervals of brightness (around 0) and contrast (around 1).
@@ -59,20 +60,20 @@ def augment(images: Tensor, colour: float = 0.0, shift: float = 0.125) -> Tensor
 
 
 def jpeg_table(quality: int) -> Tensor:
-    """Quantisation steps (8, 8) of grey JPEGs that Pillow writes with this quality, one for each frequency."""
+    """Quantisation steps (8, 8) of grey JPEGs that Pillow writes with this quality, one step for each frequency."""
     buffer = io.BytesIO()
     Image.new("L", (8, 8)).save(buffer, "JPEG", quality=quality)
     return torch.tensor(Image.open(buffer).quantization[0], dtype=torch.float32).view(8, 8)
 
 
 def as_jpeg(images: Tensor, table: Tensor) -> Tensor:
-    """Grey images (N, 1, H, W) in [-1, 1] as they are after they were saved as JPEGs; differentiable.
+    """Change grey images (N, 1, H, W) in [-1, 1] as if they were saved as JPEGs and read again; differentiable.
 
-    JPEG rounds the cosine coefficients of each block of 8 x 8 pixels (ITU T.81, 1992). Rounding has no useful gradient,
-    so the gradient is that of the identity, a straight-through estimator (Bengio et al. 2013).
+    JPEG rounds the cosine coefficients of each block of 8 x 8 pixels (ITU T.81, 1992). Rounding has no useful gradient.
+    So the gradient of the identity function is used, as a straight-through estimator (Bengio et al. 2013).
 
     Args:
-        table: quantisation steps (8, 8), of `jpeg_table`.
+        table: quantisation steps (8, 8) from `jpeg_table`.
     """
     height, width = images.shape[2:]
     transform = cosine_matrix(8).to(images.device)
@@ -114,7 +115,7 @@ class DCGAN(nn.Module):
     """
 
     ema_modules = ("generator",)
-    LATENT_BANK_SIZE = 10_000  # training chooses from at most so many latents of the prior; a draw is slow
+    LATENT_BANK_SIZE = 10_000  # at most this many latents of the prior are used in training; drawing them is slow
 
     def __init__(
         self,
@@ -149,10 +150,10 @@ class DCGAN(nn.Module):
     def start_from(self, vae: VAE, images_seen: int) -> None:
         """Begin with the decoder of a trained VAE as the generator, and with its prior for the latents.
 
-        `self.start` then identifies both; it belongs to the configuration of a run.
+        After that, `self.start` identifies both. Add it to the configuration of a run.
 
         Args:
-            images_seen: by the training to come; it needs no more latents than that.
+            images_seen: number of images that the next training sees; it needs no more latents than this.
 
         Raises:
             ValueError: the VAE has another size, channels, latent_dim or base.
@@ -170,7 +171,7 @@ class DCGAN(nn.Module):
     def draw_latents(self, count: int, device: torch.device) -> tuple[Tensor, Tensor | None]:
         """Latents (count, latent_dim) for a training step, and the VAE's coarse images (count, C, H / 4, W / 4).
 
-        They are drawn with the global random state. Without a VAE, None takes the place of the coarse images.
+        The latents are drawn with the global random state. Without a VAE, the second value is None.
         """
         if self.latent_bank is None:
             return torch.randn(count, self.config["latent_dim"], device=device), None
@@ -184,7 +185,7 @@ class DCGAN(nn.Module):
         }
 
     def as_saved(self, images: Tensor) -> Tensor:
-        """Generated images (N, C, H, W) as they will be saved, as JPEGs if `jpeg_quality` is set; differentiable."""
+        """Generated images (N, C, H, W) as they will be saved: as JPEGs if `jpeg_quality` is set. Differentiable."""
         return as_jpeg(images, self.table.to(images.device)) if self.table is not None else images
 
     def logits(self, images: Tensor) -> Tensor:
@@ -194,14 +195,15 @@ class DCGAN(nn.Module):
     def step(self, images: Tensor, update) -> dict[str, Tensor]:
         """One update of each network on images (N, C, H, W) in [-1, 1].
 
-        The losses are the non-saturating logistic ones of Goodfellow et al. (2014). If the discriminator cannot tell
-        real from generated, `discriminator` is 1.39 and `generator` 0.69. `drift` is the mean squared difference that
-        `anchor` weighs. `real` and `generated` are the discriminator's mean probabilities that such images are real.
+        The losses are the non-saturating logistic losses of Goodfellow et al. (2014). If the discriminator cannot
+        separate real from generated images, `discriminator` is 1.39 and `generator` is 0.69. `drift` is the mean
+        squared difference whose weight is `anchor`. `real` and `generated` are the discriminator's mean probabilities
+        for real and for generated images that they are real.
 
-        Both updates use the same generated images. Batch normalisation compares an image with its batch, so the
+        Both updates use the same generated images. Batch normalisation compares an image with its batch. So the
         discriminator's batches hold as many real images as generated ones. For the generator's update, the
-        discriminator is in eval mode and uses the running statistics of such batches. So the real images need not be
-        computed again.
+        discriminator is in eval mode and uses the running statistics of these batches. So this update needs no real
+        images.
         """
         latents, target = self.draw_latents(len(images), images.device)
         generated = self.generator(latents).float()
@@ -246,7 +248,7 @@ class DCGAN(nn.Module):
             return torch.cat([self.generator(z.to(device)).float().clamp(-1, 1).cpu() for z in latents.split(500)])
 
     def export(self, path: str | Path) -> Path:
-        """Write what sampling needs, the generator and the prior, as float16 safetensors; returns the path."""
+        """Write the generator and the prior, which sampling needs, as float16 safetensors. Returns the path."""
         parts = nn.ModuleDict({"generator": self.generator})
         config = {"model": self.config}
         if self.prior is not None:

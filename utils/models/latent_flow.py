@@ -1,8 +1,8 @@
 """The second-stage prior: a small network that turns normal noise into a VAE's latents.
 
-Flow matching (Lipman et al. 2023; rectified flow, Liu et al. 2023): the network learns the velocity along straight
-lines from noise to data, and a sample follows this velocity. A latent has 64 numbers and an image 1024 pixels, so this
-takes seconds. A mixture of Gaussians would need a number of components; this does not.
+The method is flow matching (Lipman et al. 2023; rectified flow, Liu et al. 2023). The network learns the velocity along
+straight lines from noise to data, and a sample follows this velocity. A latent has only 64 numbers, while an image has
+1024 pixels. So this takes seconds. For a mixture of Gaussians, one would have to choose the number of components.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ BATCH = 2000  # latents that are transported at a time
 
 
 class VelocityField(nn.Module):
-    """Points (N, latent_dim) and times (N,) in [0, 1] to velocities (N, latent_dim).
+    """Maps points (N, latent_dim) and times (N,) in [0, 1] to velocities (N, latent_dim).
 
-    A residual multi-layer perceptron. Each block gets the time as sine and cosine features.
+    This is a residual multi-layer perceptron. Each block gets the time as sine and cosine features.
     """
 
     FREQUENCIES = 32
@@ -56,7 +56,7 @@ class LatentFlow(nn.Module):
     Args:
         latent_dim: length of a latent.
         width, depth: width and number of blocks of the velocity field.
-        dropout: dropout rate in the blocks; there are only some thousand latents to learn from.
+        dropout: dropout rate in the blocks, because there are only a few thousand latents to learn from.
         lr: AdamW's learning rate.
     """
 
@@ -92,7 +92,7 @@ class LatentFlow(nn.Module):
         return {"flow": loss}
 
     def loss(self, posteriors: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """The flow-matching loss. With a seeded generator, the losses of two models can be compared."""
+        """The flow-matching loss. With the same generator seed, the losses of two models are comparable."""
 
         def normal() -> Tensor:
             return torch.randn(mean.shape, generator=generator, device=mean.device)
@@ -106,17 +106,17 @@ class LatentFlow(nn.Module):
 
     @torch.no_grad()
     def sample(self, count: int, seed: int = 0, steps: int | None = None) -> Tensor:
-        """Latents (count, latent_dim) on the CPU, the same for the same seed: noise that follows the velocity field."""
+        """Latents (count, latent_dim) on the CPU, the same for the same seed. They are noise moved by the velocity."""
         self.eval()
         noise = torch.randn(count, len(self.mean), generator=torch.Generator().manual_seed(seed))
         parts = noise.to(self.mean.device).split(BATCH)
         return torch.cat([self.transport(part, steps or self.STEPS) for part in parts]).cpu()
 
     def latent_bank(self, count: int) -> Tensor:
-        """Latents (count, latent_dim) on the CPU for the training of GANs, always of the same seed.
+        """Latents (count, latent_dim) on the CPU for the training of GANs, always from the same seed.
 
-        10,000 of them take some ten seconds. So they are kept until the weights change, for other GANs that begin with
-        the same VAE.
+        Sampling 10,000 latents takes about ten seconds. So they are kept until the weights change. Other GANs that
+        begin with the same VAE get them again.
         """
         key = checkpoints.fingerprint(self), count
         if self._bank is None or self._bank[0] != key:

@@ -1,13 +1,13 @@
 """A convolutional variational autoencoder whose samples are as sharp as its reconstructions.
 
-The VAE of Kingma & Welling (2014) with two changes:
+This is the VAE of Kingma & Welling (2014) with two changes:
 
 1. The decoder's variance is learned (the sigma-VAE of Rybkin et al. 2021). It becomes smaller as the reconstructions
-   become better, so that the remaining error keeps its weight against the KL term. With `per_frequency`, each spatial
-   frequency of the image's cosine transform has its own variance. For the hands, the hypertune notebook found that this
-   does not help.
+   become better. So the remaining error keeps its weight against the KL term. With `per_frequency`, each spatial
+   frequency of the image's cosine transform has its own variance. The hypertune notebook shows that this does not help
+   for the hands.
 2. The latents of samples come from a second-stage prior, a `LatentFlow` (Dai & Wipf 2019). It is trained on the latents
-   of the training images, because these do not have the distribution of the normal prior.
+   of the training images, because the distribution of these latents differs from the normal prior.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def kl_to_normal(mean: Tensor, log_var: Tensor) -> Tensor:
 
 
 class Encoder(nn.Module):
-    """Images (N, channels, H, W) in [-1, 1] to the means and log variances of their latents, (N, D) each."""
+    """Maps images (N, channels, H, W) in [-1, 1] to the means and log variances of their latents, (N, D) each."""
 
     def __init__(self, size: tuple[int, int], channels: int, latent_dim: int, base: int):
         super().__init__()
@@ -116,7 +116,7 @@ class VAE(nn.Module):
         """The negative evidence lower bound of images (N, C, H, W) in [-1, 1], in nats per image.
 
         `negative_elbo` is `reconstruction` plus `kl`. `reconstruction` is the negative log density of the images'
-        cosine transforms. It is also that of their pixels, because the transform is orthonormal.
+        cosine transforms. The density of their pixels is the same, because the transform is orthonormal.
         """
         mean, log_var = self.encoder(images)
         latents = mean + torch.randn_like(mean) * (log_var / 2).exp()
@@ -152,12 +152,12 @@ class VAE(nn.Module):
         return torch.cat([self.decoder(z.to(device)).float().clamp(-1, 1).cpu() for z in latents.split(500)])
 
     def export(self, path: str | Path) -> Path:
-        """Write encoder, decoder and prior as float16 safetensors; returns the path."""
+        """Write encoder, decoder and prior as float16 safetensors. Returns the path."""
         return checkpoints.export_weights(path, self, self.config | {"prior": self.prior.config})
 
     @classmethod
     def from_weights(cls, path: str | Path) -> VAE:
-        """A model from a file that `export` wrote; errors as in `checkpoints.load_weights`."""
+        """A model from a file that `export` wrote. For the errors, see `checkpoints.load_weights`."""
         return checkpoints.load_weights(path, cls)
 
 
@@ -172,7 +172,7 @@ def train(
     evaluate_prior: Callable | None = None,
     **options,
 ) -> tuple[list[dict], list[dict]]:
-    """Train a VAE on images (N, C, H, W) in [-1, 1], then its prior; both go on from their checkpoints.
+    """Train a VAE on images (N, C, H, W) in [-1, 1], then its prior. Both trainings go on from their checkpoints.
 
     Args:
         vae_images: images seen by the VAE.

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from utils.training import checkpoints, devices
 
-SCHEDULERS = {"ddim": 0.0, "ddpm": 0.999}  # eta, the share of new noise; at 1, rounding gives the root of -1e-8
+SCHEDULERS = {"ddim": 0.0, "ddpm": 0.999}  # eta, the share of new noise; 1 gives the root of -1e-8 after rounding
 NOISE_LEVELS = 1000
 
 
@@ -26,7 +26,7 @@ def randn_tensor(shape: tuple[int, ...], generators: list[torch.Generator]) -> T
 class AttentionInFloat32:
     """An attention processor of `diffusers` that computes in float32 on a CPU.
 
-    In bfloat16, its backward pass took eight times as long there.
+    On a CPU, its backward pass took eight times as long in bfloat16.
 
     Args:
         processor: the processor of `diffusers` that computes the attention.
@@ -124,7 +124,7 @@ class Diffusion(nn.Module):
         return {"velocity": loss}
 
     def loss(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Mean squared error of the velocity. With a seeded generator, the losses of two models can be compared."""
+        """Mean squared error of the velocity. With the same generator seed, the losses of two models are comparable."""
         device = next(self.network.parameters()).device
         images, noise = images.to(device), torch.randn(images.shape, generator=generator).to(device)
         levels = torch.randint(NOISE_LEVELS, (len(images),), generator=generator).to(device)
@@ -145,9 +145,9 @@ class Diffusion(nn.Module):
 
         Args:
             steps: evaluations of the network for each image; a divisor of 1000, such as 10, 25, 40 or 50.
-            batch_size: images that are made at a time.
-            scheduler: `ddim` adds no noise after the first (Song et al. 2021); `ddpm` adds new noise in each step.
-                It is DDIM with eta = 1.
+            batch_size: number of images that are made at a time.
+            scheduler: `ddim` uses only the noise at the start (Song et al. 2021). `ddpm` adds new noise in each step;
+                it is DDIM with eta = 1.
             temperature: factor on all noise, in [0, 1]. Smaller values give more typical and less diverse images; with
                 0, all images are the same.
 
@@ -182,10 +182,10 @@ class Diffusion(nn.Module):
         return torch.cat(batches)
 
     def export(self, path: str | Path) -> Path:
-        """Write the network as float16 safetensors; returns the path."""
+        """Write the network as float16 safetensors. Returns the path."""
         return checkpoints.export_weights(path, self, self.config)
 
     @classmethod
     def from_weights(cls, path: str | Path) -> Diffusion:
-        """A model from a file that `export` wrote; errors as in `checkpoints.load_weights`."""
+        """A model from a file that `export` wrote. For the errors, see `checkpoints.load_weights`."""
         return checkpoints.load_weights(path, cls)

@@ -1,9 +1,10 @@
-"""A normalising flow: an invertible network that turns images into uniform noise, so that their density is exact.
+"""A normalising flow: an invertible network that maps images to uniform noise, so their exact density is known.
+The network consists of coupling layers (Dinh et al. 2017) on the unit cube. Each layer applies monotone
+rational-quadratic splines (Durkan et al. 2019) to a part of the pixels. A network computes the knots of these splines
+from the other pixels. The parts are the four phases of a 2 x 2 grid. After three of them are changed, the fourth is
+split in the same way (a multi-scale model).
 
-Coupling layers (Dinh et al. 2017) on the unit cube: a part of the pixels goes through monotone rational-quadratic
-splines (Durkan et al. 2019), and a network computes the knots of these splines from the other pixels. The parts are the
-four phases of a 2 x 2 grid. When three of them are changed, the fourth is split in the same way (a multi-scale model).
-Whole grey levels have no density. So uniform noise is added to them, and the result is a bound on their probability
+Integer grey levels have no density. So uniform noise is added to them, and the result is a bound on their probability
 (Theis et al. 2016).
 """
 
@@ -18,8 +19,8 @@ from torch import Tensor, nn
 
 from utils.training import checkpoints
 
-MIN_BIN_SIZE = 1e-4  # of a bin's width and height; a grey level is 4e-3 wide
-MIN_SLOPE = 1e-3  # at a knot
+MIN_BIN_SIZE = 1e-4  # smallest width and height of a bin; a grey level is 4e-3 wide
+MIN_SLOPE = 1e-3  # smallest slope at a knot
 LEVELS = 256  # grey levels
 MIN_SIDE = 4  # pixels; a smaller map is not split again
 
@@ -38,7 +39,7 @@ def spline(x: Tensor, parameters: Tensor, inverse: bool = False) -> tuple[Tensor
     bins = (parameters.shape[-1] - 1) // 3
     widths, heights, slopes = parameters.to(x.dtype).split([bins, bins, bins + 1], -1)
     widths, heights = (MIN_BIN_SIZE + (1 - MIN_BIN_SIZE * bins) * p.softmax(-1) for p in (widths, heights))
-    slopes = MIN_SLOPE + F.softplus(slopes + math.log(math.expm1(1 - MIN_SLOPE)))  # 1 where the number is 0
+    slopes = MIN_SLOPE + F.softplus(slopes + math.log(math.expm1(1 - MIN_SLOPE)))  # 1 if the parameter is 0
     left, bottom = (F.pad(p.cumsum(-1), (1, 0)) for p in (widths, heights))
     edges = bottom if inverse else left
     which = (torch.searchsorted(edges[..., 1:-1].contiguous(), x[..., None].contiguous(), right=True)).clamp(
@@ -82,7 +83,7 @@ class Block(nn.Module):
 
 
 class Coupling(nn.Module):
-    """Changes the pixels of a mask by splines that depend on the other pixels; maps (N, D, H, W) in [0, 1].
+    """Changes the pixels of a mask with splines that depend on the other pixels. The maps are (N, D, H, W) in [0, 1].
 
     Args:
         mask: bool (D, H, W), true for the pixels that are changed.
@@ -149,7 +150,7 @@ class Flow(nn.Module):
             "size": list(size), "channels": channels, "width": width, "depth": depth, "bins": bins, "lr": lr,
         }  # fmt: skip
         (height, across), levels = size, []
-        while height % 2 == 0 and across % 2 == 0 and min(height, across) > MIN_SIDE:  # three of four phases each
+        while height % 2 == 0 and across % 2 == 0 and min(height, across) > MIN_SIDE:  # a level changes 3 of 4 phases
             height, across = height // 2, across // 2
             phase = torch.arange(4).repeat(channels)[:, None, None].expand(-1, height, across)
             levels.append(nn.ModuleList(Coupling(phase == k, width, depth, bins) for k in (3, 2, 1)))
@@ -193,7 +194,7 @@ class Flow(nn.Module):
         """Upper bound (N,) in nats on the negative log probability of images (N, C, H, W) in [-1, 1].
 
         Args:
-            images: values are whole grey levels, scaled to [-1, 1].
+            images: integer grey levels, scaled to [-1, 1].
             generator: random generator of the noise that is added to the grey levels.
         """
         noise = torch.rand(images.shape, generator=generator).to(images.device)
@@ -208,7 +209,10 @@ class Flow(nn.Module):
 
     @torch.no_grad()
     def sample(self, count: int, seed: int = 0, batch_size: int = 250) -> Tensor:
-        """New images float32 (count, C, H, W) in [-1, 1] on the CPU, whole grey levels, the same for the same seed."""
+        """New images float32 (count, C, H, W) in [-1, 1] on the CPU, the same for the same seed.
+
+        The values are integer grey levels, scaled to [-1, 1].
+        """
         self.eval()
         device = next(self.parameters()).device
         channels, (height, width) = self.config["channels"], self.config["size"]
@@ -225,10 +229,10 @@ class Flow(nn.Module):
         return levels / 127.5 - 1
 
     def export(self, path: str | Path) -> Path:
-        """Write the couplings as float16 safetensors; returns the path."""
+        """Write the couplings as float16 safetensors. Returns the path."""
         return checkpoints.export_weights(path, self, self.config)
 
     @classmethod
     def from_weights(cls, path: str | Path) -> Flow:
-        """A model from a file that `export` wrote; errors as in `checkpoints.load_weights`."""
+        """A model from a file that `export` wrote. For the errors, see `checkpoints.load_weights`."""
         return checkpoints.load_weights(path, cls)

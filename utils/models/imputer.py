@@ -21,7 +21,7 @@ from utils.data.masks import mask_of
 from utils.training import checkpoints
 
 SMOOTHING = 0.01  # the Charbonnier loss is quadratic for errors below this; images are in [0, 1]
-NLL_WEIGHT = 0.01  # so small that the variance hardly changes the layers that it shares with the mean
+NLL_WEIGHT = 0.01  # small, so that the variance hardly changes the layers that it shares with the mean
 INITIAL_LOG_VARIANCE = -5.0  # before training; a standard deviation of 0.08
 
 
@@ -56,7 +56,7 @@ class UNet(nn.Module):
     """A U-Net (Ronneberger et al. 2015), (N, inputs, H, W) to (N, outputs, H, W); H and W divisible by 8.
 
     Before training, its output is 0. Blocks of 2 x 2 pixels become channels before the network and pixels after it (Shi
-    et al. 2016). This loses no information, and a layer costs a quarter.
+    et al. 2016). This loses no information, and each layer needs only a quarter of the computation.
 
     Args:
         base: channels at half size; twice as many at a quarter and at an eighth.
@@ -97,8 +97,9 @@ class Imputer(nn.Module):
         lr: AdamW's learning rate.
         own_mask: share of the complete training images that get this mask; the others get a variant of it.
         tone: strength of `augment_intensity`; 0 does not change the images.
-        mirror: also train on images mirrored from left to right; then the answer is the mean over both.
-        residual: predict a correction of the interpolation, not the grey level itself.
+        mirror: also train on images that are mirrored from left to right. Then the prediction is the mean over an image
+            and its mirror image.
+        residual: predict a correction of the interpolation instead of the grey level.
     """
 
     ema_modules = ("network",)
@@ -140,7 +141,7 @@ class Imputer(nn.Module):
     def pairs(self, images: Tensor, known: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The images of a training step, and which of their pixels are shown and which are hidden.
 
-        Stripes of complete images are hidden. Images that have gaps already get further gaps, thin lines
+        In complete images, stripes are hidden. In images that already have gaps, thin lines are hidden too
         (self-supervision, Batson & Royer 2019).
 
         Returns:
@@ -160,8 +161,8 @@ class Imputer(nn.Module):
     def step(self, batch: tuple[Tensor, Tensor], update) -> dict[str, Tensor]:
         """One update on images (N, 1, H, W) in [0, 1] and the masks of their known pixels, bool (N, 1, H, W).
 
-        All losses are of the hidden pixels: `charbonnier`, which is close to the mean absolute error (Charbonnier et
-        al. 1994), the negative log-likelihood `nll` in nats, and the `psnr` in dB.
+        All losses are computed on the hidden pixels: `charbonnier`, which is close to the mean absolute error
+        (Charbonnier et al. 1994); `nll`, the negative log-likelihood in nats; and the `psnr` in dB.
         """
         images, visible, hidden = self.pairs(*batch)
         mean, log_variance = self(images * visible, visible)
@@ -172,12 +173,12 @@ class Imputer(nn.Module):
         return {"charbonnier": charbonnier, "nll": nll, "psnr": -10 * squares.mean().log10()}
 
     def export(self, path: str | Path) -> Path:
-        """Write network and mask as safetensors, the network in float16; returns the path."""
+        """Write network and mask as safetensors, the network in float16. Returns the path."""
         return checkpoints.export_weights(path, self, self.config)
 
     @classmethod
     def from_weights(cls, path: str | Path) -> Imputer:
-        """A model from a file that `export` wrote; errors as in `checkpoints.load_weights`."""
+        """A model from a file that `export` wrote. For the errors, see `checkpoints.load_weights`."""
         return checkpoints.load_weights(path, cls)
 
 
@@ -185,16 +186,16 @@ class Imputer(nn.Module):
 def fill_masked(
     models: list[Imputer], visible: Tensor, known: Tensor, batch_size: int = 100, plain: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Fill the pixels that a mask names.
+    """Fill the unknown pixels of images.
 
-    The answer is the mean over the models. If a model was trained on mirrored images, it is also the mean over each
-    image and its mirror image. The variance is the mean of the predicted variances plus the variance of the answers
+    The result is the mean over the models. If a model was trained on mirrored images, the mean is also over each image
+    and its mirror image. The variance is the mean of the predicted variances plus the variance of the predicted means
     (Lakshminarayanan et al. 2017).
 
     Args:
         models: at least one.
         visible, known: arguments of `Imputer.forward`.
-        batch_size: images that are filled at a time.
+        batch_size: number of images that are filled at a time.
         plain: do not use mirror images.
 
     Returns:
@@ -218,8 +219,9 @@ def fill_masked(
 
 
 def augment_intensity(images: Tensor, known: Tensor, strength: float) -> Tensor:
-    """Change images (N, 1, H, W) in [0, 1] as another scanner might: contrast, coil sensitivity, sharpness, and a
-    darker lower right corner.
+    """Change images (N, 1, H, W) in [0, 1] randomly, as if they came from another scanner.
+
+    The changes are contrast, coil sensitivity, sharpness, and a darker lower right corner.
 
     Args:
         known: bool (N, 1, H, W); unknown pixels stay as they are and do not change their neighbours.

@@ -1,9 +1,9 @@
 """An autoregressive model: the distribution of each pixel, given all pixels before it (van den Oord et al. 2016).
 
-A gated PixelCNN whose convolutions work on blocks of 2 x 2 pixels, at half the height and half the width. So a layer
-costs a quarter, and its receptive field is twice as large. At the end, a small network predicts the pixels of a block
-one after another; no pixels are taken to be independent. The distribution of a pixel is a mixture of discretised
-logistics (Salimans et al. 2017).
+This is a gated PixelCNN whose convolutions work on blocks of 2 x 2 pixels, at half the height and half the width. So a
+layer needs a quarter of the computation, and its receptive field is twice as large. At the end, a small network
+predicts the pixels of a block one after another. No pixels are assumed to be independent. The distribution of a pixel
+is a mixture of discretised logistics (Salimans et al. 2017).
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from utils.training import checkpoints
 
 BLOCK = 2  # side of a block in pixels
 LEVELS = 256  # grey levels
-MIN_LOG_SCALE = -7.0  # of a logistic, in units of half the grey range; e ** -7 is 0.12 grey levels
+MIN_LOG_SCALE = -7.0  # smallest log scale of a logistic, in units of half the grey range; e ** -7 is 0.12 grey levels
 
 
 class CausalConv2d(nn.Conv2d):
     """A convolution that depends only on rows above, or only on columns to the left.
 
     Args:
-        size: (rows, columns) of the kernel. With several rows it depends on rows above, with one row on columns to the
-            left.
+        size: (rows, columns) of the kernel. A kernel with several rows depends on rows above. A kernel with one row
+            depends on columns to the left.
         strict: do not depend on the current row (or column) itself.
     """
 
@@ -75,8 +75,8 @@ class GatedLayer(nn.Module):
 class BlockNetwork(nn.Module):
     """Predicts the pixels of a block one after another.
 
-    The context (N, width, H, W) and the pixels (N, D, H, W) of blocks to parameters (N, D, outputs, H, W) of each
-    pixel's distribution. Those of pixel k depend on the context and on the pixels before k.
+    Maps the context (N, width, H, W) and the pixels (N, D, H, W) of blocks to the parameters (N, D, outputs, H, W) of
+    each pixel's distribution. The parameters of pixel k depend on the context and on the pixels before k.
     """
 
     def __init__(self, pixels: int, width: int, hidden: int, outputs: int):
@@ -101,8 +101,8 @@ def mixture_nats(parameters: Tensor, levels: Tensor) -> Tensor:
     The probability of a level is the mass between the level - 0.5 and the level + 0.5. Levels 0 and 255 get the tails.
 
     Args:
-        parameters: (N, D, 3 K, H, W): logits of the weights, means, log scales of K components; means and scales in
-            units of half the grey range.
+        parameters: (N, D, 3 K, H, W): logits of the weights, means and log scales of K components. Means and scales are
+            in units of half the grey range.
         levels: (N, D, H, W), whole numbers in [0, 255].
     """
     weights, means, log_scales = parameters.float().chunk(3, 2)
@@ -126,7 +126,7 @@ class PixelCNN(nn.Module):
         width: channels of the convolutions.
         layers: number of gated layers.
         hidden: width of the network that predicts the pixels of a block.
-        components: logistics in the mixture of a pixel.
+        components: number of logistics in the mixture of a pixel.
         lr: AdamW's learning rate.
 
     Raises:
@@ -179,7 +179,7 @@ class PixelCNN(nn.Module):
         return links
 
     def context(self, blocks: Tensor) -> Tensor:
-        """The context (N, width, h, w) of each of the blocks (N, D, h, w): it depends on the blocks before."""
+        """The context (N, width, h, w) of each of the blocks (N, D, h, w). It depends only on the blocks before it."""
         first, *links = self.from_above(blocks)
         left = self.network["left"](with_ones(blocks)) + first
         for layer, link in zip(self.network["layers"], links):
@@ -187,7 +187,7 @@ class PixelCNN(nn.Module):
         return left
 
     def nats(self, images: Tensor) -> Tensor:
-        """Exact negative log probability (N,) in nats of images (N, C, H, W), grey levels scaled to [-1, 1]."""
+        """Exact negative log probability (N,) in nats of images (N, C, H, W): grey levels scaled to [-1, 1]."""
         blocks = F.pixel_unshuffle(images, BLOCK)
         parameters = self.network["within"](self.context(blocks), blocks)
         return mixture_nats(parameters, ((blocks + 1) * 127.5).round()).flatten(1).sum(1)
@@ -200,10 +200,10 @@ class PixelCNN(nn.Module):
 
     @torch.no_grad()
     def sample(self, count: int, seed: int = 0) -> Tensor:
-        """New images float32 (count, C, H, W) in [-1, 1] on the CPU, whole grey levels, the same for the same seed.
+        """New images float32 (count, C, H, W) in [-1, 1] on the CPU, the same for the same seed.
 
-        The pixels are drawn one after another. The vertical stack is computed once for each row. In a row, only the
-        columns are computed that the last block has changed.
+        The values are integer grey levels, scaled to [-1, 1]. The pixels are drawn one after another. The vertical
+        stack is computed once for each row. In a row, only the columns that the last block has changed are computed.
         """
         self.eval()
         device = self.network["within"].before.device
@@ -227,22 +227,22 @@ class PixelCNN(nn.Module):
         return F.pixel_shuffle(blocks, BLOCK).cpu()
 
     def export(self, path: str | Path) -> Path:
-        """Write the network as float16 safetensors; returns the path."""
+        """Write the network as float16 safetensors. Returns the path."""
         return checkpoints.export_weights(path, self, self.config)
 
     @classmethod
     def from_weights(cls, path: str | Path) -> PixelCNN:
-        """A model from a file that `export` wrote; errors as in `checkpoints.load_weights`."""
+        """A model from a file that `export` wrote. For the errors, see `checkpoints.load_weights`."""
         return checkpoints.load_weights(path, cls)
 
 
 def with_ones(blocks: Tensor) -> Tensor:
-    """Blocks (N, D, h, w) with one more channel of ones. Outside the image it is 0, so black pixels look different."""
+    """Add a channel of ones to blocks (N, D, h, w). Outside the image it is 0, so the network can see the border."""
     return torch.cat([blocks, torch.ones_like(blocks[:, :1])], 1).contiguous(memory_format=torch.channels_last)
 
 
 def sample_mixture(parameters: Tensor, generator: torch.Generator) -> Tensor:
-    """One grey level from each mixture, (N,) in [-1, 1]; parameters (N, 3 K) as in `mixture_nats`."""
+    """Draw one grey level from each mixture, (N,) in [-1, 1]. For the parameters (N, 3 K), see `mixture_nats`."""
     weights, means, log_scales = parameters.chunk(3, 1)
     chosen = torch.multinomial(weights.softmax(1), 1, generator=generator)
     mean, log_scale = means.gather(1, chosen), log_scales.clamp(min=MIN_LOG_SCALE).gather(1, chosen)

@@ -22,7 +22,7 @@ HANDS_GAN = config.PROJECT / "weights" / "dcgan_hands.safetensors"
 HANDS_VAE = config.PROJECT / "weights" / "vae_hands.safetensors"
 HEADS = head_images.FOLDER / "weights" / "head_generator.safetensors"
 HEAD_STEPS = 50  # evaluations of the network for each head
-STAND_INS, STAND_IN_STEPS = 80, 10  # heads that take the place of the course's, and evaluations for each
+STAND_INS, STAND_IN_STEPS = 80, 10  # number of stand-in heads, and evaluations of the network for each
 FORMATS = ("jpeg", "png")
 
 
@@ -41,12 +41,13 @@ def generate_heads(
 ) -> list[Tensor]:
     """New heads as a list of batches (<= batch_size, 1, 64, 64) in about [0, 1], on the model's device.
 
-    They come from the course's generator (`ese_invldm`) if it is installed and works, and else from the diffusion model
-    whose weights are in this repository. Arguments and result have the form of the course's `generate`; see also
-    `Diffusion.sample`.
+    They come from the course's generator (`ese_invldm`) if it is installed and works. Otherwise, they come from the
+    diffusion model whose weights are in this repository. Arguments and result have the form of the course's `generate`;
+    see also `Diffusion.sample`.
 
     Raises:
-        FileNotFoundError, CheckpointDamaged: the course's generator and our weights are both missing or damaged.
+        FileNotFoundError, CheckpointDamaged: the course's generator cannot be used, and our weights are missing or
+            damaged.
     """
     arguments = (num_samples, num_inference_steps, batch_size)
     options = {"scheduler": scheduler, "temperature": temperature, "seed": seed}
@@ -54,7 +55,7 @@ def generate_heads(
         from ese_invldm import generate as course_generate
 
         return course_generate(*arguments, **options)
-    except Exception as error:  # whatever goes wrong in it, our generator can take its place
+    except Exception as error:  # after any error in it, our own generator is used
         if getattr(error, "name", None) != "ese_invldm":  # it is installed, but does not work
             print(f"ese_invldm failed ({error!r}); our own generator is used instead")
     return own_heads(*arguments, **options)
@@ -74,7 +75,7 @@ def stand_in_heads() -> Tensor:
 
 
 def sample(model: str, count: int, seed: int = 0) -> np.ndarray:
-    """New images uint8 (count, 1, H, W) of a shipped model, the same for the same seed.
+    """New images uint8 (count, 1, H, W) from a shipped model, the same for the same seed.
 
     Args:
         model: one of `config.SHIPPED`.
@@ -100,23 +101,23 @@ def sample(model: str, count: int, seed: int = 0) -> np.ndarray:
 
 
 def write(model: str, count: int, seed: int, out: Path, form: str = "jpeg") -> Path:
-    """Write new images of a shipped model, all of them or nothing; returns `out`.
+    """Write new images from a shipped model, all of them or none. Returns `out`.
 
     Args:
         model, count, seed: arguments of `sample`.
-        out: a new or empty folder for image files; or a new file ending in `.npy`, for one array.
+        out: a new or empty folder for image files, or a new file ending in `.npy` for one array.
         form: format of the image files, one of FORMATS.
 
     Raises:
-        FileExistsError: `out` is there already and is not an empty folder.
-        ValueError: no such format; or as in `sample`.
-        FileNotFoundError, CheckpointDamaged: as in `sample`.
+        FileExistsError: `out` already exists and is not an empty folder.
+        ValueError: there is no such format; see also `sample`.
+        FileNotFoundError, CheckpointDamaged: see `sample`.
         OSError: `out` cannot be written.
     """
     if form not in FORMATS:
         raise ValueError(f"the format is '{form}', but must be one of {', '.join(FORMATS)}")
     if out.exists() and (out.suffix == ".npy" or not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(f"'{files.printable(out)}' is there already. Choose a new name, or remove it.")
+        raise FileExistsError(f"'{files.printable(out)}' already exists. Choose a new name, or remove it.")
     images = sample(model, count, seed)
     if out.suffix == ".npy":
         buffer = io.BytesIO()

@@ -1,4 +1,4 @@
-"""The five families of the final assignment, trained in one way; also on a folder, for the command `train`."""
+"""Trains the five families of the final assignment in the same way; also on a folder, for the command `train`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from utils.models.vae import VAE
 from utils.training import checkpoints, devices, loop
 
 MODELS = dict(zip(config.FAMILIES, (VAE, DCGAN, PixelCNN, Flow, Diffusion), strict=True))  # the class of each family
-PRIOR_SHARE = 4  # latents seen by a VAE's prior for each image seen by the VAE; they cost much less
+PRIOR_SHARE = 4  # latents seen by a VAE's prior for each image seen by the VAE; a latent needs much less time
 GRID = 10  # columns of the picture of samples
 
 
@@ -43,20 +43,19 @@ def train(
     start: Trained | None = None,
     **options,
 ) -> Trained:
-    """Train a model of a family on images (N, C, H, W) in [-1, 1]; goes on from its checkpoints.
+    """Train a model of a family on images (N, C, H, W) in [-1, 1]. The training goes on from its checkpoints.
 
     Args:
         family: a key of MODELS.
         images_seen: number of images to train on, counting repetitions.
         folder: folder for the checkpoints.
-        settings: `batch_size`, arguments of the model's class, and the `ema_share` of `loop.fit` if it is not the
-            default.
-        start: the VAE that a GAN begins with. The seconds of its training are added to the GAN's.
+        settings: `batch_size`, arguments of the model's class, and optionally the `ema_share` of `loop.fit`.
+        start: the VAE that a GAN begins with. The seconds of its training are added to the seconds of the GAN.
         options: further arguments of `loop.fit`, for example `evaluate`.
 
     Raises:
         ValueError: `images_seen` is less than a batch.
-        CheckpointMismatch, FloatingPointError: as in `loop.fit`.
+        CheckpointMismatch, FloatingPointError: see `loop.fit`.
     """
     devices.seed_everything(seed)
     settings = dict(settings)
@@ -84,7 +83,7 @@ def train(
 
 
 def load(name: str, size: int, file: Path | None = None) -> Tensor:
-    """Images float32 (N, C, H, W) in [-1, 1] of a folder, resized to `size` x `size`, or of a public data set.
+    """Load images float32 (N, C, H, W) in [-1, 1] from a folder, resized to `size` x `size`, or from a public data set.
 
     Args:
         name: a folder, or one of `config.DATA_SETS`, whose images keep their size.
@@ -104,9 +103,9 @@ def load(name: str, size: int, file: Path | None = None) -> Tensor:
 
 
 def draw(model: nn.Module, count: int, seed: int) -> np.ndarray | None:
-    """Samples uint8 (count or a few more, C, H, W), of which each process draws an equal share.
+    """Draw samples uint8 (count or a few more, C, H, W). Each process draws an equal share.
 
-    The main process returns all of them, the others return None.
+    The main process returns all samples. The others return None.
     """
     accelerator = devices.accelerator()
     share = -(-count // accelerator.num_processes)
@@ -116,7 +115,7 @@ def draw(model: nn.Module, count: int, seed: int) -> np.ndarray | None:
 
 
 def committed_settings(family: str, batch: int | None, lr_scale: float) -> dict:
-    """A family's committed settings, with another batch size, and with learning rates multiplied by `lr_scale`."""
+    """A family's committed settings, with the batch size `batch` if given, and learning rates times `lr_scale`."""
     found = config.hyperparameters(f"final_{family.lower()}", committed=True)
     found = {name: value * lr_scale if name.startswith("lr") else value for name, value in found.items()}
     return found if batch is None else found | {"batch_size": batch}
@@ -135,12 +134,12 @@ def train_on_folder(
     lr_scale: float = 1.0,
     fresh: bool = False,
 ) -> None:
-    """The command `train`: train a family; writes checkpoints, weights, history and a picture of samples to `out`.
+    """The command `train`: train a family. Write checkpoints, weights, history and a picture of samples to `out`.
 
-    An interrupted training goes on with any number of processes that divides the batch; see docs/scaling.md.
+    An interrupted training can go on with any number of processes that divides the batch; see docs/scaling.md.
 
     Raises:
-        ValueError: a number is too small; or as in `load` and `train`.
+        ValueError: a number is too small; see also `load` and `train`.
     """
     asked = {"size": size, "images seen": images_seen, "samples": samples, "batch": 1 if batch is None else batch}
     for name, number in asked.items():
@@ -148,7 +147,7 @@ def train_on_folder(
             raise ValueError(f"the number for '{name}' is {number}, but must be at least 1")
     if not lr_scale > 0:
         raise ValueError(f"the factor on the learning rates is {lr_scale}, but must be greater than 0")
-    with devices.accelerator().main_process_first():  # one process downloads or decodes, the others find the files
+    with devices.accelerator().main_process_first():  # one process downloads or decodes, then the others find the files
         data = load(images, size, file)
     chosen, start = committed_settings(family, batch, lr_scale), None
     if family == "GAN":

@@ -1,4 +1,4 @@
-"""The checks of a hand-in: one that is right passes, and each single fault is found."""
+"""The checks of a hand-in: a correct hand-in passes, and each fault is found."""
 
 import importlib
 import shutil
@@ -11,7 +11,7 @@ from tests.made_hand_in import BROKEN, image, write_hand_in
 from utils.data import head_images
 from utils.handin import briefs, check_samples, compare
 
-pytestmark = pytest.mark.xdist_group("checks")  # one process: they share what was expensive to make
+pytestmark = pytest.mark.xdist_group("checks")  # one process, because they share an expensive fixture
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def whole(tmp_path_factory):
 
 @pytest.fixture
 def course_files(monkeypatch, tmp_path):
-    """Stand-ins for the course's own files: training images unlike any sample, and the test set."""
+    """Replace the course's own files: training images that are unlike all samples, and the test set."""
     training = np.zeros((50, 1, 32, 32), np.uint8)
     training += np.arange(50, dtype=np.uint8)[:, None, None, None]
     monkeypatch.setattr(check_samples, "training_images", lambda: training)
@@ -33,7 +33,7 @@ def course_files(monkeypatch, tmp_path):
     monkeypatch.setattr(head_images, "find", lambda name: tmp_path / name)
 
 
-def test_a_whole_hand_in_passes(whole, course_files):
+def test_a_correct_hand_in_passes(whole, course_files):
     results = compare.check(whole)
     assert {r.brief for r in results} == {"cw1", "cw2", "mri", "final"}
     assert [r for r in results if r.status != "pass"] == []
@@ -41,7 +41,7 @@ def test_a_whole_hand_in_passes(whole, course_files):
 
 
 @pytest.mark.parametrize(("harm", "requirement", "said"), BROKEN)
-def test_each_fault_is_found_and_only_it(whole, course_files, tmp_path, harm, requirement, said):
+def test_each_fault_is_found_and_nothing_else(whole, course_files, tmp_path, harm, requirement, said):
     root = tmp_path / "copy"
     shutil.copytree(whole, root)
     harm(root)
@@ -57,7 +57,7 @@ def test_copies_of_training_images_are_found(whole, course_files, tmp_path, monk
     assert "ab123_009.jpeg is a copy" in wrong.found
 
 
-def test_what_needs_the_courses_files_is_left_open_without_them(whole, monkeypatch):
+def test_checks_that_need_the_courses_files_are_unchecked_without_them(whole, monkeypatch):
     def nowhere(name):
         raise FileNotFoundError(name)
 
@@ -67,7 +67,7 @@ def test_what_needs_the_courses_files_is_left_open_without_them(whole, monkeypat
     assert [r.status for r in left] == ["unchecked"] * 2 and "real_hands" in left[0].found
 
 
-def test_every_requirement_names_a_function_that_checks_it():
+def test_every_requirement_has_a_function_that_checks_it():
     for requirement in briefs.REQUIREMENTS:
         module, function = requirement.check.split(".")
         assert callable(getattr(importlib.import_module(f"utils.handin.{module}"), function)), requirement
@@ -78,7 +78,7 @@ def test_the_nearest_training_image_is_found():
     training = rng.integers(0, 255, (300, 1, 8, 8), np.uint8)
     images = rng.integers(0, 255, (2 * check_samples.CHUNK + 1, 1, 8, 8), np.uint8)
     images[-1] = training[7]
-    images[-1, 0, 0, 0] ^= 8  # a distance of 8 grey levels in one of 64 pixels
+    images[-1, 0, 0, 0] ^= 8  # one of 64 pixels differs by 8 grey levels
     difference = images[:, None].astype(float) - training[None]
     expected = np.sqrt((difference**2).mean(axis=(2, 3, 4))).min(1)
     np.testing.assert_allclose(check_samples.nearest(images, training), expected, rtol=1e-6)

@@ -1,4 +1,4 @@
-"""The classifier of coursework 2: augmentation, training, cross-validation, scores."""
+"""The classifier of coursework 2: augmentation, training, cross-validation and scores."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def test_texture_classifier_takes_any_size_and_number_of_channels(size, channels
     assert network(torch.randn(2, channels, *size)).shape == (2, 3)
 
 
-def test_high_pass_is_blind_to_flat_and_sloping_images():
+def test_high_pass_of_flat_and_sloping_images_is_zero():
     slope = torch.arange(12.0).expand(1, 2, 12, 12)
     assert blocks.HighPass(2)(slope)[:, :, 3:-3, 3:-3].abs().max() < 1e-5
 
@@ -33,7 +33,7 @@ def test_high_pass_of_a_single_bright_pixel():
     assert large[4, 4] == -1 and large[4, 2] == pytest.approx(-2 / 12)
 
 
-def test_augment_moves_and_mirrors_but_never_resamples():
+def test_augment_shifts_and_mirrors_but_creates_no_new_values():
     torch.manual_seed(0)
     image = torch.rand(1, 1, 8, 8).expand(50, 1, 8, 8)
     changed = classifier.augment(image, shift=2, mirror=True)
@@ -44,7 +44,7 @@ def test_augment_moves_and_mirrors_but_never_resamples():
     assert torch.equal(classifier.augment(image, shift=0, mirror=False), image)
 
 
-def test_loss_of_a_network_that_knows_nothing_is_the_log_of_three():
+def test_loss_of_an_untrained_head_is_the_log_of_three():
     model = Classifier(base=4, dropout=0.0)
     with torch.no_grad():
         model.network.head[-1].weight.zero_()
@@ -60,7 +60,7 @@ def test_balanced_repeats_the_rare_classes():
     assert set(chosen) == set(range(12))
 
 
-def test_folds_keep_copies_on_one_side_and_use_every_image_once():
+def test_folds_keep_copies_together_and_validate_every_image_once():
     truth = np.tile([0, 1, 2], 20)
     groups = np.arange(60)
     groups[[0, 3, 6, 9]] = 0  # four copies of one image
@@ -71,7 +71,7 @@ def test_folds_keep_copies_on_one_side_and_use_every_image_once():
     assert sorted(validated) == list(range(60))
 
 
-def test_folds_that_cannot_be_made_are_refused_with_the_number_that_could():
+def test_impossible_folds_are_refused_with_the_number_of_images_needed():
     truth = np.array([0] * 10 + [1] * 10 + [2] * 4)
     with pytest.raises(ValueError, match="class 2 has 4 images in 4 groups of near-copies: 5 folds need at least 5"):
         Folds(truth, np.arange(24), 5, seed=0)
@@ -83,7 +83,7 @@ def test_folds_that_cannot_be_made_are_refused_with_the_number_that_could():
         Folds(truth, np.arange(24), 1, seed=0)
 
 
-def test_learns_three_kinds_and_a_finished_training_is_not_done_again(tmp_path):
+def test_learns_three_classes_and_does_not_repeat_a_finished_training(tmp_path):
     images, truth = three_kinds(60)
     unseen, unseen_truth = three_kinds(30, seed=1)
     settings = {"base": 8, "lr": 3e-3}
@@ -94,14 +94,14 @@ def test_learns_three_kinds_and_a_finished_training_is_not_done_again(tmp_path):
     assert torch.equal(again.logits(unseen), model.logits(unseen))
 
 
-def test_changed_labels_are_not_taken_for_the_same_run(tmp_path):
+def test_changed_labels_are_another_run(tmp_path):
     images, truth = three_kinds(8)
     classifier.train(images, truth, 64, tmp_path, {"base": 4}, plot=False)
     with pytest.raises(ValueError, match="data"):
         classifier.train(images, truth[::-1].copy(), 64, tmp_path, {"base": 4}, plot=False)
 
 
-def test_cross_validation_gives_every_image_to_a_network_that_has_not_seen_it(tmp_path):
+def test_cross_validation_uses_a_network_that_has_not_seen_the_image(tmp_path):
     images, truth = three_kinds(10)
     folds, reported = Folds(truth, labelled_hands.groups(images), 2, seed=0), []
     found = cross_validation.cross_validate(
@@ -116,9 +116,9 @@ def test_cross_validation_gives_every_image_to_a_network_that_has_not_seen_it(tm
         cross_validation.cross_validate(images[1:], folds, 128, tmp_path, {"base": 4})
 
 
-def test_logits_by_fold_are_those_of_the_named_network():
+def test_logits_by_fold_come_from_the_network_with_that_number():
     images, _ = three_kinds(10)
-    fold_of = np.arange(30) % 2  # no image is given to the third network
+    fold_of = np.arange(30) % 2  # the third network gets no image
     torch.manual_seed(0)
     models = [Classifier(base=4) for _ in range(3)]
     logits = cross_validation.logits_by_fold(models, images, fold_of)
@@ -126,7 +126,7 @@ def test_logits_by_fold_are_those_of_the_named_network():
         assert torch.allclose(logits[fold_of == number], models[number].logits(images[fold_of == number]))
 
 
-def test_training_can_begin_with_another_classifiers_body(tmp_path):
+def test_training_can_start_from_another_classifier(tmp_path):
     images, truth = three_kinds(8)
     first = Classifier(base=4, classes=2)
     torch.manual_seed(1)
@@ -146,7 +146,7 @@ def test_views_are_shifted_and_mirrored():
     middle = images[:, :, 1:-1, 1:-1]
     one = model.logits(images, views=((0, 0),))
     both = torch.stack([one, model.logits(images[..., ::-1].copy(), views=((0, 0),))]).mean(0)
-    assert torch.allclose(one, both, atol=1e-5)  # mirrored or not, the mean over both is the same
+    assert torch.allclose(one, both, atol=1e-5)  # the mean over both is the same for a mirrored image
     assert not torch.allclose(one, model.logits(images), atol=1e-5)
     assert model.logits(middle).shape == (6, 3)
 
@@ -161,4 +161,4 @@ def test_scores_by_hand():
 
 def test_scores_need_both_real_images_and_fakes():
     with pytest.raises(ValueError, match="0 fakes are too few: a table of scores needs at least 1"):
-        cross_validation.scores(np.full((3, 3), 1 / 3), np.zeros(3, int))  # a NaN once
+        cross_validation.scores(np.full((3, 3), 1 / 3), np.zeros(3, int))  # this gave NaN before

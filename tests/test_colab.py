@@ -1,6 +1,6 @@
-"""A notebook that is opened alone in Colab: its first cell gets the project, and an interrupted run goes on.
+"""A single notebook that is opened in Colab: its first cell gets the project, and an interrupted run continues.
 
-In the place of Colab, there is a module `google.colab`, and the test's own folders are used instead of /content.
+The test has no Colab. It uses a fake module `google.colab`, and its own folders instead of /content.
 """
 
 import os
@@ -35,14 +35,14 @@ from pathlib import Path
 def mount(path):
     (Path(path) / "MyDrive").mkdir(parents=True, exist_ok=True)
 """
-STARTED = "import google.colab\n"  # Colab has it imported before the first cell runs
+STARTED = "import google.colab\n"  # Colab imports it before the first cell runs
 
 
 @pytest.fixture
 def colab(tmp_path):
-    """An empty content folder, and an environment with a module google.colab and the address of the project's copy.
+    """An empty content folder, and environment variables with a module google.colab and the address of a repository.
 
-    The copy is a git repository in another folder.
+    The repository is a copy of the project in another folder.
     """
     content = tmp_path / "content"
     content.mkdir()
@@ -75,7 +75,7 @@ def colab(tmp_path):
 
 
 def open_notebook(content: Path) -> Path:
-    """The notebook as Colab opens it: alone, with Drive and /content in the test's folder."""
+    """Copy the notebook alone to the content folder, as Colab opens it. Drive and /content are in the test's folder."""
     notebook = nbformat.read(config.PROJECT / NOTEBOOK, as_version=4)
     for cell in notebook.cells:
         cell.source = cell.source.replace("/content", str(content))
@@ -86,14 +86,14 @@ def open_notebook(content: Path) -> Path:
 
 
 def start(path: Path, content: Path, environment: dict) -> subprocess.Popen:
-    """Execute a notebook in the content folder, in a process group of its own, so that its kernel can be killed too."""
+    """Execute a notebook in the content folder, in a new process group, so that its kernel can be killed too."""
     command = [sys.executable, "-c", EXECUTE, str(path), str(content)]
     return subprocess.Popen(command, env=environment, start_new_session=True, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Colab is a Linux machine")
-def test_a_notebook_gets_the_project_and_goes_on_after_a_kill(colab):
+def test_a_notebook_gets_the_project_and_continues_after_a_kill(colab):
     content, environment = colab
     drive = content / "drive" / "MyDrive" / "hands_runs" / "smoke"
     begun = start(open_notebook(content), content, environment)
@@ -104,7 +104,7 @@ def test_a_notebook_gets_the_project_and_goes_on_after_a_kill(colab):
     os.killpg(begun.pid, signal.SIGKILL)
     begun.wait()
     kept = {path: path.stat().st_mtime_ns for path in drive.rglob("step_*.ckpt") if "VAE_" in str(path)}
-    shutil.rmtree(content / "project")  # Colab's own disk is gone, Drive is not
+    shutil.rmtree(content / "project")  # Colab's own disk is lost, but Drive is not
 
     path = open_notebook(content)
     again = start(path, content, environment)

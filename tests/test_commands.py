@@ -1,4 +1,4 @@
-"""`python -m utils`: it answers at once, its help is right, and whatever goes wrong ends in one sentence."""
+"""`python -m utils`: it starts fast, its help is right, and every error is one sentence."""
 
 import argparse
 import errno
@@ -32,7 +32,7 @@ def start(*arguments: str, python: str = sys.executable, **variables: str) -> su
 
 
 def loaded(program: str) -> set[str]:
-    """The modules that are imported at the end of a program."""
+    """The names of all imported modules at the end of a program."""
     command = [sys.executable, "-c", f"{program}\nimport sys; print(*sys.modules, file=sys.stderr)"]
     done = subprocess.run(command, cwd=config.PROJECT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -40,26 +40,26 @@ def loaded(program: str) -> set[str]:
 
 
 def parsers() -> dict[str, argparse.ArgumentParser]:
-    """The parser of each command."""
+    """The parsers of the commands, by name."""
     (commands,) = [a for a in command_line()._actions if isinstance(a, argparse._SubParsersAction)]
     return commands.choices
 
 
-def test_building_the_command_line_imports_only_pythons_own_modules():
-    before = loaded("pass")  # what an editable installation or the like always imports
+def test_the_command_line_imports_only_the_standard_library():
+    before = loaded("pass")  # modules that are always imported, for example by an editable installation
     after = loaded("from utils.__main__ import command_line; command_line()")
     own = {name for name in after - before if name.split(".")[0] not in sys.stdlib_module_names}
     assert own and {name.split(".")[0] for name in own} == {"utils"}
 
 
-def test_a_check_of_this_project_needs_no_network_of_ours():
+def test_a_check_of_this_project_imports_no_models():
     after = loaded("from utils.__main__ import main\ntry: main(['check'])\nexcept SystemExit: pass")
     rooms = {".".join(name.split(".")[:2]) for name in after if name.startswith("utils.")}
     assert "utils.handin" in rooms and not rooms & {"utils.models", "utils.training", "utils.evaluation"}
     assert not after & {"torch", "scipy", "sklearn", "pandas", "matplotlib", "nbformat"}
 
 
-def test_there_is_a_command_for_each_task_and_its_example_is_right():
+def test_all_commands_are_there_and_their_examples_are_right():
     assert list(parsers()).sort() == NAMES.sort() and set(parsers()) == set(NAMES)
     for name, parser in parsers().items():
         example = re.search(r"Example: python -m utils (.+)", parser.epilog)[1]
@@ -69,7 +69,7 @@ def test_there_is_a_command_for_each_task_and_its_example_is_right():
         assert all(action.help for action in parser._actions), name
 
 
-def test_help_is_an_answer_and_not_an_error(capsys):
+def test_help_has_exit_code_0(capsys):
     for arguments in (["--help"], *([name, "--help"] for name in NAMES)):
         with pytest.raises(SystemExit) as ended:
             main(arguments)
@@ -89,7 +89,7 @@ TRAIN = ["train", "VAE", "--images", "x", "--images-seen", "9", "--out", "y"]
         [*TRAIN, "--batch", "3.5"],
     ],
 )  # fmt: skip
-def test_wrong_use_is_refused_at_once(arguments, capsys):
+def test_wrong_options_are_refused_immediately(arguments, capsys):
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     assert ended.value.code == 2 and "error: " in capsys.readouterr().err
@@ -149,8 +149,8 @@ except KeyboardInterrupt:
 """
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no process groups that get Ctrl-C")
-def test_ctrl_c_waits_for_what_is_being_saved(tmp_path):
+@pytest.mark.skipif(os.name == "nt", reason="Windows cannot send Ctrl-C to a process group")
+def test_ctrl_c_waits_until_the_program_has_saved_its_work(tmp_path):
     command = [sys.executable, "-c", CALLS, SAVES, str(tmp_path / "saved")]
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
     program = subprocess.Popen(command, cwd=config.PROJECT, **options)
@@ -163,7 +163,7 @@ def test_ctrl_c_waits_for_what_is_being_saved(tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no broken pipes")
-def test_a_reader_that_ends_early_is_no_error():
+def test_a_closed_pipe_is_not_reported_as_an_error():
     reading, writing = os.pipe()
     os.close(reading)
     command = [sys.executable, "-m", "utils", "check", "--json", "--brief", "cw2"]
@@ -172,7 +172,7 @@ def test_a_reader_that_ends_early_is_no_error():
     assert done.returncode == 1 and done.stderr == ""
 
 
-def test_a_missing_package_is_named_with_what_to_do():
+def test_a_missing_package_is_named_with_advice():
     done = subprocess.run(
         [sys.executable, "-S", "-m", "utils", "report"], cwd=config.PROJECT, capture_output=True, text=True
     )
@@ -188,7 +188,7 @@ def test_every_console_can_print_the_results(tmp_path, encoding):
 
 
 def old_pythons() -> list[str]:
-    """Interpreters on this machine that are too old for the project."""
+    """Python interpreters on this machine that are too old for the project."""
     minors = [f"{major}.{minor}" for major, minor in ((3, 8), (3, 9), (3, 10))]
     found = [shutil.which(f"python{version}") for version in minors]
     found += [str(p) for v in minors for p in Path.home().glob(f".pyenv/versions/{v}.*/bin/python")]
@@ -197,7 +197,7 @@ def old_pythons() -> list[str]:
 
 
 @pytest.mark.parametrize("arguments", [["run"], ["--help"], ["check", "--help"]])
-def test_an_older_python_gets_a_sentence(arguments):
+def test_an_older_python_gets_one_sentence(arguments):
     pythons = old_pythons()
     if not pythons:
         pytest.skip("there is no Python 3.8, 3.9 or 3.10 on this machine")
@@ -216,7 +216,7 @@ def test_the_oldest_python_is_the_same_everywhere():
 
 
 def mentioned() -> list[tuple[str, str, str]]:
-    """Each use of the package as a command on a page or in a notebook: the page, the module, the word after it."""
+    """Each use of the command line on a page or in a notebook: the page, the module, and the word after it."""
     found = []
     for path in sorted({path for pattern in PAGES for path in config.PROJECT.glob(pattern)}):
         page = path.relative_to(config.PROJECT).as_posix()
@@ -232,5 +232,5 @@ def test_pages_and_notebooks_name_only_commands_that_exist():
     uses = mentioned()
     assert len(uses) > 20
     for page, module, command in uses:
-        assert module.rstrip(".") == "utils", (page, module)  # the old ones were utils.train and so on
+        assert module.rstrip(".") == "utils", (page, module)  # older commands were utils.train and so on
         assert command in [*NAMES, "COMMAND", "--help", ""], (page, command)

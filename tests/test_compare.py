@@ -1,4 +1,4 @@
-"""Comparing one hand-in or a whole class with the briefs, hostile ones too."""
+"""Checking one hand-in, a whole class, and hostile hand-ins."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from tests.made_hand_in import BROKEN, write_hand_in
 from utils import config
 from utils.handin import compare, inspection
 
-pytestmark = pytest.mark.xdist_group("compare")  # one process: they share what was expensive to make
+pytestmark = pytest.mark.xdist_group("compare")  # one process, because they share an expensive fixture
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def whole(tmp_path_factory):
     return root
 
 
-def test_hostile_hand_ins_are_survived(whole, tmp_path):
+def test_hostile_hand_ins_cause_no_error(whole, tmp_path):
     root = tmp_path / "hostile"
     root.mkdir()
     secret = tmp_path / "secret.md"
@@ -38,14 +38,14 @@ def test_hostile_hand_ins_are_survived(whole, tmp_path):
     (root / "x_classified_hands.csv").write_bytes(pickle.dumps({"x": 1}))
     (root / "Assessment.ipynb").write_text("null", encoding="utf-8")
     with open(root / "test_set_nogaps.npy", "wb") as file:
-        file.truncate(inspection.LARGEST_FILE + 1)  # takes no room on the disk
+        file.truncate(inspection.LARGEST_FILE + 1)  # needs no space on the disk
     results = {r.requirement: r for r in compare.check(root)}
     assert not any(r.status == "pass" for r in results.values() if "helper code" not in r.requirement)
     assert "there is no references.md" in results["references.md: sources listed"].found
     assert any("files over 60 MB" in r.found for r in results.values())
 
 
-def test_the_command_checks_one_or_a_whole_class(whole, tmp_path):
+def test_the_command_checks_one_hand_in_or_a_whole_class(whole, tmp_path):
     for name in ("anna", "ben"):
         shutil.copytree(whole, tmp_path / "class" / name)
     (tmp_path / "class" / "ben" / "references.md").unlink()
@@ -67,8 +67,8 @@ def test_the_command_checks_one_or_a_whole_class(whole, tmp_path):
         assert done.returncode == 1 and said in done.stderr and "Traceback" not in done.stderr
 
 
-def test_a_class_with_mixed_faults_gets_a_line_each(whole, tmp_path):
-    harmed = dict(zip(range(0, 12, 2), BROKEN[:24:4]))  # every other one
+def test_a_class_with_different_faults_gets_the_right_results(whole, tmp_path):
+    harmed = dict(zip(range(0, 12, 2), BROKEN[:24:4]))  # every second hand-in is harmed
     for number in range(12):
         root = tmp_path / f"student{number:02d}"
         shutil.copytree(whole, root)

@@ -1,4 +1,4 @@
-"""All models work on a second device: runs tests/device_rehearsal.py in a process of its own."""
+"""All models work on a second device. This runs tests/device_rehearsal.py in a separate process."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ from utils import config
 @pytest.mark.slow
 @pytest.mark.skipif(
     not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"),
-    reason="this version of PyTorch has no devices that are written in Python",
+    reason="this version of PyTorch has no devices written in Python",
 )
 def test_every_model_works_on_a_second_device():
     command = [sys.executable, "-m", "pytest", "-n", "0", "-q", "-p", "no:cacheprovider", "tests/device_rehearsal.py"]

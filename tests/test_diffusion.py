@@ -16,14 +16,14 @@ def tiny_diffusion(**settings):
 
 
 @pytest.mark.parametrize("size, channels", [((16, 16), 1), ((28, 28), 1), ((40, 32), 3)])
-def test_diffusion_takes_other_sizes_and_colours(size, channels):
+def test_diffusion_accepts_other_sizes_and_colours(size, channels):
     model = tiny_diffusion(size=size, channels=channels)
     loss = model.step(torch.rand(2, channels, *size) * 2 - 1, plain_update(model))["velocity"]
     images = model.sample(3, steps=2, batch_size=2)
     assert torch.isfinite(loss) and images.shape == (3, channels, *size) and images.abs().max() <= 1
 
 
-def test_attention_stays_in_float32_on_a_cpu_and_is_the_same():
+def test_attention_stays_in_float32_on_a_cpu_and_is_correct():
     model, seen = tiny_diffusion().eval(), []
     noisy, levels = torch.rand(2, 1, 16, 16), torch.tensor([10, 900])
     attentions = [x for x in model.network.modules() if hasattr(x, "to_q")]
@@ -39,13 +39,13 @@ def test_attention_stays_in_float32_on_a_cpu_and_is_the_same():
         assert torch.equal(found, model.velocity(noisy, levels))
 
 
-def test_diffusion_refuses_a_size_it_cannot_halve():
+def test_diffusion_refuses_a_size_that_cannot_be_halved():
     with pytest.raises(ValueError, match="divisible by 4, not 30x32"):
         tiny_diffusion(size=(30, 32))
 
 
 @pytest.mark.parametrize("scheduler", ["ddim", "ddpm"])
-def test_samples_depend_on_the_seed_alone_not_on_the_batch_size(scheduler):
+def test_samples_depend_on_the_seed_and_not_on_the_batch_size(scheduler):
     model = tiny_diffusion()
     options = {"steps": 4, "scheduler": scheduler}
     one, other = model.sample(5, batch_size=2, **options), model.sample(5, batch_size=5, **options)
@@ -53,10 +53,10 @@ def test_samples_depend_on_the_seed_alone_not_on_the_batch_size(scheduler):
     assert not torch.allclose(one, model.sample(5, batch_size=5, seed=1, **options), atol=1e-2)
 
 
-def test_temperature_scales_variety_and_ddpm_adds_noise_on_the_way():
+def test_temperature_scales_the_variety_and_ddpm_adds_noise():
     model = tiny_diffusion()
     cold = model.sample(3, steps=4, temperature=0.0)
-    assert torch.allclose(cold[0], cold[2], atol=1e-4)  # no noise, nothing but rounding to differ by
+    assert torch.allclose(cold[0], cold[2], atol=1e-4)  # without noise, they differ only by rounding
     ddim, ddpm = (model.sample(3, steps=4, scheduler=name) for name in ("ddim", "ddpm"))
     assert not torch.allclose(ddim, ddpm, atol=1e-2)
 
@@ -64,7 +64,7 @@ def test_temperature_scales_variety_and_ddpm_adds_noise_on_the_way():
 @pytest.mark.parametrize(
     "wrong", [{"scheduler": "euler"}, {"steps": 0}, {"steps": 30}, {"temperature": 1.5}, {"batch_size": 0}]
 )
-def test_sampling_says_what_it_wants(wrong):
+def test_wrong_sampling_options_are_refused(wrong):
     with pytest.raises(ValueError, match="must be|must divide"):
         tiny_diffusion().sample(1, **wrong)
 
@@ -77,7 +77,7 @@ def test_diffusion_learns_one_image(tmp_path):
     assert (made - image).abs().mean() < 0.5 * (image - image.mean()).abs().mean()
 
 
-def test_diffusion_weights_come_back_and_others_are_refused(tmp_path):
+def test_diffusion_weights_can_be_loaded_and_other_weights_are_refused(tmp_path):
     model = tiny_diffusion().eval()
     path = model.export(tmp_path / "w.safetensors")
     back = Diffusion.from_weights(path)

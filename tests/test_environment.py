@@ -1,4 +1,4 @@
-"""The environment `.venv`: how it is made, and what is said where it cannot be made."""
+"""The environment `.venv`: how it is made, and the advice if it cannot be made."""
 
 import errno
 import importlib.util
@@ -13,7 +13,7 @@ import pytest
 from utils import OLDEST_PYTHON, config
 from utils.commands import environment
 
-NEWEST_PYTHON = (3, 14)  # that the pins were resolved for
+NEWEST_PYTHON = (3, 14)  # the pins were resolved up to this version
 FAKE_UV = """#!{python}
 import sys
 with open({log!r}, "a", encoding="utf-8") as file:
@@ -32,9 +32,9 @@ def place(tmp_path) -> Path:
 
 @pytest.fixture
 def fake_uv(tmp_path, monkeypatch):
-    """Puts a program `uv` on the PATH that writes down what it was called with; returns how it can be made to fail."""
+    """Put a fake program `uv` on the PATH. It logs its arguments. Returns a function that sets its exit code."""
     if os.name == "nt":
-        pytest.skip("Windows does not run scripts by their first line")
+        pytest.skip("Windows does not run scripts with a first line #!")
     programs = tmp_path / "programs"
     programs.mkdir()
 
@@ -49,7 +49,7 @@ def fake_uv(tmp_path, monkeypatch):
     return install
 
 
-def test_uv_installs_where_it_is_found_and_only_once(place, fake_uv, capsys):
+def test_uv_is_used_if_it_is_found_and_only_once(place, fake_uv, capsys):
     log = fake_uv()
     environment.make_environment(place)
     said = capsys.readouterr().out
@@ -64,11 +64,11 @@ def test_uv_installs_where_it_is_found_and_only_once(place, fake_uv, capsys):
     assert log.read_text(encoding="utf-8").count("\n") == 1 and capsys.readouterr().out == ""
 
 
-def test_packages_that_cannot_be_installed_are_tried_again_in_the_same_environment(place, fake_uv, capsys):
+def test_a_failed_installation_is_tried_again_in_the_same_environment(place, fake_uv, capsys):
     fake_uv(code=3)
     with pytest.raises(SystemExit, match="error: the packages could not be installed"):
         environment.make_environment(place)
-    (place / "kept").touch()  # such as what has been installed so far
+    (place / "kept").touch()  # a file like those of a first installation
     fake_uv()
     environment.make_environment(place)
     assert (place / "kept").exists() and "downloads" not in capsys.readouterr().out.split("Installing")[-1]
@@ -82,7 +82,7 @@ def test_pip_installs_without_uv(place, monkeypatch, tmp_path):
     monkeypatch.setattr(environment, "PROJECT", place.parent)
     environment.make_environment(place)
     assert environment.is_usable(place) and (place / "installed.sha256").exists()
-    shutil.rmtree(next((place / "lib").glob("python*")) / "site-packages" / "pip")  # as if it had been stopped before
+    shutil.rmtree(next((place / "lib").glob("python*")) / "site-packages" / "pip")  # as after an interruption
     assert not environment.is_usable(place)
 
 
@@ -93,7 +93,7 @@ def test_a_terminal_sees_the_progress_of_the_downloads(place, monkeypatch):
 
 
 def refuse(number: int):
-    """A function that fails as the system's calls do."""
+    """A function that fails like a system call, with this error number."""
 
     def call(path, *_, **__):
         raise OSError(number, os.strerror(number), str(path))
@@ -101,7 +101,7 @@ def refuse(number: int):
     return call
 
 
-@pytest.mark.skipif(os.name == "nt", reason="there, nothing is linked")
+@pytest.mark.skipif(os.name == "nt", reason="on Windows, the environment has no links")
 @pytest.mark.parametrize(
     ("function", "number", "said"),
     [
@@ -111,17 +111,17 @@ def refuse(number: int):
         ("makedirs", errno.ENOSPC, "the disk is full"),
     ],
 )
-def test_advice_where_no_environment_can_be_made(place, monkeypatch, function, number, said):
+def test_advice_if_no_environment_can_be_made(place, monkeypatch, function, number, said):
     monkeypatch.setattr(os, function, refuse(number))
     with pytest.raises(OSError, match=said) as error:
         environment.make_environment(place)
     assert "Copy the project to" in str(error.value) or "Make room" in str(error.value)
 
 
-def test_advice_in_a_folder_that_nobody_may_write_to(place):
+def test_advice_in_a_folder_without_write_permission(place):
     place.parent.chmod(0o500)
     if os.access(place.parent, os.W_OK):
-        pytest.skip("this user may write everywhere")
+        pytest.skip("this user can write to every folder")
     with pytest.raises(OSError, match="the folder is read-only"):
         environment.make_environment(place)
 
@@ -134,14 +134,14 @@ def test_advice_in_a_folder_that_nobody_may_write_to(place):
         "C:/Users/me/iCloudDrive/work",
     ],
 )  # fmt: skip
-def test_synchronised_places_are_known_by_their_names(folder):
+def test_synchronised_places_are_recognised_by_name(folder):
     assert environment.synchronised(Path(folder))
     assert not environment.synchronised(Path("/home/me/work/my dropbox notes"))
     error = OSError(errno.EPERM, "Operation not permitted", folder)
     assert "synchronised place" in environment.advice(Path(folder), error)
 
 
-def test_a_synchronised_place_is_pointed_out_before_anything_is_downloaded(tmp_path, fake_uv, capsys):
+def test_a_synchronised_place_gets_a_note_before_any_download(tmp_path, fake_uv, capsys):
     fake_uv()
     (tmp_path / "OneDrive - University").mkdir()
     environment.make_environment(tmp_path / "OneDrive - University" / ".venv")
@@ -150,14 +150,14 @@ def test_a_synchronised_place_is_pointed_out_before_anything_is_downloaded(tmp_p
 
 @pytest.mark.slow
 @pytest.mark.parametrize("minor", range(OLDEST_PYTHON[1], NEWEST_PYTHON[1] + 1))
-def test_the_pins_can_be_installed_on_every_python_that_the_readme_names(minor):
+def test_the_pins_can_be_installed_on_every_supported_python(minor):
     uv = [sys.executable, "-m", "uv"] if importlib.util.find_spec("uv") else [shutil.which("uv")]
     if uv == [None]:
-        pytest.skip("uv is not installed (pip install uv), and pip resolves only for the Python that it runs on")
+        pytest.skip("uv is not installed (pip install uv), and pip can resolve only for its own Python")
     command = [*uv, "pip", "compile", "--quiet", "--python-version", f"3.{minor}", "--only-binary", ":all:"]
     done = subprocess.run(
         [*command, *("requirements.txt", "-c", "constraints.txt")], cwd=config.PROJECT, capture_output=True, text=True
     )
     if "No solution found" not in done.stderr and done.returncode:
-        pytest.skip(f"no registry answers: {done.stderr[-200:]}")
+        pytest.skip(f"the package registry does not answer: {done.stderr[-200:]}")
     assert done.returncode == 0, done.stderr

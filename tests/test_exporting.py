@@ -1,4 +1,4 @@
-"""What is exported can be handed in: it passes its own check, and holds nothing else."""
+"""An export can be handed in: it passes its check, and it holds no other files."""
 
 import shutil
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 from utils import config
 from utils.handin import compare, export, inspection
 
-pytestmark = pytest.mark.xdist_group("exporting")  # one process: they share what was expensive to make
+pytestmark = pytest.mark.xdist_group("exporting")  # one process, because they share an expensive fixture
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def test_an_export_passes_its_own_check(exported, brief):
     assert "utils/config.py" in files
 
 
-def test_names_of_the_portfolio_and_links_of_its_answers(exported):
+def test_the_portfolio_has_the_right_names_and_links(exported):
     names = {path.name for path in exported["portfolio"].iterdir()}
     wanted = {"GenAI Models.ipynb", "Hypertuning.ipynb", "Classifier.ipynb", "Classification Result.csv", "README.md"}
     assert wanted | {"GAN_hands", "VAE_hands", "references.md"} <= names
@@ -38,7 +38,7 @@ def test_names_of_the_portfolio_and_links_of_its_answers(exported):
     assert (exported["portfolio"] / "docs" / "data_and_time.png").is_file()
 
 
-def test_merged_notebooks_count_on(exported):
+def test_execution_numbers_of_merged_notebooks_continue(exported):
     merged = nbformat.read(exported["portfolio"] / "Hypertuning.ipynb", as_version=4)
     nbformat.validate(merged)
     parts = [nbformat.read(path, as_version=4) for path in sorted(config.PROJECT.glob("*_hypertune.ipynb"))]
@@ -47,13 +47,13 @@ def test_merged_notebooks_count_on(exported):
     assert counts == list(range(1, len(counts) + 1))
 
 
-def test_coursework_1_hands_in_the_model_that_was_chosen(exported, tmp_path):
+def test_coursework_1_exports_the_chosen_model(exported, tmp_path):
     assert not (exported["cw1"] / "VAE_hands").exists()
     out = export.export(config.PROJECT, "cw1", tmp_path / "out", model="VAE")
     assert len(list((out / "VAE_hands").iterdir())) == 300 and not (out / "GAN_hands").exists()
 
 
-def test_nothing_is_overwritten_and_nothing_is_left_of_half_an_export(tmp_path):
+def test_nothing_is_overwritten_and_a_failed_export_leaves_no_files(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").touch()
     with pytest.raises(FileExistsError, match="mine' already exists"):
@@ -66,7 +66,7 @@ def test_nothing_is_overwritten_and_nothing_is_left_of_half_an_export(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"mine", "project"}
 
 
-def test_the_command_says_what_it_made(tmp_path):
+def test_the_command_exports_and_refuses_to_overwrite(tmp_path):
     command = [sys.executable, "-m", "utils", "export", "mri", str(tmp_path / "out")]
     done = subprocess.run(command, cwd=config.PROJECT, capture_output=True, text=True)
     assert done.returncode == 0 and "0 wrong" in done.stdout and (tmp_path / "out" / "brain_mri").is_dir()

@@ -1,4 +1,4 @@
-"""The measures against values known by hand, and against the order that any measure must give."""
+"""The measures of generated images, tested with values computed by hand and with images of known order."""
 
 import numpy as np
 import pytest
@@ -8,13 +8,13 @@ from torch import nn
 from tests.conftest import draw_pictures
 from utils.evaluation import detector, feature_spaces, fidelity
 
-pytestmark = pytest.mark.xdist_group("fidelity")  # one process: they share what was expensive to make
+pytestmark = pytest.mark.xdist_group("fidelity")  # one process, because they share an expensive fixture
 
 REAL, MORE = draw_pictures(400, seed=1), draw_pictures(200, seed=2)
 
 
 class Corner(nn.Module):
-    """A feature space of two pixels, in which distances can be computed by hand."""
+    """A feature space of two pixels, so that distances can be computed by hand."""
 
     num_features = 2
 
@@ -23,7 +23,7 @@ class Corner(nn.Module):
 
 
 class Constant(Corner):
-    """A feature space in which all images are the same."""
+    """A feature space in which all images have the same features."""
 
     def forward(self, images):
         return torch.zeros(len(images), 2)
@@ -55,7 +55,7 @@ def test_frechet_distance_by_hand():
     assert fidelity.frechet_distance(Corner(), centred, stretched) == pytest.approx(by_hand, rel=0.05)
 
 
-def test_kernel_distance_is_unbiased_and_draws_nothing(spaces):
+def test_kernel_distance_is_unbiased_and_does_not_change_the_random_state(spaces):
     state = torch.get_rng_state()
     same = [fidelity.kernel_distance(spaces["pixels"], REAL[:200], REAL[200:]) for _ in range(2)]
     assert torch.equal(torch.get_rng_state(), state) and same[0] == same[1]
@@ -64,7 +64,7 @@ def test_kernel_distance_is_unbiased_and_draws_nothing(spaces):
 
 
 @pytest.mark.parametrize("name", ["pixels", "texture"])
-def test_distances_put_worse_images_further_away(spaces, name):
+def test_worse_images_have_larger_distances(spaces, name):
     space = spaces[name]
     as_they_are, blurred, noise = (
         fidelity.frechet_distance(space, REAL, x)
@@ -73,7 +73,7 @@ def test_distances_put_worse_images_further_away(spaces, name):
     assert as_they_are < blurred < noise
 
 
-def test_texture_sees_what_pixels_hardly_see(spaces):
+def test_texture_sees_a_checkerboard_that_pixels_hardly_see(spaces):
     checker = (MORE + 6 * (np.indices((32, 32)).sum(0) % 2)).clip(0, 255).astype(np.uint8)
     ratios = {
         name: fidelity.frechet_distance(s, REAL, checker) / fidelity.frechet_distance(s, REAL, MORE)
@@ -91,19 +91,19 @@ def test_precision_and_recall_by_hand():
     real = two_pixels([[x, 0] for x in (0, 10, 20, 30, 100, 110, 120, 130)])
     fake = two_pixels([[x, 0] for x in (1, 11, 21, 31, 2, 12, 22, 200)])
     precision, recall = fidelity.precision_recall(Corner(), real, fake, neighbours=1)
-    assert precision == 7 / 8  # all but the one at 200
+    assert precision == 7 / 8  # all except the fake at 200
     assert recall == 1  # the ball of the fake at 200 reaches from 31 to 369
     _, recall = fidelity.precision_recall(Corner(), real, fake[:7], neighbours=1)
-    assert recall == pytest.approx(4 / 7)  # without it, only the first cluster is covered
+    assert recall == pytest.approx(4 / 7)  # without this fake, only the first cluster is covered
 
 
-def test_collapse_costs_recall_and_not_precision(spaces):
+def test_mode_collapse_lowers_recall_and_not_precision(spaces):
     collapsed = np.repeat(REAL[200:210], 20, axis=0)
     precision, recall = fidelity.precision_recall(spaces["pixels"], REAL[:200], collapsed)
     assert precision > 0.8 and recall < 0.3
 
 
-def test_two_sample_test_is_at_chance_for_real_images(spaces):
+def test_two_sample_accuracy_of_real_images_is_one_half(spaces):
     accuracy, error = fidelity.two_sample_accuracy(list(spaces.values()), REAL[:200], MORE)
     assert abs(accuracy - 0.5) < 0.12 and 0 < error < 0.1
     accuracy, _ = fidelity.two_sample_accuracy(list(spaces.values()), REAL[:200], blur(MORE))
@@ -120,7 +120,7 @@ def test_copies_are_found():
     assert found["copies"] >= 2 and found["nearest_held_out"] > 0
 
 
-def test_detector_learns_and_repeats():
+def test_detector_learns_and_is_reproducible():
     real, others, fakes, unseen = (x[..., 6:22, 6:22] for x in (REAL[200:], MORE, blur(REAL[:200]), blur(MORE)))
     trained = detector.train_detector(real, fakes, steps=40)
     assert detector.pass_rate(trained, others) > 0.8 and detector.pass_rate(trained, unseen) < 0.2
@@ -136,8 +136,8 @@ def test_report_has_every_measure(spaces):
     assert all(np.isfinite(list(row.values())))
 
 
-def test_kernel_distance_of_few_reference_images_stays_on_their_axes():
-    """A reference of 12 images has 11 axes. A twelfth one of rounding errors once made the distance millions."""
+def test_kernel_distance_of_few_reference_images_is_not_huge():
+    """12 reference images have 11 axes. Before, a twelfth axis of rounding errors gave a distance of millions."""
     few = feature_spaces.PixelComponents(REAL[:12], 16)
     assert few.num_features == 11
     assert abs(fidelity.kernel_distance(few, REAL[:12], MORE[:12])) < 1e4
@@ -166,18 +166,18 @@ FEW = {
 
 
 @pytest.mark.parametrize("measure", FEW)
-def test_too_few_images_are_refused_with_their_number_and_the_least(spaces, measure):
+def test_too_few_images_are_refused_with_their_number_and_the_smallest_allowed(spaces, measure):
     compute, message = FEW[measure]
     with pytest.raises(ValueError, match=message):
         compute(spaces["pixels"])
 
 
-def test_a_floor_of_the_real_images_themselves_is_refused(spaces):
+def test_a_floor_with_distance_0_is_refused(spaces):
     with pytest.raises(ValueError, match="distance 0"):
         fidelity.relative_to_floor([Constant()], REAL, MORE, REAL)
 
 
 @pytest.mark.parametrize("count", [10, 20, 38])
-def test_every_figure_of_few_images_is_finite(spaces, count):
+def test_every_number_in_the_report_of_few_images_is_finite(spaces, count):
     row = fidelity.report(spaces, REAL[:count], MORE[:count], REAL[200:])
     assert all(np.isfinite(list(row.values()))), row

@@ -1,4 +1,4 @@
-"""The command `fill`: what it writes, and what it refuses."""
+"""The command `fill`: the files that it writes, and the input that it refuses."""
 
 import os
 
@@ -14,13 +14,13 @@ from utils.models.imputer import Imputer
 
 @pytest.fixture(scope="module")
 def mask():
-    """The shipped networks' own mask, bool (64, 64)."""
+    """The mask of the shipped networks, bool (64, 64)."""
     return Imputer.from_weights(head_images.IMPUTERS[0]).mask.numpy()
 
 
 @pytest.fixture
 def images(mask):
-    """12 images as the course's."""
+    """12 images with the gaps of the course's images."""
     return np.where(mask, 0, draw_pictures(12, 64) / 255 * 0.9 + 0.05).astype(np.float32)
 
 
@@ -39,7 +39,7 @@ def test_the_command_fills_a_file_with_the_shipped_weights(images, mask, tmp_pat
 
 
 @pytest.mark.parametrize("form", [">f8", "float16", "Fortran", "no channel", "rounding"])
-def test_known_pixels_of_other_forms_stay_exactly_the_given_values(images, mask, tmp_path, capsys, form):
+def test_known_pixels_in_other_array_forms_keep_their_exact_values(images, mask, tmp_path, capsys, form):
     given = {
         "Fortran": np.asfortranarray(images),
         "no channel": images[:, 0],
@@ -54,7 +54,7 @@ def test_known_pixels_of_other_forms_stay_exactly_the_given_values(images, mask,
     assert "in.npy': " in capsys.readouterr().out
 
 
-def test_any_number_of_images_is_filled(images, tmp_path):
+def test_more_than_100_images_are_filled(images, tmp_path):
     np.save(tmp_path / "in.npy", np.tile(images, (10, 1, 1, 1)))
     fill(tmp_path / "in.npy", tmp_path / "out.npy")
     filled = np.load(tmp_path / "out.npy")
@@ -70,7 +70,7 @@ SPOILT = {
 
 
 @pytest.mark.parametrize("how", SPOILT)
-def test_images_without_a_certain_mask_are_refused_with_the_reason(images, mask, how):
+def test_images_with_an_unclear_mask_are_refused_with_the_reason(images, mask, how):
     if how == "one complete":
         images[3] = 0.5
     if how == "one dark":
@@ -85,7 +85,7 @@ def test_images_without_a_certain_mask_are_refused_with_the_reason(images, mask,
     assert SPOILT[how] in str(error.value)
 
 
-def test_missing_and_foreign_files_are_explained(images, tmp_path):
+def test_missing_and_wrong_files_are_explained(images, tmp_path):
     np.save(tmp_path / "in.npy", images)
     (tmp_path / "text.npy").write_text("no array", encoding="utf-8")
     path, out = tmp_path / "in.npy", tmp_path / "out.npy"
@@ -100,7 +100,7 @@ def test_missing_and_foreign_files_are_explained(images, tmp_path):
         assert message in str(error.value.code) and not out.exists()
 
 
-def test_outputs_that_cannot_be_written_are_refused_before_anything_is_filled(images, tmp_path):
+def test_outputs_that_cannot_be_written_are_refused_before_the_filling(images, tmp_path):
     path = tmp_path / "in.npy"
     np.save(path, images)
     (tmp_path / "a file").write_bytes(b"")
@@ -119,7 +119,7 @@ def test_outputs_that_cannot_be_written_are_refused_before_anything_is_filled(im
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a file", "folder", "in.npy"]
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root can write into every folder")
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root can write to every folder")
 def test_a_read_only_folder_is_refused(tmp_path):
     (tmp_path / "read-only").mkdir(mode=0o500)
     with pytest.raises(OSError, match="could not write"):

@@ -1,4 +1,4 @@
-"""What is handed in for the final assignment is what its notebook has produced."""
+"""The report and samples of the final assignment are the results of its notebook."""
 
 import json
 import re
@@ -15,7 +15,7 @@ RESULTS = json.loads((HERE / "results.json").read_text(encoding="utf-8"))
 
 
 def rows(text: str) -> dict[str, list[str]]:
-    """The rows of all tables in a Markdown text by their first cell, bold or not."""
+    """The rows of all tables in a Markdown text, by the text of their first cell."""
     found = {}
     for line in text.splitlines():
         if line.startswith("|"):
@@ -25,7 +25,7 @@ def rows(text: str) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("document", ["fashion_mnist/report.md", "README.md"])
-def test_the_numbers_of_report_and_readme_are_the_notebooks(document):
+def test_the_numbers_in_report_and_readme_come_from_the_notebook(document):
     tables = rows((config.PROJECT / document).read_text(encoding="utf-8"))
     for family, values in RESULTS["likelihood"].items():
         wanted = f"{values['bits/dim, test']:.3f}"
@@ -46,7 +46,7 @@ def test_report_says_which_split_optimiser_and_sizes_were_used():
 
 
 def test_each_family_has_a_chosen_and_an_unchosen_grid():
-    side = 10 * 29 - 1  # ten images of 28 pixels, and what is between them
+    side = 10 * 29 - 1  # ten images of 28 pixels, and nine gaps of one pixel
     for family in zoo.MODELS:
         for kind in ("first_100", "chosen"):
             with Image.open(HERE / "samples" / f"{family.lower()}_{kind}.png") as picture:

@@ -22,14 +22,14 @@ def test_damaged_input_gives_a_result_or_a_documented_error(name):
 
 def test_a_header_that_numpy_cannot_parse_is_refused(tmp_path):
     content = fuzz.npy()
-    (tmp_path / "a.npy").write_bytes(content[:66] + content[74:])  # the first input that the fuzzer found
+    (tmp_path / "a.npy").write_bytes(content[:66] + content[74:])  # the first bad input that the fuzzer found
     with pytest.raises(ValueError, match="not a .npy file"):
         head_images.read(tmp_path / "a.npy")
 
 
 def test_a_checkpoint_with_a_damaged_pickle_is_reported_as_damaged(tmp_path):
     content = bytearray(fuzz.checkpoint(tmp_path))
-    content[139:143], content[178:182] = b"\0", bytes(7)  # torch raised an IndexError
+    content[139:143], content[178:182] = b"\0", bytes(7)  # before, torch raised an IndexError
     (tmp_path / "a.ckpt").write_bytes(content)
     with pytest.raises(checkpoints.CheckpointDamaged):
         fuzz.read_repaired(tmp_path / "a.ckpt")

@@ -1,4 +1,4 @@
-"""Generating heads: by the shipped weights, and by the course's generator where it works."""
+"""Generating heads with the shipped weights, or with the course's generator if it works."""
 
 import sys
 import types
@@ -13,10 +13,10 @@ def test_generate_makes_heads_from_the_shipped_weights():
     assert [tuple(b.shape) for b in batches] == [(2, 1, 64, 64), (1, 1, 64, 64)]
     images = torch.cat(batches)
     assert images.min() >= 0 and images.max() <= 1
-    assert images[:, :, 20:44, 20:44].mean() > 3 * images[:, :, :3, :3].mean()  # a head, and dark around it
+    assert images[:, :, 20:44, 20:44].mean() > 3 * images[:, :, :3, :3].mean()  # a head with a dark background
 
 
-def test_generate_uses_the_courses_generator_where_it_is_there(monkeypatch):
+def test_generate_uses_the_courses_generator_if_it_is_installed(monkeypatch):
     asked = {}
 
     def generate(*arguments, **options):
@@ -28,7 +28,7 @@ def test_generate_uses_the_courses_generator_where_it_is_there(monkeypatch):
     assert asked == {"arguments": (2, 5, 2), "scheduler": "ddpm", "temperature": 0.5, "seed": 7}
 
 
-def test_generate_goes_on_with_ours_where_the_courses_fails(monkeypatch, capsys):
+def test_generate_uses_our_weights_if_the_courses_generator_fails(monkeypatch, capsys):
     def generate(*_, **__):
         raise RuntimeError("weights not found")
 
@@ -37,7 +37,7 @@ def test_generate_goes_on_with_ours_where_the_courses_fails(monkeypatch, capsys)
     assert "weights not found" in (said := capsys.readouterr().out) and "our own" in said
 
 
-def test_generate_goes_on_where_the_courses_cannot_even_be_imported(tmp_path, monkeypatch, capsys):
+def test_generate_uses_our_weights_if_the_courses_generator_cannot_be_imported(tmp_path, monkeypatch, capsys):
     (tmp_path / "ese_invldm.py").write_text("raise OSError('no CUDA')", encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     assert shipped.generate_heads(1, 2, 1)[0].shape == (1, 1, 64, 64)

@@ -1,4 +1,4 @@
-"""Head slices: arrays in other forms, splits and augmentation."""
+"""Head images: arrays in other forms, splits and augmentation."""
 
 import numpy as np
 import pytest
@@ -10,14 +10,14 @@ from utils.data import head_images
 
 @pytest.fixture
 def heads():
-    """Head images as they should be: float32 (6, 1, 64, 64) in [0, 1], with values at both ends."""
+    """Correct head images: float32 (6, 1, 64, 64) in [0, 1], with the values 0 and 1."""
     images = np.random.default_rng(0).uniform(0, 1, (6, 1, 64, 64)).astype(np.float32)
     images[0, 0, 0, :2] = 0, 1
     return images
 
 
 def read(path, images):
-    """What is read from a file of these images, and the lines that are said about it."""
+    """The images that are read from a file of `images`, and the messages about them."""
     np.save(path, images)
     lines = []
     return head_images.read(path, lines.append), [line.split("': ", 1)[1] for line in lines]
@@ -42,14 +42,14 @@ FORMS = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_other_forms_of_the_same_images_are_taken_and_said(heads, tmp_path, form):
+def test_other_forms_of_the_same_images_are_accepted_with_a_message(heads, tmp_path, form):
     change, lines = FORMS[form]
     found, said = read(tmp_path / "a.npy", change(heads))
     assert np.array_equal(found, heads) and said[: len(lines)] == lines
     assert found.dtype == np.float32 and found.dtype.isnative and found.flags.c_contiguous
 
 
-def test_half_precision_and_a_single_image_are_taken_and_said(heads, tmp_path):
+def test_half_precision_and_a_single_image_are_accepted_with_a_message(heads, tmp_path):
     found, said = read(tmp_path / "a.npy", heads.astype(np.float16))
     assert np.array_equal(found, heads.astype(np.float16).astype(np.float32))
     assert said == ["float16 numbers were read as float32"]
@@ -57,14 +57,14 @@ def test_half_precision_and_a_single_image_are_taken_and_said(heads, tmp_path):
     assert np.array_equal(found, heads[2:3]) and said == ["shape (64, 64) was read as (1, 1, 64, 64)"]
 
 
-def test_rounding_errors_are_set_to_the_nearest_bound_and_said(heads, tmp_path):
+def test_rounding_errors_are_clipped_with_a_message(heads, tmp_path):
     wide = heads.astype(np.float64)
     wide[1, 0, 3, :3], wide[2, 0, 0, 0] = 1.0000001, -1e-9
     found, said = read(tmp_path / "a.npy", wide)
     assert found.min() == 0 and found.max() == 1 and found[1, 0, 3, 2] == 1 and found[2, 0, 0, 0] == 0
     assert said[:2] == ["3 value(s) up to 1.0000001 were set to 1", "1 value(s) down to -1e-09 were set to 0"]
     wide[1, 0, 3, :3], wide[2, 0, 0, 0] = 1, 0
-    assert np.array_equal(found, wide.astype(np.float32))  # and nothing else was changed
+    assert np.array_equal(found, wide.astype(np.float32))  # nothing else was changed
 
 
 def spoilt(images, value):
@@ -96,14 +96,14 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("form", REFUSED)
-def test_arrays_of_uncertain_meaning_are_refused_with_what_was_found_and_where(heads, tmp_path, form):
+def test_unclear_arrays_are_refused_with_the_value_and_its_place(heads, tmp_path, form):
     change, message = REFUSED[form]
     with pytest.raises(ValueError) as error:
         read(tmp_path / "a.npy", change(heads))
     assert message in str(error.value) and "a.npy" in str(error.value)
 
 
-def test_a_truncated_archive_under_the_wrong_name_is_no_file_of_numbers(tmp_path):
+def test_a_truncated_archive_with_a_wrong_name_is_refused(tmp_path):
     np.savez(tmp_path / "a.npz", images=np.zeros((50, 50)))
     (tmp_path / "a.npy").write_bytes((tmp_path / "a.npz").read_bytes()[:300])
     with pytest.raises(ValueError, match="not a .npy file of numbers"):
@@ -124,7 +124,7 @@ def test_pickles_are_not_loaded(tmp_path):
         (np.zeros((3, 32, 64), np.uint8), "shape .3, 32, 64."),
     ],
 )
-def test_other_files_named_heads_are_refused(tmp_path, monkeypatch, stored, message):
+def test_wrong_files_named_heads_are_refused(tmp_path, monkeypatch, stored, message):
     monkeypatch.setattr(head_images, "find", lambda name: tmp_path / name)
     if stored is None:
         np.save(tmp_path / "x.npy", np.zeros((3, 64, 64), np.uint8))
@@ -135,7 +135,7 @@ def test_other_files_named_heads_are_refused(tmp_path, monkeypatch, stored, mess
         head_images.load()
 
 
-def test_heads_stand_in_where_the_courses_are_missing(monkeypatch):
+def test_without_the_courses_heads_stand_ins_are_used(monkeypatch):
     def nowhere(name):
         raise FileNotFoundError(name)
 
@@ -153,7 +153,7 @@ def noise(count):
     return torch.rand(count, 1, 8, 8).repeat_interleave(8, 2).repeat_interleave(8, 3)
 
 
-def test_similar_slices_stay_on_one_side():
+def test_similar_slices_stay_in_the_same_part():
     pictures = noise(40)
     images = torch.cat([pictures, pictures * 0.9])  # every slice twice, once darker
     parts = head_images.split(images)
@@ -164,7 +164,7 @@ def test_similar_slices_stay_on_one_side():
     assert not (sides[0] & sides[1] or sides[0] & sides[2] or sides[1] & sides[2])
 
 
-def test_a_split_that_cannot_serve_is_refused_with_the_number_that_could():
+def test_too_few_slices_for_a_split_are_refused_with_the_number_needed():
     parts = head_images.split(noise(head_images.LEAST_SLICES))
     assert all(len(np.unique(head_images.groups(part))) > 2 for part in parts)
     with pytest.raises(ValueError, match="26 slices are too few.* If all slices differ, at least 27 are needed"):
@@ -173,7 +173,7 @@ def test_a_split_that_cannot_serve_is_refused_with_the_number_that_could():
         head_images.split(noise(1).repeat(60, 1, 1, 1))
 
 
-def test_augmented_images_are_the_images_and_moved_copies():
+def test_augmented_images_are_the_images_and_shifted_copies():
     images = torch.from_numpy(draw_pictures(12, 64)).float() / 255
     more = head_images.augment(images, 2)
     assert more.shape == (36, 1, 64, 64) and torch.equal(more[:12], images)

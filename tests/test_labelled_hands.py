@@ -120,7 +120,7 @@ def test_near_copies_do_not_count_as_different_images(tmp_path):
         picture[0, 0] = 10 * i  # nine images that differ by one pixel
         Image.fromarray(picture).save(path.with_suffix(".png"))
         path.unlink()
-    with pytest.raises(ValueError, match="GAN_hands' holds 1 labelled images that are no copies.*at least 2"):
+    with pytest.raises(ValueError, match="GAN_hands' holds 1 labelled images that are not copies.*at least 2"):
         labelled_hands.load_labelled(tmp_path)
 
 

@@ -1,6 +1,6 @@
 """Everything that the notebooks import, and the one command: python -m utils COMMAND.
 
-The rooms, from the bottom up. A module imports only from its own room and from the rooms above it in this list.
+These are the rooms, from the bottom up. A module imports only from its own room and from rooms above it in this list.
 
 files              writes files completely or not at all; reads paths from the command line; prints any file name
 config             the project's folders, the profiles, the notebooks of each task, the hyper-parameters

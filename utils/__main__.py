@@ -25,7 +25,7 @@ from utils.files import escape_unprintable_output
 
 
 def command_line() -> argparse.ArgumentParser:
-    """The parser of all commands. It needs no import that takes long."""
+    """The parser of all commands. Building it imports nothing that takes long."""
     parser = argparse.ArgumentParser(
         prog="python -m utils",
         description=__doc__,

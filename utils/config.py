@@ -10,14 +10,14 @@ from utils import files
 
 PROJECT = Path(__file__).resolve().parent.parent
 PROFILES = ("smoke", "quick", "full")
-FAMILIES = ("VAE", "GAN", "PixelCNN", "flow", "diffusion")  # `models.zoo` gives each its class
+FAMILIES = ("VAE", "GAN", "PixelCNN", "flow", "diffusion")  # `models.zoo` has the class of each
 DATA_SETS = ("Fashion-MNIST", "CelebA", "CelebA in colour")
 SHIPPED = ("hands-gan", "hands-vae", "heads")  # models whose weights this repository ships
 
 # Two hands count as copies if their distance is less than this: the root mean square over the pixels, in grey levels.
-# Measured on the 8000 real hands: the distance of two different hands is at least 13.6. The distance of a hand and a
-# changed copy is smaller: at most 3.1 if it is saved again as a JPEG of quality 75 or more, 1 if every pixel changes by
-# one grey level, and 4.2 (median) if it is enlarged to 64 x 64 pixels and reduced again.
+# Measured on the 8000 real hands: the distance between two different hands is at least 13.6. The distance between a
+# hand and a changed copy is smaller: at most 3.1 if it is saved again as a JPEG of quality 75 or more, 1 if every pixel
+# changes by one grey level, and 4.2 (median) if it is enlarged to 64 x 64 pixels and reduced again.
 NEAR_COPY_RMS = 6.0
 
 HANDS = ("username_DLcw1_clean.ipynb", "username_DLcw2_clean.ipynb")

@@ -69,7 +69,7 @@ def delete_leftovers(folder: Path, name: str) -> None:
     """Delete the parts `.NAME.PID.part` of processes that have ended. Running processes still need their parts."""
     for left in folder.glob(f".{glob.escape(name)}.*.part"):
         pid = left.name.split(".")[-2]
-        if pid == str(os.getpid()) or not _is_running(pid):  # our own PID: an earlier process had the same
+        if pid == str(os.getpid()) or not _is_running(pid):  # our own PID: an earlier process had the same PID
             if left.is_dir():
                 shutil.rmtree(left)
             else:

@@ -34,7 +34,7 @@ class DownloadFailed(OSError):
 
 
 class Member(NamedTuple):
-    """One file of an archive: its path inside and its bytes."""
+    """One file of an archive: its path in the archive and its content."""
 
     path: PurePosixPath
     content: bytes

@@ -219,6 +219,7 @@ def split(images: Tensor, seed: int = 0) -> Heads:
 
 def augment(images: Tensor, copies: int, seed: int = 0) -> Tensor:
     """Add copies to images (N, 1, H, W) in [0, 1]. Each copy is randomly rotated, scaled, squeezed and moved a little.
+
     Args:
         copies: number of changed copies of each image.
 

@@ -15,8 +15,8 @@ def write(path: str | Path, names: list[str], labels: np.ndarray) -> Path:
     """Write a label for each file name, sorted by name. The file is written completely or not at all.
 
     Raises:
-        ValueError: the numbers of names and labels differ, a name occurs twice, is empty or holds a line
-            break, or a label is not 0, 1 or 2.
+        ValueError: the numbers of names and labels differ, a name occurs twice, is empty, has spaces around it or holds
+            a line break, or a label is not 0, 1 or 2.
         OSError: see `files.write_atomically`.
     """
     labels = np.asarray(labels)

@@ -129,7 +129,7 @@ def load_labelled(root: Path = config.PROJECT) -> Labelled:
     group = groups(different.images)
     for label, kind in enumerate(CLASS_NAMES):
         count = len(np.unique(group[labels == label]))
-        holds = f"'{printable(root / f'{kind}_hands')}' holds {count} labelled images that are no copies of another one"
+        holds = f"'{printable(root / f'{kind}_hands')}' holds {count} labelled images that are not copies of others"
         _require(holds, count, least_images())
     origin = COURSE if has_course_fakes(root) else OWN
     return Labelled(different.images, labels, different.names, further, different.skipped, origin)

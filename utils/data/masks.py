@@ -55,7 +55,7 @@ def mask_of(images: np.ndarray, usual: np.ndarray) -> np.ndarray:
     if zero.mean() < LEAST_MISSING_SHARE or len(images) < LEAST_IMAGES:
         raise ValueError(
             f"no gaps were found: {zero.mean():.0%} of the pixels are 0 in all {len(images)} images, which may be "
-            f"background. Another mask than the course's can only be found in at least {LEAST_IMAGES} images, and only "
+            f"background. A mask other than the course's can only be found in at least {LEAST_IMAGES} images, and only "
             f"if at least {LEAST_MISSING_SHARE:.0%} of the pixels are missing."
         )
     print(f"The network was trained for another mask than this one ({zero.mean():.0%} missing): expect worse results.")

@@ -111,6 +111,7 @@ def obtain_fashion_mnist(root: Path, network: bool = True) -> str:
 
 def check_originals(root: Path) -> None:
     """Refuse files with Fashion-MNIST's names and sizes but other contents. MNIST's digits are such files.
+
     Raises:
         ValueError: a file has the size of Fashion-MNIST's file, but other contents.
     """

@@ -183,7 +183,7 @@ def obtain(
 def _obtain_from_anywhere(
     root: Path, network: bool, stand_in: Callable[[int], np.ndarray] | None, report: Callable[[str], None]
 ) -> None:
-    """Try the sources of `obtain` one after another. No source was given."""
+    """Try the sources one after another, as `obtain` does without a `source`."""
     if course_images(root / "real_hands") and hand_images.stand_ins(root / "real_hands"):
         return  # the error of `origin` says what to do
     for archive in _found_archives(root):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from utils.training import checkpoints, devices
 
-SCHEDULERS = {"ddim": 0.0, "ddpm": 0.999}  # eta, the share of new noise; 1 gives the root of -1e-8 after rounding
+SCHEDULERS = {"ddim": 0.0, "ddpm": 0.999}  # eta, the share of new noise; with 1, rounding leads to the root of -1e-8
 NOISE_LEVELS = 1000
 
 

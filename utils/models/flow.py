@@ -1,4 +1,5 @@
 """A normalising flow: an invertible network that maps images to uniform noise, so their exact density is known.
+
 The network consists of coupling layers (Dinh et al. 2017) on the unit cube. Each layer applies monotone
 rational-quadratic splines (Durkan et al. 2019) to a part of the pixels. A network computes the knots of these splines
 from the other pixels. The parts are the four phases of a 2 x 2 grid. After three of them are changed, the fourth is

@@ -26,7 +26,7 @@ INITIAL_LOG_VARIANCE = -5.0  # before training; a standard deviation of 0.08
 
 
 class Block(nn.Module):
-    """A residual block without normalisation, which harms restoration (Lim et al. 2017)."""
+    """A residual block. It has no normalisation, because that harms restoration (Lim et al. 2017)."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -40,8 +40,8 @@ class Block(nn.Module):
 def initialise(module: nn.Module) -> None:
     """Set the initial weights of a convolution so that signals keep their scale (He et al. 2015).
 
-    PyTorch's default weights are smaller, and without normalisation, training would begin more slowly. The output of a
-    residual block is halved.
+    PyTorch's default weights are smaller. Without normalisation, training would begin more slowly with them. The output
+    of a residual block is halved.
     """
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
         nn.init.kaiming_normal_(module.weight, nonlinearity="linear")

@@ -130,7 +130,7 @@ def latest(folder: str | Path, config: dict, report: Callable[[str], object] = p
             aside = path.with_suffix(".damaged")
             with contextlib.suppress(FileNotFoundError):
                 path.replace(aside)
-            report(f"{error}. It was renamed to {aside.name}. The training goes on from the checkpoint before it.")
+            report(f"{error}. It was renamed to {aside.name}. The training goes on from the one before it, if any.")
             continue
         wanted = json.loads(json.dumps(config))
         if found.config != wanted:

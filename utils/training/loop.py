@@ -63,7 +63,7 @@ def fit(
 
     Returns:
         The history: one dict for each evaluation with `step`, `images` (seen so far), `seconds` (of training),
-        the mean of each loss since the row before, and what `evaluate` returned.
+        the mean of each loss since the previous row, and what `evaluate` returned.
 
     Raises:
         ValueError: a number is too small, the tensors differ in length, or the processes cannot share a batch equally

@@ -144,7 +144,7 @@ class Run:
             )
 
     def record(self, images: int, evaluate: Evaluate | None) -> dict:
-        """Add a row to the history: the mean of each loss since the last row, and the values of `evaluate`."""
+        """Add a row to the history: the mean of each loss since the previous row, and the values of `evaluate`."""
         row = {"step": self.step, "images": images, "seconds": self.seconds}
         row |= {name: float(total) / count for name, (total, count) in self.sums.items()}
         self.sums = {}

@@ -1,4 +1,4 @@
-"""Reading and writing image folders, with every kind of bad file."""
+"""Reading and writing image folders, and every kind of bad file."""
 
 import argparse
 import errno
@@ -18,7 +18,7 @@ from utils import config, files
 from utils.data import image_files, public_images
 
 
-def test_what_is_written_is_what_as_saved_says(tmp_path, pictures):
+def test_as_saved_gives_the_pixels_of_the_written_files(tmp_path, pictures):
     paths = image_files.write_jpegs(pictures, tmp_path, "username", len(pictures))
     found = image_files.read(tmp_path)
     assert found.names == [p.name for p in paths] and found.names[0] == "username_001.jpeg"
@@ -28,13 +28,13 @@ def test_what_is_written_is_what_as_saved_says(tmp_path, pictures):
         assert (image.format, image.mode, image.size) == ("JPEG", "L", (32, 32))
 
 
-def test_range_map_is_exact_fixed_and_clipped(pictures):
+def test_conversion_between_uint8_and_float_is_exact_and_clipped(pictures):
     assert np.array_equal(image_files.to_uint8(image_files.to_float(pictures)), pictures)
     assert image_files.to_uint8(np.array([-1.0, -0.5, 0.0, 1.0, 7.0, -7.0])).tolist() == [0, 64, 128, 255, 255, 0]
 
 
 def bad_files(folder: Path) -> dict[str, str]:
-    """Every kind of bad file, with a word that its reason must contain."""
+    """Write every kind of bad file. Returns, for each name, a word that the reason must contain."""
     good = next(folder.glob("*.jpeg")).read_bytes()
     (folder / "b_empty.jpeg").write_bytes(b"")
     (folder / "b_text.jpeg").write_text("this is no image", encoding="utf-8")
@@ -53,7 +53,7 @@ def bad_files(folder: Path) -> dict[str, str]:
     }  # fmt: skip
 
 
-def test_bad_files_are_set_aside_with_their_reason(picture_folder, pictures):
+def test_bad_files_are_set_aside_with_the_reason(picture_folder, pictures):
     expected = bad_files(picture_folder)
     found = image_files.read(picture_folder)
     assert len(found.images) == len(pictures)
@@ -63,7 +63,7 @@ def test_bad_files_are_set_aside_with_their_reason(picture_folder, pictures):
         assert word in reasons[name], (name, reasons[name])
 
 
-def test_resizing_only_where_asked(tmp_path):
+def test_images_are_resized_only_with_the_option(tmp_path):
     Image.new("L", (10, 32), 90).save(tmp_path / "a.jpeg")
     Image.new("L", (4000, 4000), 90).save(tmp_path / "b.jpeg")
     with pytest.raises(ValueError, match="32 x 10"):
@@ -71,7 +71,7 @@ def test_resizing_only_where_asked(tmp_path):
     found = image_files.read(tmp_path, resize=True)
     assert found.images.shape == (2, 1, 32, 32) and not found.skipped
     assert image_files.read(tmp_path, (24, 40), resize=True).images.shape == (2, 1, 24, 40)
-    assert image_files.read(tmp_path, (32, 10)).names == ["a.jpeg"]  # height and width, as in an array's shape
+    assert image_files.read(tmp_path, (32, 10)).names == ["a.jpeg"]  # (height, width), as in the shape of an array
 
 
 def test_colour_becomes_grey(tmp_path):
@@ -90,20 +90,20 @@ def test_missing_empty_and_wrong_folders(tmp_path):
         image_files.read(tmp_path / "file")
 
 
-def test_unreadable_file_is_set_aside(picture_folder):
+def test_an_unreadable_file_is_set_aside(picture_folder):
     (picture_folder / "dangling.jpeg").symlink_to(picture_folder / "nowhere")
     locked = picture_folder / "image_001.jpeg"
     locked.chmod(0)
     reasons = dict(image_files.read(picture_folder).skipped)
     assert reasons.pop("dangling.jpeg").startswith("damaged or unreadable")
-    assert set(reasons) <= {locked.name}  # empty for root, who may read everything
+    assert set(reasons) <= {locked.name}  # empty for root, who can read every file
 
 
-def test_a_folder_that_may_not_be_read(picture_folder, monkeypatch):
+def test_a_folder_without_read_permission_gets_advice(picture_folder, monkeypatch):
     def refuse(folder):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "iterdir", refuse)  # root may read everything, so permissions alone test nothing
+    monkeypatch.setattr(Path, "iterdir", refuse)  # because real permissions do not stop root
     with pytest.raises(PermissionError, match="check its permissions"):
         image_files.read(picture_folder)
 
@@ -121,7 +121,7 @@ def test_duplicates_are_listed(tmp_path, pictures):
     assert any("same pixels as x_001.jpeg" in s.reason for s in found.skipped)
 
 
-def test_an_older_set_is_never_mixed_in(tmp_path, pictures):
+def test_an_older_set_is_never_mixed_with_a_new_one(tmp_path, pictures):
     image_files.write_jpegs(pictures, tmp_path, count=64)
     (tmp_path / "VAE_hand_001.jpeg").write_bytes(b"someone else's")
     with pytest.raises(FileExistsError, match="already holds 64"):
@@ -143,13 +143,13 @@ def test_an_older_set_is_never_mixed_in(tmp_path, pictures):
         (np.zeros((2, 1, 32, 32), np.uint8), ValueError),
     ],
 )
-def test_wrong_images_are_refused_before_anything_is_written(tmp_path, images, error):
+def test_wrong_images_are_refused_before_writing(tmp_path, images, error):
     with pytest.raises(error):
         image_files.write_jpegs(images, tmp_path / "out", count=3)
     assert not (tmp_path / "out").exists()
 
 
-def test_full_disk_leaves_the_older_set(tmp_path, pictures, monkeypatch):
+def test_a_full_disk_does_not_damage_the_older_set(tmp_path, pictures, monkeypatch):
     image_files.write_jpegs(pictures, tmp_path, count=64)
     before = image_files.read(tmp_path).images
     save, calls = Image.Image.save, []
@@ -174,16 +174,16 @@ def test_a_folder_that_cannot_be_written_to_gets_advice(pictures):
         image_files.write_jpegs(pictures, "/sys/x", count=64)
 
 
-def test_what_a_killed_writer_has_left_is_deleted(tmp_path, pictures):
+def test_temporary_folders_of_killed_processes_are_deleted(tmp_path, pictures):
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     (tmp_path / f".writing.{gone.pid}.part").mkdir()
-    (tmp_path / f".writing.{os.getpid()}.part").mkdir()  # of an earlier process with our number
+    (tmp_path / f".writing.{os.getpid()}.part").mkdir()  # from an earlier process with the same id
     image_files.write_jpegs(pictures, tmp_path, count=64)
     assert not list(tmp_path.glob(".*"))
 
 
-def test_names_are_told_apart_in_the_same_way_on_every_system(tmp_path, pictures):
+def test_patterns_and_endings_of_names_work_the_same_on_every_system(tmp_path, pictures):
     for name in ("VAE_hand_1.JPG", "VAE_hand_2.Jpeg", "vae_hand_3.jpg", "hand.txt", "._VAE_hand_4.jpg"):
         Image.fromarray(pictures[0, 0]).save(tmp_path / name, "JPEG")
     assert image_files.read(tmp_path, pattern="VAE_hand_*").names == ["VAE_hand_1.JPG", "VAE_hand_2.Jpeg"]
@@ -192,12 +192,12 @@ def test_names_are_told_apart_in_the_same_way_on_every_system(tmp_path, pictures
     assert image_files.image_paths(tmp_path / "nowhere") == []
 
 
-def test_names_are_printed_escaped_and_only_where_they_must_be():
+def test_only_unprintable_characters_of_names_are_escaped():
     assert files.printable("Hände 手.jpeg") == "Hände 手.jpeg"
     assert files.printable("a\nb\udcff") == r"a\nb\udcff"
 
 
-def test_a_home_folder_in_a_path_or_variable(monkeypatch, tmp_path):
+def test_a_home_folder_in_a_path_or_variable_is_expanded(monkeypatch, tmp_path):
     for name, value in {"HOME": tmp_path, "USERPROFILE": tmp_path, "DATA_FOLDER": "~/d", "RUNS_FOLDER": "~/r"}.items():
         monkeypatch.setenv(name, str(value))
     assert files.path_argument("~/x") == tmp_path / "x"

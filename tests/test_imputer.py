@@ -1,4 +1,4 @@
-"""The network that fills the stripes: its training pairs, its loss, and what it fills."""
+"""The network that fills the stripes: its training pairs, its loss, and its filled images."""
 
 import numpy as np
 import pytest
@@ -29,9 +29,9 @@ def shipped():
     return imputer.Imputer.from_weights(head_images.IMPUTERS[0])
 
 
-def test_an_answer_is_mirrored_with_its_image(pictures64):
+def test_a_mirrored_image_gives_a_mirrored_filling(pictures64):
     model = small()
-    torch.nn.init.normal_(model.network.head.weight, std=0.05)  # else it answers with the interpolation
+    torch.nn.init.normal_(model.network.head.weight, std=0.05)  # otherwise its output is the interpolation
     known = ~torch.from_numpy(STRIPES).expand(12, 1, 64, 64)
     filled, deviation = imputer.fill_masked([model], pictures64, known)
     turned, turned_deviation = imputer.fill_masked([model], pictures64.flip(3), known.flip(3))
@@ -40,7 +40,7 @@ def test_an_answer_is_mirrored_with_its_image(pictures64):
     assert not torch.allclose(imputer.fill_masked([model], pictures64, known, plain=True)[0], filled, atol=1e-3)
 
 
-def test_images_are_mirrored_with_their_masks(pictures64):
+def test_images_and_their_masks_are_mirrored_together(pictures64):
     model = small(own_mask=1.0, tone=0.0)
     images, visible, hidden = model.pairs(pictures64, torch.ones(12, 1, 64, 64, dtype=torch.bool))
     stripes = torch.from_numpy(STRIPES)
@@ -51,15 +51,15 @@ def test_images_are_mirrored_with_their_masks(pictures64):
     assert 0 < sum(not torch.equal(a, b) for a, b in zip(images, pictures64)) < 12
 
 
-def test_augment_intensity_keeps_the_range_and_strength_0_the_image(pictures64):
+def test_augment_intensity_keeps_the_range_and_does_nothing_at_strength_0(pictures64):
     complete = torch.ones(12, 1, 64, 64, dtype=torch.bool)
     assert torch.equal(imputer.augment_intensity(pictures64, complete, 0.0), pictures64)
     toned = imputer.augment_intensity(pictures64, complete, 1.0)
     assert toned.min() >= 0 and toned.max() <= 1 and (toned - pictures64).abs().mean() > 0.01
 
 
-def test_softening_takes_nothing_from_gaps():
-    """A bright image with black gaps: known pixels that have bright known neighbours stay as bright as they are."""
+def test_softening_does_not_mix_gaps_into_known_pixels():
+    """A bright image has black gaps. Its known pixels keep the brightness that they have without gaps."""
     known = ~torch.from_numpy(STRIPES).expand(8, 1, 64, 64)
     devices.seed_everything(0)
     with_gaps = imputer.augment_intensity(0.5 * known, known, 1.0)
@@ -68,7 +68,7 @@ def test_softening_takes_nothing_from_gaps():
     assert (with_gaps[~known] == 0).all() and (with_gaps - without)[known].abs().max() < 0.05
 
 
-def test_pairs_hide_stripes_of_complete_images_and_known_lines_of_others(pictures64):
+def test_pairs_hide_stripes_in_complete_images_and_known_lines_in_other_images(pictures64):
     model = small(own_mask=1.0, mirror=False, tone=0.0)
     complete = torch.ones(12, 1, 64, 64, dtype=torch.bool)
     images, visible, hidden = model.pairs(pictures64, complete)
@@ -79,14 +79,14 @@ def test_pairs_hide_stripes_of_complete_images_and_known_lines_of_others(picture
     assert torch.equal(visible | hidden, known) and hidden.flatten(1).any(1).all()
 
 
-def test_an_untrained_network_is_the_interpolation(pictures64):
+def test_the_output_of_an_untrained_network_is_the_interpolation(pictures64):
     known = ~torch.from_numpy(STRIPES).expand(12, 1, 64, 64)
     mean, _ = small()(pictures64 * known, known)
     assert torch.allclose(mean, masks.fill_rows(pictures64 * known, known))
 
 
 def test_the_loss_by_hand(pictures64):
-    """The first loss is that of the interpolation, with a standard deviation of exp(-2.5)."""
+    """The first loss is the loss of the interpolation with a standard deviation of exp(-2.5)."""
     model = small(own_mask=1.0, mirror=False, tone=0.0)
     losses = model.step((pictures64, torch.ones(12, 1, 64, 64, dtype=torch.bool)), lambda *_, **__: None)
     known = ~torch.from_numpy(STRIPES).expand(12, 1, 64, 64)
@@ -97,21 +97,21 @@ def test_the_loss_by_hand(pictures64):
     assert losses["nll"].item() == pytest.approx(nll, rel=1e-3)
 
 
-def test_imputer_overfits_a_few_images_and_beats_the_interpolation(pictures64, tmp_path):
+def test_imputer_overfits_a_few_images_and_is_better_than_the_interpolation(pictures64, tmp_path):
     model = small(base=16, own_mask=1.0, mirror=False, tone=0.0, lr=5e-3)
     data = (pictures64[:4], torch.ones(4, 1, 64, 64, dtype=torch.bool))
     history = loop.fit(model, data, 300, 4, tmp_path, model.config, plot=False, evaluations=6)
-    assert history[-1]["psnr"] > history[0]["psnr"] + 2  # averaged weights begin as the interpolation
+    assert history[-1]["psnr"] > history[0]["psnr"] + 2  # at first, the averaged weights give the interpolation
 
 
-def test_filling_keeps_known_pixels_and_knows_no_doubt_of_them(pictures64):
+def test_filling_keeps_known_pixels_with_a_deviation_of_0(pictures64):
     known = ~torch.from_numpy(STRIPES).expand(12, 1, 64, 64)
     filled, deviation = imputer.fill_masked([small(), small()], pictures64 * known, known, batch_size=5)
     assert torch.equal(filled[known], pictures64[known]) and (deviation[known] == 0).all()
     assert (deviation[~known] > 0).all() and filled.min() >= 0 and filled.max() <= 1
 
 
-def test_filling_does_not_depend_on_what_lies_under_the_gaps(pictures64):
+def test_filling_does_not_depend_on_the_values_of_missing_pixels(pictures64):
     known = ~torch.from_numpy(STRIPES).expand(12, 1, 64, 64)
     torch.nn.init.normal_((model := small()).network.head.weight, std=0.1)
     assert torch.equal(
@@ -119,7 +119,7 @@ def test_filling_does_not_depend_on_what_lies_under_the_gaps(pictures64):
     )
 
 
-def test_imputer_weights_come_back_and_others_are_refused(tmp_path, pictures64):
+def test_imputer_weights_can_be_loaded_and_other_weights_are_refused(tmp_path, pictures64):
     torch.nn.init.normal_((model := small()).network.head.weight, std=0.1)
     back = imputer.Imputer.from_weights(model.export(tmp_path / "w.safetensors"))
     assert torch.equal(back.mask, model.mask)
@@ -143,19 +143,19 @@ def test_another_mask_is_filled_with_a_warning(pictures64, shipped, capsys):
 
 @pytest.fixture
 def striped(pictures64, shipped):
-    """Images with the gaps of the shipped network's mask, and this mask."""
+    """Images with the gaps of the shipped network, and its mask."""
     mask = shipped.mask.numpy()
     return np.where(mask, 0, pictures64.numpy()).astype(np.float32), mask
 
 
-def test_further_gaps_are_filled_too(striped, shipped):
+def test_additional_gaps_are_filled(striped, shipped):
     images, mask = striped
     more = mask | (ROWS % 8 == 0)
     filled, _ = imputer.fill_zeros(np.where(more, 0, images).astype(np.float32), [shipped])
     assert (filled[:, :, more] > 0).mean() > 0.9
 
 
-def test_networks_of_different_masks_are_not_mixed(striped, shipped):
+def test_networks_with_different_masks_are_refused(striped, shipped):
     with pytest.raises(ValueError, match="different masks"):
         imputer.fill_zeros(striped[0], [shipped, small()])
 
@@ -166,7 +166,7 @@ def test_a_single_image_with_the_courses_mask_is_filled(striped, shipped):
     assert (filled[:, :, ~mask] == images[:1][:, :, ~mask]).all()
 
 
-def test_the_committed_answer_is_complete_and_keeps_the_test_sets_pixels():
+def test_the_committed_answer_is_complete_and_keeps_the_known_pixels():
     answer = head_images.read(head_images.ANSWER)
     assert answer.shape == (100, 1, 64, 64) and np.load(head_images.ANSWER).dtype == np.float32
     test_images, origin = head_images.load_test()

@@ -12,7 +12,7 @@ from utils.data import image_files, labelled_hands
 
 
 def course_like(root: Path, test: bool = True) -> None:
-    """A small copy of the course's layout, with a broken file in each folder of fakes."""
+    """Small folders like the course's, with a damaged file in each folder of fakes."""
     image_files.write_jpegs(draw_pictures(24), root / "real_hands", "x", 24)
     for i, path in enumerate(sorted((root / "real_hands").glob("x_*"))):
         path.rename(root / "real_hands" / f"{i:06d}.jpeg")
@@ -27,9 +27,9 @@ def course_like(root: Path, test: bool = True) -> None:
             Image.fromarray(picture).save(root / "test_hands" / f"test_hand_{i:04d}.jpeg")
 
 
-def test_labelled_images_and_what_was_set_aside(tmp_path):
+def test_labelled_images_and_files_that_were_set_aside(tmp_path):
     course_like(tmp_path)
-    shutil.copy(tmp_path / "VAE_hands/VAE_hand_000.jpeg", tmp_path / "GAN_hands/GAN_hand_200.jpeg")  # in two classes
+    shutil.copy(tmp_path / "VAE_hands/VAE_hand_000.jpeg", tmp_path / "GAN_hands/GAN_hand_200.jpeg")  # in both classes
     found = labelled_hands.load_labelled(tmp_path)
     assert np.bincount(found.labels).tolist() == [12, 9, 9] and len(found.further_reals) == 12
     assert found.images.dtype == np.uint8 and found.origin == labelled_hands.COURSE
@@ -40,7 +40,7 @@ def test_labelled_images_and_what_was_set_aside(tmp_path):
     assert len(x) == len(y) == 12 and not y.any()
 
 
-def test_test_folder_with_odd_files(tmp_path):
+def test_a_test_folder_with_bad_files(tmp_path):
     course_like(tmp_path)
     (tmp_path / "test_hands/test_hand_0007.jpeg").write_bytes(b"PK\x03\x04 a zip")
     (tmp_path / "test_hands/notes.txt").write_text("not a test file", encoding="utf-8")
@@ -51,7 +51,7 @@ def test_test_folder_with_odd_files(tmp_path):
     assert found.truth is None
 
 
-def test_an_empty_test_folder_is_an_error_where_the_courses_fakes_are(tmp_path):
+def test_an_empty_test_folder_beside_the_courses_fakes_is_an_error(tmp_path):
     course_like(tmp_path, test=False)
     with pytest.raises(ValueError, match="nothing to label"):
         labelled_hands.load_test(tmp_path)
@@ -65,7 +65,7 @@ def test_a_class_without_a_readable_file_is_named(tmp_path):
         labelled_hands.load_labelled(tmp_path)
 
 
-def test_without_the_courses_fakes_our_own_are_used_and_the_truth_is_known(tmp_path):
+def test_without_the_courses_fakes_our_own_are_used_with_known_labels(tmp_path):
     own_hands(tmp_path, reals=300)
     known, test = labelled_hands.load_labelled(tmp_path), labelled_hands.load_test(tmp_path)
     assert "OUR OWN" in known.origin and "truth is known" in test.origin
@@ -75,7 +75,7 @@ def test_without_the_courses_fakes_our_own_are_used_and_the_truth_is_known(tmp_p
 
 
 def own_hands(root: Path, reals: int, fakes: int = 30) -> None:
-    """The layout of `course_like` without the course's fakes, and with hands of our own."""
+    """The folders of `course_like`, but with our own fakes instead of the course's."""
     course_like(root, test=False)
     image_files.write_jpegs(draw_pictures(reals, seed=4), root / "real_hands", "more", reals)
     for seed, kind in enumerate(("VAE", "GAN"), start=1):
@@ -84,7 +84,7 @@ def own_hands(root: Path, reals: int, fakes: int = 30) -> None:
         image_files.write_jpegs(draw_pictures(fakes, seed=10 + seed), root / f"{kind}_hands", "username", fakes)
 
 
-def test_few_reals_are_never_both_labelled_and_test_images(tmp_path):
+def test_real_images_are_never_both_labelled_and_test_images(tmp_path):
     own_hands(tmp_path, reals=120)
     known, test = labelled_hands.load_labelled(tmp_path), labelled_hands.load_test(tmp_path)
     assert np.bincount(test.truth)[0] == 100 and len(known.further_reals) > 10
@@ -92,7 +92,7 @@ def test_few_reals_are_never_both_labelled_and_test_images(tmp_path):
     assert not trained & {x.tobytes() for x in test.images}
 
 
-def test_too_few_images_for_the_folds_are_refused_with_the_number_that_is_needed(tmp_path, monkeypatch):
+def test_too_few_images_for_the_folds_are_refused_with_the_number_needed(tmp_path, monkeypatch):
     course_like(tmp_path)
     monkeypatch.setenv("PROFILE", "full")
     with pytest.raises(ValueError, match="VAE_hands' holds 9 usable images, but at least 10 are needed"):
@@ -105,7 +105,7 @@ def test_too_few_images_for_the_folds_are_refused_with_the_number_that_is_needed
         labelled_hands.load_labelled(tmp_path)
 
 
-def test_too_few_hands_of_our_own_are_refused_with_the_number_that_is_needed(tmp_path, monkeypatch):
+def test_too_few_hands_of_our_own_are_refused_with_the_number_needed(tmp_path, monkeypatch):
     own_hands(tmp_path, reals=90)
     monkeypatch.setenv("PROFILE", "full")
     for load in (labelled_hands.load_labelled, labelled_hands.load_test):
@@ -117,14 +117,14 @@ def test_near_copies_do_not_count_as_different_images(tmp_path):
     course_like(tmp_path)
     for i, path in enumerate(sorted((tmp_path / "GAN_hands").glob("GAN_hand_00*"))):
         picture = draw_pictures(1, seed=7)[0, 0]
-        picture[0, 0] = 10 * i  # nine images that differ by one pixel
+        picture[0, 0] = 10 * i  # nine images that differ in one pixel
         Image.fromarray(picture).save(path.with_suffix(".png"))
         path.unlink()
     with pytest.raises(ValueError, match="GAN_hands' holds 1 labelled images that are not copies.*at least 2"):
         labelled_hands.load_labelled(tmp_path)
 
 
-def test_the_courses_fakes_of_one_kind_are_not_mixed_with_ours_of_the_other(tmp_path):
+def test_the_courses_fakes_are_not_mixed_with_our_own(tmp_path):
     course_like(tmp_path)
     for path in (tmp_path / "GAN_hands").iterdir():
         path.unlink()
@@ -136,7 +136,7 @@ def test_the_courses_fakes_of_one_kind_are_not_mixed_with_ours_of_the_other(tmp_
             load(tmp_path)
 
 
-def test_file_features_are_size_sides_colour_and_table(tmp_path):
+def test_file_features_are_bytes_sides_colour_and_quantisation(tmp_path):
     Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
     (found,) = labelled_hands.file_features([tmp_path / "a.png"])
     assert dict(zip(labelled_hands.FILE_FEATURES, found)) == {
@@ -144,9 +144,9 @@ def test_file_features_are_size_sides_colour_and_table(tmp_path):
     }  # fmt: skip
 
 
-def test_groups_join_near_copies_and_copies_of_copies():
+def test_groups_contain_near_copies_and_copies_of_copies():
     images = draw_pictures(4).astype(int)
-    near = (images[:1] + 4).clip(0, 255)  # grey levels; nearer than 6 to the first image
+    near = (images[:1] + 4).clip(0, 255)  # closer to the first image than 6 grey levels
     far = (images[:1] + 8).clip(0, 255)
     found = labelled_hands.groups(np.concatenate([images, near, far]).astype(np.uint8))
     assert found[0] == found[4] == found[5] and len(set(found)) == 4

@@ -1,4 +1,4 @@
-"""Likelihoods are probabilities: they add up to 1, are exact where they say so, and never beat a known entropy."""
+"""Likelihoods: probabilities add up to 1, exact values are exact, and no model is better than a known entropy."""
 
 import math
 
@@ -19,9 +19,10 @@ LEVELS = torch.arange(256.0)
 
 
 def toy(count: int, seed: int = 0) -> tuple[torch.Tensor, float]:
-    """Images 4 x 4 of grey levels in [-1, 1], all dark or all bright by a fair coin, and their entropy in nats.
+    """Images (count, 1, 4, 4) of grey levels in [-1, 1], and the entropy of such an image in nats.
 
-    Given the coin, each pixel is one of 256 levels by a discretised logistic; a single pixel shows which side it was.
+    A fair coin decides whether all pixels of an image are dark or bright. Then each pixel is drawn from a discretised
+    logistic distribution over 256 levels. A single pixel is enough to see the side of the coin.
     """
     means, log_scale = torch.tensor([-0.4, 0.4]), torch.tensor(-3.0)
     parameters = torch.stack([torch.zeros(2), means, log_scale.expand(2)], 1)[:, None, :, None]  # (2, 1, 3, 1)
@@ -45,14 +46,14 @@ def randomised(model, scale: float):
 # PixelCNN
 
 
-def test_a_pixels_levels_add_up_to_one():
+def test_the_probabilities_of_a_pixels_levels_add_up_to_one():
     parameters = torch.randn(1, 1, 15, 1, 1).repeat(256, 1, 1, 1, 1)
-    parameters[:, :, 10:] -= 4  # narrow ones
+    parameters[:, :, 10:] -= 4  # narrow components
     nats = mixture_nats(parameters, LEVELS[:, None, None, None])
     assert (-nats).exp().sum().item() == pytest.approx(1, abs=1e-4)
 
 
-def test_a_pixel_depends_on_those_before_it_alone():
+def test_a_pixel_depends_only_on_earlier_pixels():
     model = randomised(PixelCNN((8, 8), channels=2, width=8, layers=2, hidden=4, components=2), 0.3)
     blocks = (torch.rand(1, 8, 4, 4) * 2 - 1).requires_grad_()
     predicted = model.network["within"](model.context(blocks), blocks)
@@ -65,23 +66,23 @@ def test_a_pixel_depends_on_those_before_it_alone():
             seen = (gradient[0].flatten(1).T.flatten() != 0).nonzero()[:, 0]  # in the order of sampling
             assert not len(seen) or seen.max() < 8 * place + k
             reach += len(seen)
-    assert reach > 16 * 8 * 10  # and it does depend on many of them
+    assert reach > 16 * 8 * 10  # it depends on many of them
 
 
-def test_pixelcnn_finds_a_known_entropy_and_never_beats_it(tmp_path):
+def test_pixelcnn_reaches_a_known_entropy(tmp_path):
     images, entropy = toy(2000)
     model = PixelCNN((4, 4), width=24, layers=2, hidden=16, components=4, lr=1e-2)
     loop.fit(model, images, 300, 64, tmp_path, model.config, plot=False)
     nats = model.nats(toy(1000, seed=1)[0]).detach()
     assert entropy * 0.98 < nats.mean() < entropy * 1.02
     samples = model.sample(200).flatten(1)
-    one_sided = (samples > 0).all(1) | (samples <= 0).all(1)  # as all of the images are; of independent pixels, none
-    assert one_sided.float().mean() > 0.85  # the machine decides between 0.95 and 1: each rounds otherwise
+    one_sided = (samples > 0).all(1) | (samples <= 0).all(1)  # true for all images, but not for independent pixels
+    assert one_sided.float().mean() > 0.85  # 0.95 to 1, because each machine rounds differently
     assert torch.equal(model.sample(3, seed=5), model.sample(3, seed=5))
 
 
-def test_sampling_predicts_as_training_does(monkeypatch):
-    """With a fixed choice instead of a drawn one, a sample is what its own pixels predict."""
+def test_sampling_gives_the_same_predictions_as_training(monkeypatch):
+    """If sampling takes a fixed value instead of a random one, each pixel of a sample is equal to its prediction."""
     model = randomised(PixelCNN((8, 12), width=8, layers=3, hidden=8, components=2), 0.3)
     monkeypatch.setattr(pixelcnn, "sample_mixture", lambda parameters, generator: parameters[:, 2].tanh())
     images = model.sample(5)
@@ -93,7 +94,7 @@ def test_sampling_predicts_as_training_does(monkeypatch):
 # Flow
 
 
-def test_splines_are_monotone_invertible_and_know_their_slope():
+def test_splines_are_invertible_and_their_slope_is_right():
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(500, generator=generator, dtype=torch.float64).requires_grad_()
     parameters = torch.randn(500, 3 * 8 + 1, generator=generator, dtype=torch.float64)
@@ -119,11 +120,11 @@ def test_flow_is_invertible_and_its_determinant_is_right(size):
     assert torch.linalg.slogdet(jacobian.double())[1].item() == pytest.approx(log_det[0].item(), abs=1e-2)
 
 
-def test_flow_finds_a_known_entropy_and_never_beats_it(tmp_path):
+def test_flow_reaches_a_known_entropy(tmp_path):
     images, entropy = toy(2000)
     model = Flow((4, 4), width=24, depth=1, bins=16, lr=5e-3)
     first = model.nats(images[:8])
-    assert torch.allclose(first, torch.full((8,), 16 * math.log(256)), atol=0.1)  # at first, all levels are alike
+    assert torch.allclose(first, torch.full((8,), 16 * math.log(256)), atol=0.1)  # all levels are equally likely
     loop.fit(model, images, 300, 64, tmp_path, model.config, plot=False)
     nats = model.nats(toy(1000, seed=1)[0]).detach()
     assert entropy * 0.98 < nats.mean() < entropy * 1.05
@@ -136,7 +137,7 @@ def test_flow_finds_a_known_entropy_and_never_beats_it(tmp_path):
 
 
 def silent_vae(size: tuple[int, int]) -> VAE:
-    """A VAE whose decoder says 0 whatever the latent, and whose posterior is the prior."""
+    """A VAE whose decoder always gives 0, and whose posterior is equal to the prior."""
     vae = VAE(size, latent_dim=4, base=4)
     for layer in (vae.decoder.layers[-1], vae.encoder.layers[-1]):
         torch.nn.init.zeros_(layer.weight)
@@ -144,7 +145,7 @@ def silent_vae(size: tuple[int, int]) -> VAE:
     return vae
 
 
-def test_vae_bound_is_exact_where_latents_do_not_matter_and_tightens_with_samples():
+def test_vae_bound_is_exact_without_information_in_latents_and_tighter_with_more_samples():
     torch.manual_seed(0)
     images = to_float(draw_pictures(16, 8))
     vae = silent_vae((8, 8))
@@ -160,7 +161,7 @@ def test_vae_bound_is_exact_where_latents_do_not_matter_and_tightens_with_sample
     assert many < few
 
 
-def test_a_decoders_table_gives_what_counting_gives_and_never_beats_the_entropy():
+def test_a_decoder_table_gives_the_entropy_of_counted_pixels():
     images, entropy = toy(5_000)
     vae = silent_vae((4, 4))
     table = likelihood.decoder_table(vae, images)
@@ -168,12 +169,12 @@ def test_a_decoders_table_gives_what_counting_gives_and_never_beats_the_entropy(
     unseen, _ = toy(2_000, seed=1)
     nats = likelihood.vae_nats(vae, unseen, 2, table=table)
     shares = torch.bincount(((images + 1) * 127.5).round().long().flatten(), minlength=256) / images.numel()
-    counted = -16 * float((shares * shares.clamp(min=1e-30).log()).sum())  # each pixel's entropy by itself
+    counted = -16 * float((shares * shares.clamp(min=1e-30).log()).sum())  # the sum of the entropies of single pixels
     assert float(nats.mean()) == pytest.approx(counted, rel=0.01) and counted > entropy
 
 
 class Knowing(Diffusion):
-    """A diffusion model whose network is replaced by the best prediction of x0, for images of `a` or `-a` alone."""
+    """A diffusion model for images whose pixels are all `a` or all `-a`. Its network is the best prediction of x0."""
 
     def velocity(self, noisy, levels):
         signal = self.scheduler.alphas_cumprod[levels].view(-1, 1, 1, 1)
@@ -182,7 +183,7 @@ class Knowing(Diffusion):
         return (signal.sqrt() * noisy - x0) / (1 - signal).sqrt()
 
 
-def test_diffusion_bound_is_the_entropy_where_the_best_prediction_is_known():
+def test_diffusion_bound_with_the_best_prediction_is_the_entropy():
     torch.manual_seed(0)
     model = Knowing((8, 8), widths=(12, 24))
     model.a = 101 / 127.5 - 1  # a grey level
@@ -191,10 +192,10 @@ def test_diffusion_bound_is_the_entropy_where_the_best_prediction_is_known():
     images = ((images + 1) * 127.5).round() / 127.5 - 1
     nats = likelihood.diffusion_nats(model, images, 100, 1e-3, torch.Generator().manual_seed(0))
     assert likelihood.x0_error_std(model, images) < 1e-4
-    assert math.log(2) * 0.9 < nats.mean() < math.log(2) * 1.6  # one fair coin, and not the 355 nats of 64 free pixels
+    assert math.log(2) * 0.9 < nats.mean() < math.log(2) * 1.6  # one coin, not 355 nats of 64 pixels
 
 
-def test_diffusion_levels_are_drawn_without_bias_and_counting_beats_the_gaussian():
+def test_diffusion_bound_is_unbiased_and_the_table_is_better_than_the_gaussian():
     torch.manual_seed(0)
     model = randomised(Diffusion((8, 8), widths=(12, 24)), 0.05)
     images = to_float(draw_pictures(8, 8))
@@ -216,7 +217,7 @@ def test_diffusion_levels_are_drawn_without_bias_and_counting_beats_the_gaussian
     assert other < one
 
 
-def test_bits_per_dimension_of_uniform_levels_are_eight():
+def test_bits_per_dimension_by_hand():
     mean, error = likelihood.bits_per_dimension(torch.full((10,), 50 * math.log(256)), 50)
     assert mean == pytest.approx(8) and error == 0
     mean, error = likelihood.bits_per_dimension(torch.tensor([math.log(2), 3 * math.log(2)]), 1)
@@ -242,13 +243,13 @@ def test_too_few_images_or_samples_are_refused_with_their_number():
             compute()
 
 
-def test_a_likelihood_that_is_no_number_is_not_averaged():
+def test_an_infinite_likelihood_is_an_error():
     with pytest.raises(FloatingPointError, match="image 1 is not finite"):
         likelihood.bits_per_dimension(torch.tensor([1.0, float("inf"), 2.0]), 4)
 
 
 @pytest.mark.parametrize("make", [PixelCNN, Flow])
-def test_odd_sizes_are_refused_and_weights_come_back(make, tmp_path):
+def test_odd_sizes_are_refused_and_weights_can_be_loaded(make, tmp_path):
     with pytest.raises(ValueError, match="divisible by 2, not 7x8"):
         make((7, 8))
     model = randomised(make((4, 4), width=8), 0.1)

@@ -1,4 +1,4 @@
-"""The mask, its variants, and filling along rows."""
+"""The mask, its variants, and interpolation along rows."""
 
 import numpy as np
 import pytest
@@ -9,34 +9,34 @@ from utils.data import masks
 
 @pytest.fixture
 def mask():
-    """Two missing, two known, leaning by one pixel in four rows."""
+    """Two missing pixels, then two known pixels. The stripes move by one pixel every four rows."""
     rows, columns = np.indices((64, 64))
     return (columns - rows // 4) % 4 < 2
 
 
-def test_mask_is_what_is_missing_in_all_images_and_not_one_images_background(mask):
+def test_a_missing_pixel_is_0_in_all_images_and_not_only_in_one(mask):
     images = np.random.default_rng(0).uniform(0.01, 1, (20, 1, 64, 64)).astype(np.float32)
-    images[3, 0, :10] = 0  # one image's black background
+    images[3, 0, :10] = 0  # the black background of one image
     assert (masks.find_mask(images * ~mask) == mask).all()
 
 
-def test_nothing_missing_and_nothing_known_are_refused():
+def test_images_without_missing_or_without_known_pixels_are_refused():
     with pytest.raises(ValueError, match="no pixel is missing"):
         masks.find_mask(np.ones((5, 1, 8, 8)))
     with pytest.raises(ValueError, match="no pixel is known"):
         masks.find_mask(np.zeros((5, 1, 8, 8)))
 
 
-def test_too_few_images_to_tell_gaps_from_background_are_refused(mask):
+def test_too_few_images_for_finding_the_mask_are_refused(mask):
     with pytest.raises(ValueError, match="4 images are too few to find the mask.* At least 5"):
         masks.find_mask(np.ones((4, 1, 64, 64)) * ~mask)
 
 
-def test_variants_hide_as_much_and_differ(mask):
+def test_variants_hide_the_same_number_of_pixels_and_differ(mask):
     torch.manual_seed(0)
     variants = masks.vary(torch.from_numpy(mask), 50)
     assert variants.shape == (50, 64, 64) and variants.dtype == torch.bool
-    assert (variants.float().mean((1, 2)) == mask.mean()).all()  # rows are rolled: not a pixel more or less
+    assert (variants.float().mean((1, 2)) == mask.mean()).all()  # rows are rolled, so the number of pixels is the same
     assert len({v.numpy().tobytes() for v in variants}) == 50
 
 
@@ -44,14 +44,14 @@ def test_hidden_lines_are_sparse_and_everywhere():
     torch.manual_seed(0)
     lines = masks.hide_lines((64, 64), 200).float()
     assert 0.05 < lines.mean() < 0.4
-    assert lines.mean(0).min() > 0.05  # every pixel is asked for now and then
+    assert lines.mean(0).min() > 0.05  # every pixel is hidden sometimes
 
 
 def test_row_interpolation_by_hand():
     row = torch.tensor([[[[0.0, 1.0, 0.0, 0.0, 4.0, 0.0]]]])
     known = torch.tensor([[[[False, True, False, False, True, False]]]])
     assert masks.fill_rows(row, known).flatten().tolist() == pytest.approx([1, 1, 2, 3, 4, 4])
-    assert masks.fill_rows(row, torch.zeros_like(known)).flatten().tolist() == [0] * 6  # nothing to go by
+    assert masks.fill_rows(row, torch.zeros_like(known)).flatten().tolist() == [0] * 6  # no known pixel
 
 
 def test_row_interpolation_agrees_with_numpy(mask):

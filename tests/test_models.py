@@ -1,4 +1,4 @@
-"""The networks and their losses: shapes, hand-computed values, what must and must not change."""
+"""The networks and their losses: shapes, values computed by hand, and what must and must not change."""
 
 import math
 
@@ -19,7 +19,7 @@ SIZES = [(32, 32), (28, 28), (64, 64), (40, 32), (8, 12)]
 
 
 def plain_update(model):
-    """The loop's `update` without the loop."""
+    """The function `update` of the training loop, without the loop."""
     optimizers = model.optimizers()
 
     def update(name, loss, clip=None):
@@ -32,7 +32,7 @@ def plain_update(model):
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("channels", [1, 3])
-def test_any_size_divisible_by_four_and_any_channels(size, channels):
+def test_every_size_divisible_by_four_and_every_number_of_channels(size, channels):
     images = torch.rand(4, channels, *size) * 2 - 1
     for model in (
         VAE(size, channels, latent_dim=5, base=4),
@@ -52,7 +52,7 @@ def test_other_sizes_are_refused():
 
 def test_kl_by_hand():
     zero = torch.zeros(2, 3)
-    assert torch.equal(kl_to_normal(zero, zero), torch.zeros(2))  # the prior itself
+    assert torch.equal(kl_to_normal(zero, zero), torch.zeros(2))  # the posterior is the prior
     mean, log_var = torch.tensor([[2.0]]), torch.tensor([[math.log(9.0)]])
     assert kl_to_normal(mean, log_var).item() == pytest.approx(0.5 * (4 + 9 - 1 - math.log(9)))
 
@@ -73,8 +73,8 @@ def test_cosine_transform_is_orthonormal_and_keeps_the_density():
     assert model.spectrum(torch.ones(1, 1, 32, 32))[0, 0, 0, 0].item() == pytest.approx(32, rel=1e-5)
 
 
-def test_vae_loss_is_the_bound_of_a_known_case():
-    """A VAE whose networks put out zeros: every term can be computed by hand."""
+def test_vae_loss_by_hand():
+    """The networks of the VAE give zeros, so every term can be computed by hand."""
     model = VAE((8, 8), latent_dim=2, base=4)
     with torch.no_grad():
         for parameter in (*model.encoder.parameters(), *model.decoder.parameters()):
@@ -88,7 +88,7 @@ def test_vae_loss_is_the_bound_of_a_known_case():
     assert losses["negative_elbo"].item() == pytest.approx(by_hand.item(), rel=1e-5)
 
 
-def test_gan_losses_at_the_start_of_a_blind_discriminator():
+def test_gan_losses_of_a_discriminator_that_gives_zeros():
     model = DCGAN((8, 8), latent_dim=3, base=4, discriminator_base=4)
     with torch.no_grad():
         model.discriminator.head[-1].weight.zero_()
@@ -99,7 +99,7 @@ def test_gan_losses_at_the_start_of_a_blind_discriminator():
 
 
 @pytest.mark.parametrize("mixed", [False, True])
-def test_each_update_moves_its_own_network_only(mixed):
+def test_each_update_changes_only_its_own_network(mixed):
     model = DCGAN((8, 8), latent_dim=3, base=4, discriminator_base=4)
     moved = []
     optimizers = model.optimizers()
@@ -120,14 +120,14 @@ def test_each_update_moves_its_own_network_only(mixed):
     assert all(p.requires_grad for p in model.parameters())
 
 
-def test_jpeg_step_does_what_pillow_does(pictures):
+def test_jpeg_step_gives_the_same_images_as_pillow(pictures):
     rng = np.random.default_rng(0)
     noisy = (pictures // 2 + rng.integers(0, 100, pictures.shape)).astype(np.uint8)
-    with torch.autocast("cpu", torch.bfloat16):  # as in training, where bfloat16 would be too coarse
+    with torch.autocast("cpu", torch.bfloat16):  # as in training; the step itself must not use bfloat16
         mine = image_files.to_uint8(as_jpeg(image_files.to_float(noisy), jpeg_table(75)))
     theirs = image_files.as_saved(image_files.to_float(noisy))
     difference = np.abs(mine.astype(int) - theirs)
-    assert difference.mean() < 0.5  # both round; a tie that falls the other way moves one coefficient
+    assert difference.mean() < 0.5  # both round, and a tie may be rounded differently
     assert np.abs(noisy.astype(int) - theirs).mean() > 3  # the step is not the identity
 
 
@@ -141,15 +141,15 @@ def test_jpeg_step_passes_the_gradient_and_any_size():
         DCGAN(channels=3, jpeg_quality=75)
 
 
-def test_jpeg_table_is_the_standards():
-    assert jpeg_table(75)[0, 0] == 8 and jpeg_table(75)[7, 7] == 50  # half of the standard's 16 and 99
+def test_jpeg_table_is_the_table_of_the_standard():
+    assert jpeg_table(75)[0, 0] == 8 and jpeg_table(75)[7, 7] == 50  # half of 16 and 99 in the standard
 
 
 def test_augmentation_shifts_and_never_mirrors():
     torch.manual_seed(0)
     image = torch.zeros(200, 1, 16, 16)
     image[:, :, 8, 7] = 1
-    image[:, :, 8, 9] = 0.5  # always two pixels right of the brighter one
+    image[:, :, 8, 9] = 0.5  # always two pixels right of the brighter pixel
     out = augment(image)
     for one in out[:, 0]:
         (y,), (x,) = (c.tolist() for c in torch.where(one == 1))
@@ -158,7 +158,7 @@ def test_augmentation_shifts_and_never_mirrors():
     assert torch.equal(augment(image, shift=0), image)
 
 
-def test_warm_start_makes_the_decoders_images():
+def test_a_gan_that_starts_from_a_vae_gives_the_images_of_its_decoder():
     torch.manual_seed(0)
     vae, gan = VAE((8, 8), latent_dim=3, base=4), DCGAN((8, 8), latent_dim=3, base=4)
     gan.start_from(vae, 50)
@@ -169,7 +169,7 @@ def test_warm_start_makes_the_decoders_images():
         DCGAN((8, 8), latent_dim=4, base=4).start_from(vae, 50)
 
 
-def test_samples_depend_on_the_seed_alone():
+def test_samples_depend_only_on_the_seed():
     for model in (VAE((8, 8), latent_dim=3, base=4), DCGAN((8, 8), latent_dim=3, base=4)):
         first = model.sample(4, seed=5)
         torch.rand(10)
@@ -179,7 +179,7 @@ def test_samples_depend_on_the_seed_alone():
         assert not torch.equal(model.sample(4, seed=6), first)
 
 
-def test_exported_gan_samples_alike(tmp_path):
+def test_an_exported_gan_gives_the_same_samples(tmp_path):
     torch.manual_seed(0)
     vae, gan = VAE((8, 8), latent_dim=3, base=4), DCGAN((8, 8), latent_dim=3, base=4)
     gan.start_from(vae, 10)
@@ -205,15 +205,15 @@ def test_flow_learns_two_clusters():
     assert 0.35 < (distance.argmin(1) == 0).float().mean() < 0.65
 
 
-def test_transport_follows_the_field():
-    """With a constant field, transport moves every point by exactly that much."""
+def test_transport_follows_the_velocity_field():
+    """If the velocity field is constant, transport moves every point by this velocity."""
     flow = LatentFlow(latent_dim=2, width=8, depth=1)
     flow.field.forward = lambda points, time: torch.ones_like(points) * torch.tensor([1.0, -2.0])
     noise = torch.zeros(3, 2)
     assert torch.allclose(flow.transport(noise, 7), torch.tensor([1.0, -2.0]).expand(3, 2))
 
 
-def test_gans_of_one_vae_share_a_bank_of_latents_and_new_weights_give_a_new_one():
+def test_gans_of_one_vae_share_a_bank_of_latents_until_its_weights_change():
     flow = LatentFlow(latent_dim=2, width=8, depth=1)
     bank = flow.latent_bank(5)
     assert torch.equal(bank, flow.sample(5, seed=1)) and flow.latent_bank(5) is bank
@@ -223,7 +223,7 @@ def test_gans_of_one_vae_share_a_bank_of_latents_and_new_weights_give_a_new_one(
     assert torch.equal(flow.latent_bank(5), flow.sample(5, seed=1)) and not torch.equal(flow.latent_bank(5), bank)
 
 
-def test_drawn_latents_may_be_changed_without_changing_the_next_draw():
+def test_changing_drawn_latents_does_not_change_the_next_draw():
     flow = LatentFlow(latent_dim=2, width=8, depth=1)
     drawn = flow.sample(5, seed=1)
     wanted = drawn.clone()
@@ -233,7 +233,7 @@ def test_drawn_latents_may_be_changed_without_changing_the_next_draw():
 
 @pytest.mark.parametrize("name", ["vae", "dcgan"])
 def test_overfits_a_tiny_batch(name, tmp_path):
-    """A VAE must learn 8 images by heart; a GAN's samples must come close to them."""
+    """A VAE must memorise 8 images, and the samples of a GAN must become similar to them."""
     images = image_files.to_float(draw_pictures(8, 16))
     devices.seed_everything(0)
     if name == "vae":
@@ -249,9 +249,9 @@ def test_overfits_a_tiny_batch(name, tmp_path):
         assert after < 0.5 * before
 
 
-def test_noise_layers_are_silent_at_first_and_counted():
+def test_noise_layers_have_strength_0_at_first():
     quiet, noisy = Upsampler((8, 8), 1, 3, 4), Upsampler((8, 8), 1, 3, 4, noise=True)
     extra = sum(p.numel() for p in noisy.parameters()) - sum(p.numel() for p in quiet.parameters())
-    assert extra == 4  # one strength for each channel of the one hidden map
+    assert extra == 4  # one strength for each channel of the only hidden map
     noisy.eval()
     assert torch.equal(noisy(torch.ones(1, 3)), noisy(torch.ones(1, 3)))

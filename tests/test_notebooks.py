@@ -1,4 +1,4 @@
-"""The committed notebooks are executed and render; every notebook runs end to end in the smoke profile."""
+"""The committed notebooks were executed and can be displayed. Each notebook runs from start to end in smoke."""
 
 import ast
 import importlib
@@ -25,7 +25,7 @@ PROJECT = config.PROJECT
 FOLDERS = (".", "brain_mri", "fashion_mnist")
 COMMITTED = sorted(p.relative_to(PROJECT).as_posix() for f in FOLDERS for p in PROJECT.glob(f"{f}/*.ipynb"))
 MODULES = {path.stem: f"utils.{path.parent.name}.{path.stem}" for path in (PROJECT / "utils").glob("*/*.py")}
-WAITING = {  # for their next execution: the code that they show has changed since they ran
+WAITING = {  # they must be executed again, because the code that they show has changed
     "brain_mri/Assessment.ipynb", "fashion_mnist/generative_models.ipynb", "username_DLcw1_clean.ipynb",
     "username_DLcw1_hypertune.ipynb", "username_DLcw2_clean.ipynb", "username_DLcw2_hypertune.ipynb",
 }  # fmt: skip
@@ -49,7 +49,7 @@ SECTIONS = {
 
 
 @pytest.mark.parametrize("name", COMMITTED)
-def test_committed_notebook_is_executed_once_and_renders(name):
+def test_a_committed_notebook_was_executed_once_and_can_be_displayed(name):
     notebook = nbformat.read(PROJECT / name, as_version=4)
     nbformat.validate(notebook)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
@@ -65,7 +65,7 @@ def test_committed_notebook_is_executed_once_and_renders(name):
 
 
 @pytest.mark.parametrize("name", SECTIONS)
-def test_sections_stand_in_the_briefs_order(name):
+def test_sections_are_in_the_order_of_the_brief(name):
     notebook = nbformat.read(PROJECT / name, as_version=4)
     text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     headings = re.findall(r"^## (?:Question )?(\d+)[.:] (.*)$", text, re.M)
@@ -75,7 +75,7 @@ def test_sections_stand_in_the_briefs_order(name):
 
 
 def imported(tree: ast.Module) -> dict[str, object]:
-    """What a notebook imports from utils, by the name that it has there, and the budget of its profile."""
+    """The objects that a notebook imports from utils, and its budget, by their names in the notebook."""
     found = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("utils"):
@@ -91,9 +91,9 @@ def imported(tree: ast.Module) -> dict[str, object]:
 
 
 def missing_names(name: str) -> list[str]:
-    """The names that a notebook uses of a module, class or budget of utils, but that are not there."""
+    """The names that a notebook uses from modules, classes and budgets of utils, but that do not exist there."""
     cells = [cell.source for cell in nbformat.read(PROJECT / name, as_version=4).cells if cell.cell_type == "code"]
-    source = re.sub(r"^(\s*)[!%].*$", r"\1pass", "\n".join(cells), flags=re.M)  # commands of IPython
+    source = re.sub(r"^(\s*)[!%].*$", r"\1pass", "\n".join(cells), flags=re.M)  # IPython commands
     tree = ast.parse(source)
     things, missing = imported(tree), []
     for node in ast.walk(tree):
@@ -116,7 +116,7 @@ def test_every_name_that_a_notebook_uses_is_in_the_package(name):
 
 
 def stale(name: str) -> list[str]:
-    """The functions and classes whose code a notebook shows otherwise than it is now."""
+    """The functions and classes whose code has changed since the notebook showed it."""
     found = []
     for cell in nbformat.read(PROJECT / name, as_version=4).cells:
         if cell.cell_type == "code" and "figures.show_source(" in cell.source:
@@ -132,11 +132,11 @@ def stale(name: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", COMMITTED)
-def test_the_code_that_a_notebook_shows_is_the_packages(name):
+def test_a_notebook_shows_the_current_code(name):
     if name in WAITING:
-        assert stale(name), f"{name} shows the code as it is: take it off WAITING"
+        assert stale(name), f"{name} shows the current code: remove it from WAITING"
     else:
-        assert stale(name) == [], f"changed since {name} ran"
+        assert stale(name) == [], f"this code has changed since {name} was executed"
 
 
 def test_no_function_is_defined_in_two_notebooks():
@@ -151,7 +151,7 @@ def test_no_function_is_defined_in_two_notebooks():
 
 
 def with_course_images(export: Path) -> Path:
-    """Give an exported hand-in the images that this copy of the project has, or else the stand-in."""
+    """Link the images of this project into an exported hand-in. If there are none, stand-ins are made."""
     for folder in hand_images.FOLDERS:
         for path in (PROJECT / folder).glob("*"):
             if not (export / folder / path.name).exists():
@@ -162,8 +162,11 @@ def with_course_images(export: Path) -> Path:
 
 
 def run_hand_in(tmp_path: Path, brief: str, names: list[str]) -> tuple[Path, Path]:
-    """Execute notebooks of an exported hand-in from its own folder, in the smoke profile; returns the export, and the
-    folder of results."""
+    """Execute notebooks of an exported hand-in from its own folder, in the profile smoke.
+
+    Returns:
+        The folder of the export, and the folder of the results.
+    """
     committed = (PROJECT / "utils" / "hyperparameters.json").read_bytes()
     export = exporting.export(PROJECT, brief, tmp_path / brief)
     if brief == "portfolio":
@@ -183,7 +186,7 @@ def run_hand_in(tmp_path: Path, brief: str, names: list[str]) -> tuple[Path, Pat
 
 
 @pytest.mark.first
-def test_coursework_1_runs_from_what_is_handed_in(tmp_path):
+def test_coursework_1_runs_from_its_export(tmp_path):
     _, out = run_hand_in(tmp_path, "portfolio", ["GenAI Models.ipynb"])
     for kind in ("GAN", "VAE"):
         assert len(list((out / f"{kind}_hands").glob("username_???.jpeg"))) == 300
@@ -191,34 +194,34 @@ def test_coursework_1_runs_from_what_is_handed_in(tmp_path):
 
 
 @pytest.mark.first
-def test_coursework_2_runs_from_what_is_handed_in(tmp_path):
+def test_coursework_2_runs_from_its_export(tmp_path):
     _, out = run_hand_in(tmp_path, "portfolio", ["Classifier.ipynb"])
     given = label_csv.read(out / "username_classified_hands.csv")
     course = sorted(path.name for path in (PROJECT / "test_hands").glob("test_hand_*"))
     assert list(given) == sorted(given) and len(given) > 200
-    assert not course or list(given)[:400] == course[:400]  # smoke reads only some
+    assert not course or list(given)[:400] == course[:400]  # smoke reads only a part
 
 
 @pytest.mark.first
-def test_the_tuning_of_both_runs_from_what_is_handed_in(tmp_path):
+def test_the_tuning_of_both_courseworks_runs_from_its_export(tmp_path):
     _, out = run_hand_in(tmp_path, "portfolio", ["Hypertuning.ipynb"])
     assert set(json.loads((out / "hyperparameters.json").read_text(encoding="utf-8"))) >= {"vae", "dcgan", "classifier"}
 
 
 @pytest.mark.first
-def test_the_final_assignment_runs_from_what_is_handed_in(tmp_path):
+def test_the_final_assignment_runs_from_its_export(tmp_path):
     _, out = run_hand_in(tmp_path, "final", list(config.TASKS["final"]))
     grids = {path.name for path in (out / "fashion_mnist" / "samples").iterdir()}
     assert grids == {f"{family.lower()}_{kind}.png" for family in zoo.MODELS for kind in ("first_100", "chosen")}
 
 
 @pytest.mark.first
-def test_the_mri_notebook_runs_from_what_is_handed_in(tmp_path):
+def test_the_mri_notebook_runs_from_its_export(tmp_path):
     _, out = run_hand_in(tmp_path, "mri", list(config.TASKS["mri"]))
     assert head_images.read(out / "brain_mri" / "test_set_nogaps.npy").shape == (100, 1, 64, 64)
 
 
-def test_the_committed_csv_has_a_label_for_each_of_the_courses_8434_files():
+def test_the_committed_csv_has_a_label_for_each_of_the_8434_test_files():
     text = (PROJECT / "username_classified_hands.csv").read_text(encoding="utf-8")
     assert re.fullmatch(r"(test_hand_\d+\.jpeg, [012]\n){8434}", text)
     given = label_csv.read(PROJECT / "username_classified_hands.csv")
@@ -226,7 +229,7 @@ def test_the_committed_csv_has_a_label_for_each_of_the_courses_8434_files():
 
 
 @pytest.mark.parametrize(("origin", "said"), [("STAND-IN: drawn", "STAND-IN"), ("the course's", "hands_cw2.tar.gz")])
-def test_the_profile_full_overwrites_nothing_without_the_courses_data(tmp_path, monkeypatch, origin, said):
+def test_the_profile_full_does_not_overwrite_results_without_the_courses_data(tmp_path, monkeypatch, origin, said):
     monkeypatch.setattr(config, "PROJECT", tmp_path)
     monkeypatch.setattr(hand_images, "origin", lambda: origin)
     monkeypatch.setenv("PROFILE", "full")
@@ -235,7 +238,7 @@ def test_the_profile_full_overwrites_nothing_without_the_courses_data(tmp_path, 
         execute.execute_all([tmp_path / "username_DLcw2_clean.ipynb"])
 
 
-def test_a_failing_notebook_says_so_and_keeps_what_it_had(tmp_path):
+def test_a_failing_notebook_is_reported_and_keeps_its_outputs(tmp_path):
     notebook = nbformat.v4.new_notebook(
         cells=[nbformat.v4.new_code_cell("print('so far')"), nbformat.v4.new_code_cell("1 / 0")]
     )
@@ -247,7 +250,7 @@ def test_a_failing_notebook_says_so_and_keeps_what_it_had(tmp_path):
     assert "so far" in (tmp_path / "smoke" / "bad.ipynb").read_text(encoding="utf-8")
 
 
-def test_bars_and_widgets_are_cleaned_away():
+def test_progress_bars_and_widgets_are_removed():
     output = nbformat.v4.new_output("stream", text="10%\r50%\r100%\nkept\n")
     widget = nbformat.v4.new_output("display_data", data={execute.WIDGET: {}})
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x", outputs=[output, widget])])

@@ -1,4 +1,4 @@
-"""What the README promises is there, and nothing of the course's data is tracked."""
+"""The files and commands on the pages exist, no course image is in git, and settings and profiles work."""
 
 import dataclasses
 import errno
@@ -20,7 +20,7 @@ PROJECT = config.PROJECT
 @pytest.mark.parametrize(
     "page", ["README.md", *(f"docs/{path.name}" for path in sorted((PROJECT / "docs").glob("*.md")))]
 )
-def test_what_the_pages_name_exists(page):
+def test_files_modules_and_make_targets_on_the_pages_exist(page):
     text = (PROJECT / page).read_text(encoding="utf-8")
     for path in re.findall(r"\]\((?!http)([^)#]+)\)", text):
         assert ((PROJECT / page).parent / path).exists(), path
@@ -33,10 +33,10 @@ def test_what_the_pages_name_exists(page):
         assert re.search(rf"^{''.join(target)}:", (PROJECT / "Makefile").read_text(encoding="utf-8"), re.M), target
 
 
-def test_no_course_image_is_tracked():
+def test_no_course_image_is_in_git():
     listed = subprocess.run(["git", "ls-files"], cwd=PROJECT, capture_output=True, text=True)
     if listed.returncode:
-        pytest.skip("not a git checkout")
+        pytest.skip("this copy of the project is not a git repository")
     files = listed.stdout.splitlines()
     for name in ("real_hands", "test_hands"):
         assert [f for f in files if f.startswith(name)] == [f"{name}/.gitkeep"]
@@ -52,14 +52,14 @@ def test_an_unknown_profile_is_refused(value):
     assert done.returncode and "must be one of smoke, quick, full" in done.stderr
 
 
-def test_hyperparameters_have_one_place(monkeypatch, tmp_path):
+def test_hyperparameters_come_from_the_run_or_from_the_committed_file(monkeypatch, tmp_path):
     monkeypatch.setenv("PROFILE", "quick")
     monkeypatch.setenv("RUNS_FOLDER", str(tmp_path))
     committed = config.hyperparameters("vae")
     config.write_hyperparameters("vae", {"lr": 0.5})
     assert config.hyperparameters("vae") == {"lr": 0.5}
-    assert config.hyperparameters("dcgan")  # the untouched ones are still found
-    monkeypatch.setenv("PROFILE", "full")  # with RUNS_FOLDER, as in Colab, nothing committed is replaced
+    assert config.hyperparameters("dcgan")  # the committed ones of other models are still found
+    monkeypatch.setenv("PROFILE", "full")  # with RUNS_FOLDER (as in Colab), no committed file is replaced
     config.write_hyperparameters("vae", {"lr": 0.25})
     assert config.hyperparameters("vae") == {"lr": 0.25} and config.results_folder() == tmp_path / "full"
     monkeypatch.delenv("RUNS_FOLDER")
@@ -68,8 +68,8 @@ def test_hyperparameters_have_one_place(monkeypatch, tmp_path):
         config.hyperparameters("x")
 
 
-def test_a_write_stores_only_the_model_that_it_was_given(monkeypatch, tmp_path):
-    """A copy of the committed values of other models would hide values that are committed later."""
+def test_writing_hyperparameters_stores_only_the_given_model(monkeypatch, tmp_path):
+    """Copies of the committed values of other models would hide values that are committed later."""
     monkeypatch.setenv("PROFILE", "quick")
     monkeypatch.setenv("RUNS_FOLDER", str(tmp_path))
     path = config.write_hyperparameters("vae", {"lr": 0.5})
@@ -93,7 +93,7 @@ def test_hyperparameters_are_written_whole_or_not_at_all(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b'{"vae": {"lr": 0.', b"[1, 2]", b'{"vae": 3}', b"\xff\xfe"])
-def test_a_damaged_file_of_hyperparameters_is_named(content, monkeypatch, tmp_path):
+def test_a_damaged_file_of_hyperparameters_is_named_and_kept(content, monkeypatch, tmp_path):
     monkeypatch.setenv("PROFILE", "quick")
     monkeypatch.setenv("RUNS_FOLDER", str(tmp_path))
     path = config.run_folder() / "hyperparameters.json"
@@ -105,7 +105,7 @@ def test_a_damaged_file_of_hyperparameters_is_named(content, monkeypatch, tmp_pa
     assert config.hyperparameters("vae", committed=True)
 
 
-def test_a_home_folder_in_runs_folder_is_found(monkeypatch, tmp_path):
+def test_a_home_folder_in_runs_folder_is_expanded(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))  # on Windows
     monkeypatch.setenv("RUNS_FOLDER", "~/my runs")
@@ -136,7 +136,7 @@ def test_help_and_errors_of_the_commands():
     assert done.returncode == 1 and "There is no 'nowhere'" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_importing_the_package_does_not_wait_for_what_takes_seconds():
+def test_importing_the_package_imports_no_slow_packages():
     names = (path.relative_to(PROJECT).with_suffix("") for path in sorted((PROJECT / "utils").glob("*/[a-z]*.py")))
     program = f"import sys, {', '.join('.'.join(name.parts) for name in names)}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, check=True)
@@ -149,17 +149,17 @@ def test_importing_the_package_does_not_wait_for_what_takes_seconds():
     [
         ({}, "no"),
         ({"avx512_bf16": True, "avx512_fp16": False}, "bf16"),
-        ({"avx512_bf16": True, "avx512_fp16": True}, "no"),  # the vector units alone are slower at it
+        ({"avx512_bf16": True, "avx512_fp16": True}, "no"),  # without matrix units, bfloat16 is slower
         ({"avx512_bf16": True, "avx512_fp16": True, "amx_bf16": True}, "bf16"),
     ],
 )
-def test_bfloat16_is_for_processors_that_are_fast_at_it(monkeypatch, flags, format_):
+def test_bfloat16_is_used_on_processors_that_are_fast_with_it(monkeypatch, flags, format_):
     monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: flags, raising=False)
     assert devices.mixed_precision() == format_
 
 
-def test_the_number_format_is_what_accelerate_was_told(monkeypatch):
+def test_the_number_format_can_be_set_for_accelerate(monkeypatch):
     for told in ("no", "bf16"):
         monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", told)
         assert devices.mixed_precision() == told

@@ -1,4 +1,4 @@
-"""Learning from images without labels."""
+"""Learning from positive and unlabelled images."""
 
 import numpy as np
 import pytest
@@ -8,19 +8,19 @@ from tests.conftest import three_kinds
 from utils.evaluation import pu_learning
 
 
-def test_pseudo_labels_are_those_the_classifier_is_confident_of():
+def test_only_pseudo_labels_with_a_high_probability_are_confident():
     logits = torch.tensor([[9.0, 0.0, 0.0], [0.0, 0.1, 0.0], [0.0, 0.0, 9.0], [8.0, 2.0, 0.0]])
     labels, confident = pu_learning.pseudo_labels(logits, 1.0, 0.9)
     assert labels.dtype == np.int64 and labels[confident].tolist() == [0, 2, 0] and not confident[1]
 
 
-def test_reals_are_found_in_a_mixture_without_any_labelled_fake(tmp_path):
+def test_reals_are_found_in_a_mixture_without_labelled_fakes(tmp_path):
     images, truth = three_kinds(150, seed=1)
-    mixture = np.concatenate([images[truth == 0][100:], images[truth != 0][::2]])  # a quarter is real
+    mixture = np.concatenate([images[truth == 0][100:], images[truth != 0][::2]])  # a quarter of them are real
     reals = three_kinds(200, seed=2)[0][:200]
     found = pu_learning.estimate_density_ratio(reals, mixture, 6000, tmp_path, {"base": 8}, num_folds=2, seed=0)
     assert len(found.first) == len(found.second) == len(found.fold_of) == 200 and len(found.models) == 2
-    for number, model in enumerate(found.models):  # an image is given to the network that has not seen it
+    for number, model in enumerate(found.models):  # an image gets the network that has not seen it
         ratio = pu_learning.log_ratio(model.logits(mixture[found.fold_of == number], ((0, 0),)))
         assert torch.allclose(ratio, found.second[found.fold_of == number])
     real, share = pu_learning.real_probability(found.first, found.second)
@@ -32,13 +32,13 @@ def test_reals_are_found_in_a_mixture_without_any_labelled_fake(tmp_path):
 
 
 def test_real_probability_by_hand():
-    # half of the mixture is real: typical real images have a ratio of 1/2, fakes one far above it
+    # Half of the mixture is real. Typical real images have a ratio of 1/2, and fakes have a much higher ratio.
     reals = torch.tensor([0.5, 0.5, 0.5, 2.0]).log()
     real, share = pu_learning.real_probability(reals, torch.tensor([0.5, 1.0, 50.0, 0.1]).log())
     assert share == pytest.approx(0.5) and real == pytest.approx([1, 0.5, 0.01, 1])
 
 
-def test_too_few_images_are_refused_before_any_training(tmp_path):
+def test_too_few_images_are_refused_before_the_training(tmp_path):
     images, _ = three_kinds(4)
     options = {"num_folds": 5, "seed": 0}
     with pytest.raises(ValueError, match="3 images in the second set are too few: cross-validation with 5 folds"):
@@ -47,7 +47,7 @@ def test_too_few_images_are_refused_before_any_training(tmp_path):
     with pytest.raises(ValueError, match="class 1 has 12 images in 1 groups of near-copies: 5 folds need at least 5"):
         pu_learning.estimate_density_ratio(images[1:], copies, 64, tmp_path, {}, **options)
     with pytest.raises(ValueError, match="0 real images are too few"):
-        pu_learning.real_probability(torch.zeros(0), torch.zeros(3))  # a NaN once
+        pu_learning.real_probability(torch.zeros(0), torch.zeros(3))  # this gave NaN before
     with pytest.raises(ValueError, match="0 unlabelled images are too few"):
         pu_learning.pseudo_labels(torch.zeros(0, 3), 1.0, 0.9)
     assert not list(tmp_path.iterdir())

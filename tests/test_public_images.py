@@ -1,4 +1,4 @@
-"""Fashion-MNIST and CelebA in their own file layouts, made here; and what is wrong with them, said."""
+"""Fashion-MNIST and CelebA, in small files with the original layout, and clear errors for bad files."""
 
 import gzip
 import hashlib
@@ -32,14 +32,14 @@ def test_fashion_mnist_is_split_the_same_way_every_time(tmp_path, no_package):
     assert len(few.train.images) <= 20 and len(few.test.images) == 2
 
 
-def test_copies_are_taken_out_of_the_earlier_parts():
+def test_copies_are_removed_from_the_earlier_parts():
     pictures = draw_pictures(6)
     train = Part(pictures, np.arange(6))
     kept = public_images.without(train, Part(pictures[1:2], np.zeros(1)), Part(pictures[4:5], np.zeros(1)))
     assert kept.labels.tolist() == [0, 2, 3, 5] and np.array_equal(kept.images, pictures[[0, 2, 3, 5]])
 
 
-def test_debians_package_is_unpacked_and_fills_a_folder_with_only_some_of_the_files(tmp_path, monkeypatch):
+def test_debians_package_is_unpacked_and_completes_a_folder_with_missing_files(tmp_path, monkeypatch):
     monkeypatch.setattr(public_images, "DEBIAN", tmp_path / "package")
     write_fashion_mnist(tmp_path / "package", compressed=True)
     root = tmp_path / "data"
@@ -82,32 +82,32 @@ def test_damaged_idx_files_are_named(tmp_path, no_package, damage):
         public_images.fashion_mnist(tmp_path, network=False)
 
 
-MNIST_LABELS = bytes([5, 0, 4, 1, 9, 2, 1, 3, 1, 4])  # of its first ten training images
+MNIST_LABELS = bytes([5, 0, 4, 1, 9, 2, 1, 3, 1, 4])  # labels of its first ten training images
 
 
-def test_mnists_digits_under_the_same_names_are_noticed(tmp_path, no_package):
+def test_mnists_digits_with_the_same_file_names_are_refused(tmp_path, no_package):
     write_fashion_mnist(tmp_path / RAW)
     header = idx(np.zeros(60_000))[:8]
-    (tmp_path / RAW / FILES[1]).write_bytes(header + MNIST_LABELS * 6_000)  # as many as Fashion-MNIST's
+    (tmp_path / RAW / FILES[1]).write_bytes(header + MNIST_LABELS * 6_000)  # the same number as in Fashion-MNIST
     with pytest.raises(ValueError, match=f"{FILES[1]}' is not Fashion-MNIST's.*MNIST's digits.*Empty"):
         public_images.fashion_mnist(tmp_path, network=False)
 
 
 @pytest.mark.skipif(not public_images.DEBIAN.is_dir(), reason="needs the package dataset-fashion-mnist")
-def test_the_published_files_are_recognised():
+def test_sizes_and_hashes_of_the_published_files_are_right():
     for name, (size, sha256) in public_images.ORIGINALS.items():
         content = gzip.decompress((public_images.DEBIAN / f"{name}.gz").read_bytes())
         assert (len(content), hashlib.sha256(content).hexdigest()) == (size, sha256)
 
 
-def test_parts_that_would_be_empty_are_refused(tmp_path, no_package):
+def test_a_split_with_empty_parts_is_refused(tmp_path, no_package):
     write_fashion_mnist(tmp_path / RAW)
     with pytest.raises(ValueError, match="5 training, 0 validation, 0 test images.*at least 10"):
         public_images.fashion_mnist(tmp_path, limit=5, network=False)
 
 
 def write_celeba(root, count: int = 12) -> None:
-    """Pictures in CelebA's layout: a half for training, a quarter each for validation and test."""
+    """Write pictures in CelebA's layout: half for training, a quarter each for validation and test."""
     folder = root / "celeba"
     (folder / "img_align_celeba").mkdir(parents=True)
     names = [f"{i + 1:06d}.jpg" for i in range(count)]
@@ -132,7 +132,7 @@ def any_checksum(monkeypatch):
     monkeypatch.setattr(datasets.CelebA, "file_list", [(a, None, c) for a, _, c in datasets.CelebA.file_list])
 
 
-def test_celeba_is_cropped_and_brought_to_size(tmp_path, any_checksum):
+def test_celeba_is_cropped_and_resized(tmp_path, any_checksum):
     write_celeba(tmp_path)
     grey, colour = (public_images.celeba(tmp_path, colour=c) for c in (False, True))
     assert grey.train.labels.tolist() == [0, 1, 0, 1, 0, 1] and grey.classes[1] == "man"
@@ -141,7 +141,7 @@ def test_celeba_is_cropped_and_brought_to_size(tmp_path, any_checksum):
     assert len(public_images.celeba(tmp_path, limit=2).train.images) == 2
 
 
-def test_what_celeba_lacks_is_said(tmp_path, any_checksum):
+def test_missing_and_damaged_files_of_celeba_are_named(tmp_path, any_checksum):
     with pytest.raises(FileNotFoundError, match="no complete CelebA.*list_eval_partition"):
         public_images.celeba(tmp_path)
     write_celeba(tmp_path)
@@ -153,7 +153,7 @@ def test_what_celeba_lacks_is_said(tmp_path, any_checksum):
         public_images.celeba(tmp_path)
 
 
-def test_celebas_images_of_another_size_are_refused_not_padded(tmp_path, any_checksum):
+def test_images_of_celeba_with_another_size_are_refused(tmp_path, any_checksum):
     write_celeba(tmp_path)
     Image.new("RGB", (89, 109)).save(tmp_path / "celeba" / "img_align_celeba" / "000001.jpg")
     with pytest.raises(ValueError, match="000001.jpg' has 109 x 89 pixels .* 218 x 178"):

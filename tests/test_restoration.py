@@ -1,4 +1,4 @@
-"""Measures of filled images, the classical fills, and too few pixels for them."""
+"""Measures of filled images, classical methods of filling, and too few pixels for them."""
 
 import numpy as np
 import pytest
@@ -8,42 +8,42 @@ from utils.evaluation import restoration
 
 @pytest.fixture
 def mask():
-    """Two missing, two known, leaning by one pixel in four rows."""
+    """Two missing pixels, then two known pixels. The stripes move by one pixel every four rows."""
     rows, columns = np.indices((64, 64))
     return (columns - rows // 4) % 4 < 2
 
 
 @pytest.mark.parametrize("fill", [restoration.fill_cubic, restoration.fill_biharmonic])
-def test_classical_methods_keep_known_pixels_and_follow_a_plane(mask, fill):
+def test_classical_methods_keep_known_pixels_and_fill_a_plane(mask, fill):
     rows, columns = np.indices((64, 64))
     plane = ((rows + 2 * columns) / 192).astype(np.float32)[None, None]
     known = ~mask[None, None]
     filled = fill(plane * known, known)
     assert (filled[known] == plane[known]).all()
-    assert np.abs(filled - plane)[..., 2:-2].max() < 0.005  # at the edge there is but one neighbour
+    assert np.abs(filled - plane)[..., 2:-2].max() < 0.005  # at the edge there is only one neighbour
 
 
-def test_psnr_by_hand_looks_at_missing_pixels_alone():
+def test_psnr_by_hand_uses_only_missing_pixels():
     truth, filled = np.zeros((1, 1, 2, 2)), np.array([[[[0.1, 0.1], [1, 1]]]])
     missing = np.array([[True, True], [False, False]])
-    assert restoration.psnr(filled, truth, missing) == pytest.approx([20.0])  # error 0.1: 20 dB
+    assert restoration.psnr(filled, truth, missing) == pytest.approx([20.0])  # an error of 0.1 is 20 dB
 
 
-def test_interval_covers_the_mean_and_widens_with_groups():
+def test_the_confidence_interval_contains_the_mean_and_is_wider_with_groups():
     values = np.random.default_rng(0).normal(5, 1, 200)
     low, high = restoration.bootstrap_interval(values)
     assert low < values.mean() < high and high - low == pytest.approx(4 / 200**0.5, rel=0.2)
-    same = np.repeat(values[:50], 4)  # four copies each: no more than 50 independent values
+    same = np.repeat(values[:50], 4)  # four copies each, so only 50 values are independent
     wide = restoration.bootstrap_interval(same, np.repeat(np.arange(50), 4))
     narrow = restoration.bootstrap_interval(same)
     assert wide[1] - wide[0] > 1.6 * (narrow[1] - narrow[0])
 
 
-def test_a_periodic_trace_shows_in_spectrum_and_contrast(mask):
+def test_spectrum_and_contrast_show_a_periodic_trace(mask):
     rng = np.random.default_rng(0)
     clean = rng.uniform(0, 1, (20, 1, 64, 64))
     striped = clean.copy()
-    striped[..., mask] = 0.5  # filled with a constant: no texture
+    striped[..., mask] = 0.5  # filled with a constant, so there is no texture
     assert restoration.stripe_contrast(striped, mask).max() < 0.1
     assert restoration.stripe_contrast(clean, mask).mean() == pytest.approx(1, abs=0.05)
     periodic = clean + 0.5 * mask
@@ -51,7 +51,7 @@ def test_a_periodic_trace_shows_in_spectrum_and_contrast(mask):
 
 
 IMAGES = np.random.default_rng(0).uniform(0, 1, (2, 1, 16, 16))
-COLUMN = np.arange(16) == 3  # as a mask: one known column
+COLUMN = np.arange(16) == 3  # a mask: one column
 
 
 def spoilt(value):
@@ -88,7 +88,7 @@ FEW = {
 
 
 @pytest.mark.parametrize("measure", FEW)
-def test_figures_that_would_be_no_number_are_refused(measure):
+def test_measures_that_would_be_nan_are_refused(measure):
     compute, message = FEW[measure]
     with pytest.raises(ValueError, match=message):
         compute()

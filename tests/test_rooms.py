@@ -1,4 +1,4 @@
-"""The rooms of `utils`: imports point downwards only, and no room is crowded."""
+"""The rooms of `utils`: modules import only from their own room and lower rooms, and no room is too large."""
 
 import ast
 import re
@@ -8,19 +8,19 @@ import pytest
 import utils
 from utils import config
 
-ROOMS = ("data", "training", "models", "evaluation", "handin", "notebooks", "commands")  # from the bottom up
+ROOMS = ("data", "training", "models", "evaluation", "handin", "notebooks", "commands")  # from low to high
 UTILS = config.PROJECT / "utils"
 MODULES = sorted(path for path in UTILS.rglob("*.py") if path.name != "__init__.py")
 
 
 def room(module: str) -> int:
-    """How far up the module `utils.ROOM.NAME` is: 0 for config and files, then the place of its room in ROOMS."""
+    """The level of a module `utils.ROOM.NAME`: 0 for config and files, otherwise the place of its room in ROOMS."""
     parts = module.split(".")
     return 1 + ROOMS.index(parts[1]) if len(parts) > 1 and parts[1] in ROOMS else 0
 
 
 def imported(path) -> set[str]:
-    """The modules of `utils` that a file imports, anywhere in it."""
+    """The modules of `utils` that a file imports, also inside functions."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -31,18 +31,18 @@ def imported(path) -> set[str]:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(UTILS).as_posix())
-def test_imports_point_downwards(path):
+def test_a_module_imports_nothing_from_higher_rooms(path):
     own = room(".".join(path.relative_to(config.PROJECT).with_suffix("").parts))
     if path.name == "__main__.py":
         own = len(ROOMS) + 1
     upwards = sorted(name for name in imported(path) if room(name) > own)
     assert upwards == []
-    if own == room("utils.handin"):  # a hand-in is checked without torch, so the check needs no network of ours
+    if own == room("utils.handin"):  # a hand-in is checked without torch and without our models
         assert not [name for name in imported(path) if name.split(".")[1] in ("training", "models", "evaluation")]
 
 
 @pytest.mark.parametrize("name", ROOMS)
-def test_a_room_has_less_than_a_dozen_modules(name):
+def test_a_room_has_fewer_than_a_dozen_modules(name):
     assert 1 <= len([path for path in (UTILS / name).glob("*.py") if path.name != "__init__.py"]) < 12
 
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from utils import config
-from utils.handin import rename
+from utils.handin import compare, rename
 from utils.notebooks import colab
 
 
@@ -105,7 +106,7 @@ def test_a_failure_half_way_is_undone(folder, monkeypatch):
 KILLED = """
 import os, sys
 from pathlib import Path
-from utils.handin import rename
+from utils.handin import compare, rename
 move, count = Path.rename, 0
 def killed(self, target):
     global count
@@ -148,3 +149,27 @@ def test_every_notebook_has_its_own_link_to_colab():
         text = (config.PROJECT / name).read_text(encoding="utf-8")
         found = re.findall(r"colab\.research\.google\.com/github/[\w.-]+/[\w.-]+/blob/main/([^)]+)\)", text)
         assert found == [name]
+
+
+def test_this_project_works_after_two_renamings(tmp_path):
+    """Its own code holds the words of the template; only the names of files may change there."""
+    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=config.PROJECT, capture_output=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    for name in listed.stdout.decode().splitlines():
+        if (config.PROJECT / name).is_file():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(config.PROJECT / name, tmp_path / name)
+    before = compare.check(tmp_path)
+    rename.rename(tmp_path, "li123", "Li Wei", "01234567")
+    for arguments in (["rename", "ab4", "--dry-run"], ["rename", "ab4"]):
+        command = [sys.executable, "-m", "utils", *arguments]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    after = compare.check(tmp_path)
+    assert [r.status for r in after].count("fail") == [r.status for r in before].count("fail")
+    signed = [result for result in after if "name" in result.requirement and result.status == "pass"]
+    assert len(signed) > [r.status for r in before if "name" in r.requirement].count("pass")
+    program = "from utils import config; print(*config.TASKS['hands'])"
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["ab4_DLcw1_clean.ipynb", "ab4_DLcw2_clean.ipynb"]

@@ -55,23 +55,30 @@ def check_name(name: str) -> None:
         raise ValueError(f"'{name}' cannot be used: the names of other files begin with it")
 
 
-def mentions(name: str) -> re.Pattern:
-    """A pattern that finds the username in texts: before an underscore, in quotes, or after 'Username:'."""
-    return re.compile(rf'(?<![<\w]){name}(?=_)|(?<="){name}(?=\\?")|(?<=\*\*Username:\*\* ){name}\b')
-
-
-def replacements(old: str, new: str, name: str | None, cid: str | None) -> list[tuple[re.Pattern, str]]:
-    """Pairs of a pattern to search for in texts, and its replacement.
+def check_author(name: str | None, cid: str | None) -> None:
+    """Check a full name and a CID, if they are given.
 
     Raises:
-        ValueError: the name or the CID has a wrong form.
+        ValueError: one of them has a wrong form.
     """
     if name is not None and not re.fullmatch(r"[^\W\d_][^\W\d_' .-]*(?:[' .-]+[^\W\d_]+)*\.?", name):
         raise ValueError(f"'{name}' is not a name: use letters, with spaces, hyphens or apostrophes between them")
     if cid is not None and not re.fullmatch(r"\d{8}", cid):
         raise ValueError(f"'{cid}' is not a CID: use 8 digits")
-    every = [(mentions(old), new if old != new else None), (NAME, name), (CID, cid)]
-    return [(pattern, text) for pattern, text in every if text is not None]
+
+
+def changed(path: str, text: str, old: str, new: str, name: str | None, cid: str | None) -> str:
+    """The new text of a file.
+
+    In Python code, only the names of files change: code uses the words of the template for other things too.
+    """
+    file_name = rf"(?<![<\w]){old}(?=_)"
+    if path.endswith(".py"):
+        return re.sub(file_name, new, text)
+    text = re.sub(rf'{file_name}|(?<="){old}(?=\\?")|(?<=\*\*Username:\*\* ){old}\b', new, text)
+    for pattern, value in ((NAME, name), (CID, cid)):
+        text = pattern.sub(value, text) if value is not None else text
+    return text
 
 
 def plan(folder: Path, new: str, name: str | None = None, cid: str | None = None) -> Plan:
@@ -88,7 +95,7 @@ def plan(folder: Path, new: str, name: str | None = None, cid: str | None = None
     check_name(new)
     inspection.forget()
     old = current_name(folder)
-    wanted = replacements(old, new, name, cid)
+    check_author(name, cid)
     files = inspection.listing(folder)
     moves = []
     for path in files:
@@ -102,7 +109,7 @@ def plan(folder: Path, new: str, name: str | None = None, cid: str | None = None
     for path in [*files, *(hidden for hidden in HIDDEN_TEXTS if (folder / hidden).is_file())]:
         if path.endswith(TEXTS):
             text = (folder / path).read_bytes().decode(errors="surrogateescape")
-            if any(pattern.search(text) for pattern, _ in wanted):
+            if changed(path, text, old, new, name, cid) != text:
                 texts.append(path)
     return Plan(moves, texts)
 
@@ -114,8 +121,7 @@ def rename(folder: Path, new: str, name: str | None = None, cid: str | None = No
         OSError, ValueError: a step failed, and all changes were undone.
     """
     undo(folder)
-    steps = plan(folder, new, name, cid)
-    wanted = replacements(current_name(folder), new, name, cid)
+    steps, old = plan(folder, new, name, cid), current_name(folder)
     journal = folder / JOURNAL
     building = folder / f"{JOURNAL}.part"
     shutil.rmtree(building, ignore_errors=True)
@@ -129,8 +135,7 @@ def rename(folder: Path, new: str, name: str | None = None, cid: str | None = No
     try:
         for path in steps.texts:
             text = (folder / path).read_bytes().decode(errors="surrogateescape")
-            for pattern, replacement in wanted:
-                text = pattern.sub(replacement, text)
+            text = changed(path, text, old, new, name, cid)
             files.write_atomically(folder / path, text.encode(errors="surrogateescape"))
         for source, target in steps.moves:
             (folder / source).rename(folder / target)

@@ -1,6 +1,6 @@
-"""Two processes train the same model as one: the same batches, losses and weights; only one of them writes.
+"""Two processes train the same model as one process: same batches, losses and weights. Only one of them writes files.
 
-The processes are real, talk over gloo, and are started as docs/scaling.md says.
+The processes are real and communicate with gloo. They are started as docs/scaling.md describes.
 """
 
 import json
@@ -24,7 +24,7 @@ from utils.data import image_files
 from utils.models.dcgan import DCGAN
 from utils.training import checkpoints
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("processes")]  # the tests share what `alone` has made
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("processes")]  # the tests share the fixture `alone`
 
 SEEN = 96
 
@@ -37,10 +37,10 @@ def pictures(tmp_path_factory) -> Path:
 
 
 def run(*words: object, **variables: str) -> str:
-    """Run a command on the CPU, in float32; returns what it has printed.
+    """Run a command on the CPU, in float32. Returns its output.
 
     Raises:
-        RuntimeError: it has failed; with its standard error.
+        RuntimeError: the command failed. The message is its standard error.
     """
     told = {"ACCELERATE_USE_CPU": "true", "ACCELERATE_MIXED_PRECISION": "no", "OMP_NUM_THREADS": "1"}
     environment = os.environ | told | variables
@@ -76,7 +76,7 @@ def arguments(family: str, pictures: Path, out: Path) -> list:
 
 
 def train(pictures: Path, out: Path, processes: int, **variables: str) -> str:
-    """`python -m utils train PixelCNN` in one or two processes."""
+    """Run `python -m utils train PixelCNN` in one or two processes."""
     start = (*TWO, "--num_machines", 1, "--main_process_port", 0) if processes == 2 else ()
     return run(*start, "-m", "utils", "train", *arguments("PixelCNN", pictures, out), **variables)
 
@@ -88,7 +88,7 @@ def free_port() -> int:
 
 
 def train_on_two_nodes(pictures: Path, outs: tuple[Path, Path]) -> list[str | RuntimeError]:
-    """Two "machines" of one process each, both on this one; returns what each has printed, or its error."""
+    """Train on two "machines" with one process each, both on this machine. Returns the output or the error of each."""
     where = (*TWO, "--num_machines", 2, "--main_process_ip", "127.0.0.1", "--main_process_port", free_port())
 
     def node(rank: int) -> str | RuntimeError:
@@ -107,7 +107,7 @@ def weights(out: Path) -> dict[str, torch.Tensor]:
 
 
 def close(wanted: list[float]):
-    """Equal but for the order of sums in float32."""
+    """Equal, except for rounding because of another order of sums in float32."""
     return pytest.approx(wanted, rel=1e-5)
 
 
@@ -127,16 +127,16 @@ def alone(pictures, tmp_path_factory) -> Path:
     return out
 
 
-def test_two_processes_train_what_one_does(pictures, alone, tmp_path):
+def test_two_processes_train_the_same_as_one(pictures, alone, tmp_path):
     printed = train(pictures, tmp_path / "run", 2)
-    assert printed.count("s of training") == printed.count("starts, ") == 1  # only one of them writes and prints
+    assert printed.count("s of training") == printed.count("starts, ") == 1  # only one process prints
     assert losses(tmp_path / "run") == close(losses(alone))
-    assert largest_difference(alone, tmp_path / "run") < 2e-3  # another order of sums, then 16 bits
+    assert largest_difference(alone, tmp_path / "run") < 2e-3  # another order of sums, and weights of 16 bits
     with Image.open(tmp_path / "run" / "samples.png") as picture:
         assert picture.size == (10 * 17 - 1, 16)
 
 
-def test_a_run_of_one_process_goes_on_in_two(pictures, alone, tmp_path):
+def test_a_run_with_one_process_continues_with_two(pictures, alone, tmp_path):
     folder = tmp_path / "run" / "checkpoints"
     program = f"""
 from pathlib import Path
@@ -151,13 +151,13 @@ images = zoo.load({str(pictures)!r}, 16)
 zoo.train("PixelCNN", images, {SEEN}, Path({str(folder)!r}), settings, evaluate=stop, **options)
 """
     run("-c", program)
-    assert checkpoints.read(checkpoints.find(folder)[-1]).step == 5  # of 12
+    assert checkpoints.read(checkpoints.find(folder)[-1]).step == 5  # of 12 steps
     train(pictures, tmp_path / "run", 2)
     assert losses(tmp_path / "run")[1:] == close(losses(alone)[5:])
     assert largest_difference(alone, tmp_path / "run") < 2e-3
 
 
-def test_two_machines_do_the_same(pictures, alone, tmp_path):
+def test_two_machines_train_the_same_as_one_process(pictures, alone, tmp_path):
     first, second = train_on_two_nodes(pictures, (tmp_path, tmp_path))
     assert "s of training" in first and second == ""
     assert losses(tmp_path) == close(losses(alone))
@@ -170,7 +170,7 @@ def test_two_machines_must_share_the_folder(pictures, alone, tmp_path):
         assert "the processes see different images or checkpoints" in str(answer)
 
 
-def test_a_notebooks_launcher_does_the_same(pictures, alone, tmp_path):
+def test_notebook_launcher_trains_the_same_as_one_process(pictures, alone, tmp_path):
     cell = documented("notebook_launcher")
     for before, after in (
         ('("VAE", "real_hands", 32, None, 200_000, Path("runs/vae"), 100, 0)',
@@ -193,8 +193,8 @@ print(*(output.get("text", "") for output in notebook.cells[0].outputs))
     assert largest_difference(alone, tmp_path / "run") < 2e-3
 
 
-def test_samples_of_two_processes_are_those_of_the_one_model_that_is_kept(pictures, tmp_path):
-    """A GAN and its VAE have batch normalisation, whose statistics each process counts for itself."""
+def test_two_processes_sample_from_the_saved_model(pictures, tmp_path):
+    """A GAN and its VAE have batch normalisation. Its statistics are different in each process."""
     program = tmp_path / "told.py"
     program.write_text(TELLS_ITS_MODEL, encoding="utf-8")
     out = tmp_path / "run"
@@ -209,16 +209,16 @@ def test_samples_of_two_processes_are_those_of_the_one_model_that_is_kept(pictur
     wanted = np.concatenate([image_files.to_uint8(model.sample(5, seed)) for seed in (0, 1)])
     with Image.open(out / "samples.png") as picture:
         found = np.asarray(picture).astype(int)
-    assert np.abs(found - image_files.tile(wanted, 10)).max() <= 3  # the weights are kept in 16 bits
+    assert np.abs(found - image_files.tile(wanted, 10)).max() <= 3  # the saved weights have 16 bits
 
 
-def test_accelerate_chooses_the_number_format(pictures, alone, tmp_path):
+def test_the_number_format_can_be_set_with_accelerate(pictures, alone, tmp_path):
     train(pictures, tmp_path / "run", 1, ACCELERATE_MIXED_PRECISION="bf16")
     assert losses(tmp_path / "run") != close(losses(alone))
     assert losses(tmp_path / "run")[0] == pytest.approx(losses(alone)[0], rel=1e-2)
 
 
-def test_processes_that_do_not_know_of_each_other_do_not_begin(pictures, tmp_path):
+def test_processes_that_are_not_connected_are_refused(pictures, tmp_path):
     with pytest.raises(RuntimeError, match="2 processes were started, but each would train alone"):
         train(pictures, tmp_path / "run", 2, ACCELERATE_USE_CPU="false")
     assert not (tmp_path / "run").exists()

@@ -1,4 +1,4 @@
-"""Searches: many processes on one study, trials of killed processes, torn journals, seeds."""
+"""Searches: many processes with one study, trials of killed processes, torn journals, and seeds."""
 
 import errno
 import os
@@ -49,7 +49,7 @@ search.finish(study, objective, {TRIALS})
 
 
 def go(workers: list[subprocess.Popen]) -> None:
-    """Let these workers go on; they wait for a line."""
+    """Let these workers continue. They wait for a line of input."""
     for worker in workers:
         worker.stdin.write("go\n")
         worker.stdin.flush()
@@ -58,12 +58,12 @@ def go(workers: list[subprocess.Popen]) -> None:
 def work(
     folder: Path, url: str = "", after_kill: Callable[[set[int]], None] = lambda _: None
 ) -> tuple[set[int], Counter]:
-    """Start eight workers on one study. Two are killed in their second trial, the others run to the end.
+    """Start eight workers with one study. Two are killed in their second trial. The others run to the end.
 
     Args:
-        folder: of the journal.
-        url: of the database, if there is one.
-        after_kill: called with the ids of the killed processes while the others are in their second trial.
+        folder: the folder of the journal.
+        url: the address of the database, if there is one.
+        after_kill: is called with the ids of the killed processes, while the others are in their second trial.
 
     Returns:
         The ids of the killed processes, and how often each trial was run.
@@ -96,12 +96,12 @@ def work(
 
 
 def complete(study: optuna.Study, ran: Counter) -> list[optuna.trial.FrozenTrial]:
-    """The finished trials, after checks that hold for every study; `ran` counts how often each trial was run."""
+    """Check the study, and return its finished trials. `ran` counts how often each trial was run."""
     trials = study.get_trials()
     assert [trial.number for trial in trials] == list(range(len(trials)))
-    assert ran == Counter(trial.number for trial in trials)  # each was run once
+    assert ran == Counter(trial.number for trial in trials)  # each trial was run once
     done = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-    assert TRIALS <= len(done) < TRIALS + WORKERS  # each may have been in a trial at the end
+    assert TRIALS <= len(done) < TRIALS + WORKERS  # at the end, each worker may have been in a trial
     assert all(trial.value == trial.params["x"] * trial.params["x"] for trial in done)
     return done
 
@@ -113,23 +113,23 @@ def test_a_journal_on_a_shared_folder(tmp_path):
     done = complete(study, ran)
     left = study.get_trials(states=[TrialState.RUNNING])
     assert {trial.user_attrs["process"] for trial in left} == killed and len(left) == 2
-    study = search.open_study(tmp_path, "many", seed=0)  # all have ended: the trials of the killed are queued again
+    study = search.open_study(tmp_path, "many", seed=0)  # queues the trials of the killed processes again
     search.finish(study, lambda trial: trial.suggest_float("x", -1, 1) ** 2, len(done) + 2)
     again = study.get_trials(states=[TrialState.COMPLETE])[-2:]
     assert {trial.params["x"] for trial in again} == {trial.params["x"] for trial in left}
     assert not study.get_trials(states=[TrialState.RUNNING])
 
 
-def test_a_trial_that_ends_before_it_asks_for_its_settings_keeps_them(tmp_path):
+def test_a_trial_keeps_its_settings_if_its_process_dies_before_it_asks_for_them(tmp_path):
     study = search.open_study(tmp_path, "queued", seed=0)
     study.enqueue_trial({"x": 0.5})
-    study.ask()  # its process dies here
+    study.ask()  # the process dies here
     assert search.open_study(tmp_path, "queued", seed=0).ask().suggest_float("x", -1, 1) == 0.5
 
 
 def test_a_trial_that_always_kills_its_process_is_given_up(tmp_path, capsys):
     for _ in range(1 + search.RETRIES):
-        search.open_study(tmp_path, "deadly", seed=0).ask().suggest_float("x", -1, 1)  # begun, and never ended
+        search.open_study(tmp_path, "deadly", seed=0).ask().suggest_float("x", -1, 1)  # starts and never ends
     trials = search.open_study(tmp_path, "deadly", seed=0).get_trials()
     assert [trial.state for trial in trials] == (1 + search.RETRIES) * [TrialState.FAIL]
     assert len({trial.params["x"] for trial in trials}) == 1
@@ -137,7 +137,7 @@ def test_a_trial_that_always_kills_its_process_is_given_up(tmp_path, capsys):
 
 
 def begin_and_end_a_trial(folder: Path, seed: int = 0) -> float:
-    """One start of a search that is stopped after one trial; returns the trial's setting."""
+    """Start a search and stop it after one trial. Returns the setting of the trial."""
     study = search.open_study(folder, "stopped", seed)
     trial = study.ask()
     x = trial.suggest_float("x", -1, 1)
@@ -145,11 +145,11 @@ def begin_and_end_a_trial(folder: Path, seed: int = 0) -> float:
     return x
 
 
-def test_a_search_that_is_stopped_and_started_again_repeats_no_trial(tmp_path):
+def test_a_search_that_is_started_again_repeats_no_trial(tmp_path):
     assert len({begin_and_end_a_trial(tmp_path) for _ in range(4)}) == 4
 
 
-def test_the_same_seed_gives_the_same_undisturbed_search_and_another_seed_another(tmp_path):
+def test_the_same_seed_gives_the_same_search_and_another_seed_a_different_one(tmp_path):
     tables = []
     for number, seed in enumerate((0, 0, 1)):
         (tmp_path / str(number)).mkdir()
@@ -176,7 +176,7 @@ def test_finished_trials_of_a_torn_journal_are_kept_and_the_rest_is_set_aside(da
     journal.write_bytes(torn)
     xs.append(begin_and_end_a_trial(tmp_path))
     trials = search.open_study(tmp_path, "stopped", 0).get_trials(states=[TrialState.COMPLETE])
-    kept = 2 if damage.startswith("only") else 3  # the torn line was the end of the third trial
+    kept = 2 if damage.startswith("only") else 3  # the torn line is the end of the third trial
     assert [trial.params["x"] for trial in trials][:kept] == xs[:kept] and trials[-1].params["x"] == xs[-1]
     aside = (tmp_path / "stopped.journal.torn_1").read_bytes()
     assert torn.endswith(aside) and torn[: -len(aside)] == b"".join(lines[: len(lines) - (kept == 2)])
@@ -184,7 +184,7 @@ def test_finished_trials_of_a_torn_journal_are_kept_and_the_rest_is_set_aside(da
     assert not (tmp_path / "stopped.journal.torn_2").exists()
 
 
-def test_a_full_disk_while_a_journal_is_mended_loses_nothing(tmp_path, monkeypatch):
+def test_a_full_disk_during_the_repair_of_a_journal_loses_nothing(tmp_path, monkeypatch):
     begin_and_end_a_trial(tmp_path)
     journal = tmp_path / "stopped.journal"
     torn = journal.read_bytes() + b"{"
@@ -197,16 +197,16 @@ def test_a_full_disk_while_a_journal_is_mended_loses_nothing(tmp_path, monkeypat
         context.setattr(os, "fsync", full)
         search.open_study(tmp_path, "stopped", 0)
     assert journal.read_bytes() == torn
-    assert len(search.open_study(tmp_path, "stopped", 0).get_trials()) == 1  # the lock was given back
+    assert len(search.open_study(tmp_path, "stopped", 0).get_trials()) == 1  # the lock was released
 
 
 @pytest.fixture
 def database() -> Iterator[str]:
-    """The address of a fresh PostgreSQL server, which is stopped and removed afterwards."""
+    """The address of a new PostgreSQL server. It is stopped and deleted after the test."""
     programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
     if not programs:
         pytest.skip("PostgreSQL is not installed (on Debian and Ubuntu: apt install postgresql)")
-    user = "nobody" if os.geteuid() == 0 else None  # it refuses to run as root
+    user = "nobody" if os.geteuid() == 0 else None  # PostgreSQL refuses to run as root
     folder = Path(tempfile.mkdtemp())
     if user:
         shutil.chown(folder, user)
@@ -233,10 +233,10 @@ def database() -> Iterator[str]:
 @pytest.mark.slow
 def test_a_database(tmp_path, database):
     def age(processes: set[int]) -> None:
-        """Let an hour pass for the trials of these processes."""
+        """Make the heartbeats of these processes' trials one hour old."""
         with psycopg.connect(database.replace("+psycopg", "")) as connection:
             connection.execute(
-                "INSERT INTO trial_heartbeats (trial_id, heartbeat) "  # it may not have had the time for its first
+                "INSERT INTO trial_heartbeats (trial_id, heartbeat) "  # a trial may have no heartbeat yet
                 "SELECT trial_id, LOCALTIMESTAMP - interval '1 hour' FROM trials JOIN trial_user_attributes a "
                 "USING (trial_id) WHERE state = 'RUNNING' AND a.key = 'process' AND a.value_json = ANY(%s) "
                 "ON CONFLICT (trial_id) DO UPDATE SET heartbeat = excluded.heartbeat",

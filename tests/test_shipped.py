@@ -1,4 +1,4 @@
-"""New images from the weights that are shipped."""
+"""New images from the weights in this project."""
 
 import errno
 import sys
@@ -13,12 +13,12 @@ from utils.models import shipped
 
 
 def sample(monkeypatch, *words: object) -> None:
-    """The command `sample`, in this process."""
+    """Run the command `sample` in this process."""
     monkeypatch.setattr(sys, "argv", ["utils", "sample", *map(str, words)])
     command.main()
 
 
-def test_the_hands_are_the_same_for_the_same_seed():
+def test_the_same_seed_gives_the_same_hands():
     first = shipped.sample("hands-gan", 3, seed=5)
     assert first.shape == (3, 1, 32, 32) and first.dtype == np.uint8 and first.std() > 20
     assert np.array_equal(first, shipped.sample("hands-gan", 3, seed=5))
@@ -34,7 +34,7 @@ def test_the_command_writes_jpegs(monkeypatch, tmp_path, capsys):
     assert str(tmp_path / "new") in capsys.readouterr().out
 
 
-def test_the_command_writes_pngs_whose_pixels_are_the_samples(monkeypatch, tmp_path):
+def test_the_command_writes_pngs_with_the_exact_pixels(monkeypatch, tmp_path):
     sample(monkeypatch, "hands-gan", "--count", 2, "--seed", 3, "--format", "png", "--out", tmp_path / "new")
     paths = sorted((tmp_path / "new").iterdir())
     assert [path.name for path in paths] == ["hands-gan_001.png", "hands-gan_002.png"]
@@ -48,15 +48,15 @@ def test_the_command_writes_one_array(monkeypatch, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["new.npy"]
 
 
-def test_heads_are_sampled(monkeypatch, tmp_path):
+def test_the_command_samples_heads(monkeypatch, tmp_path):
     monkeypatch.setattr(shipped, "HEAD_STEPS", 2)
     sample(monkeypatch, "heads", "--count", 2, "--out", tmp_path / "heads.npy")
     heads = np.load(tmp_path / "heads.npy")
     assert heads.shape == (2, 1, 64, 64) and heads.dtype == np.uint8
-    assert heads[:, :, 20:44, 20:44].mean() > 3 * heads[:, :, :3, :3].mean()  # a head, and dark around it
+    assert heads[:, :, 20:44, 20:44].mean() > 3 * heads[:, :, :3, :3].mean()  # a head with a dark background
 
 
-def test_the_hands_of_the_vae_come_from_its_weights_or_it_says_which_are_missing():
+def test_hands_of_the_vae_are_sampled_or_the_missing_weights_are_named():
     if shipped.HANDS_VAE.is_file():
         assert shipped.sample("hands-vae", 2).shape == (2, 1, 32, 32)
     else:
@@ -72,13 +72,13 @@ def test_missing_weights_leave_no_folder(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("count", [0, -3])
-def test_fewer_than_one_image_are_refused_at_once(count, tmp_path):
+def test_fewer_than_one_image_is_refused_immediately(count, tmp_path):
     with pytest.raises(ValueError, match=f"is {count}, but must be at least 1"):
         shipped.write("hands-gan", count, 0, tmp_path / "new")
     assert not list(tmp_path.iterdir())
 
 
-def test_other_models_and_formats_are_refused(tmp_path):
+def test_unknown_models_and_formats_are_refused(tmp_path):
     with pytest.raises(ValueError, match=f"no weights of 'feet' here, only of {', '.join(config.SHIPPED)}"):
         shipped.write("feet", 1, 0, tmp_path / "new")
     with pytest.raises(ValueError, match="format is 'gif', but must be one of jpeg, png"):
@@ -87,7 +87,7 @@ def test_other_models_and_formats_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["new", "new.npy"])
-def test_what_is_there_already_is_never_replaced(name, tmp_path):
+def test_existing_files_are_never_replaced(name, tmp_path):
     (tmp_path / name).mkdir()
     (tmp_path / name / "mine.txt").write_text("mine", encoding="utf-8")
     with pytest.raises(FileExistsError, match="already exists"):
@@ -96,7 +96,7 @@ def test_what_is_there_already_is_never_replaced(name, tmp_path):
 
 
 @pytest.mark.parametrize("form", shipped.FORMATS)
-def test_a_full_disk_leaves_no_part_of_a_set(form, monkeypatch, tmp_path):
+def test_a_full_disk_leaves_no_images(form, monkeypatch, tmp_path):
     save, saved = Image.Image.save, []
 
     def full(image, path, *rest, **options):

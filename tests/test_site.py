@@ -1,4 +1,4 @@
-"""The site opens from disk: every page is there, loads nothing from the network, and its links lead somewhere."""
+"""The site opens from disk: all pages exist, load nothing from the network, and have no dead links."""
 
 import os
 import re
@@ -11,7 +11,7 @@ import pytest
 from utils import config
 from utils.notebooks import site as builder
 
-pytestmark = pytest.mark.xdist_group("site")  # one process: they share what was expensive to make
+pytestmark = pytest.mark.xdist_group("site")  # one process, because they share an expensive fixture
 
 SMALL = {"tuning": ("username_DLcw2_hypertune.ipynb",)}
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -25,7 +25,7 @@ def site(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_every_notebook_has_a_page_that_the_first_one_leads_to(site):
+def test_the_first_page_links_to_a_page_for_every_notebook(site):
     first = (site / "index.html").read_text(encoding="utf-8")
     for name in (name for names in config.TASKS.values() for name in names):
         page = builder.page_of(name)
@@ -35,7 +35,7 @@ def test_every_notebook_has_a_page_that_the_first_one_leads_to(site):
 
 
 @pytest.mark.slow
-def test_nothing_is_loaded_from_elsewhere_and_no_link_is_dead(site):
+def test_pages_load_nothing_from_the_network_and_have_no_dead_links(site):
     for path in site.glob("*.html"):
         text = re.sub(r"data:[^\"')]*", "data:", path.read_text(encoding="utf-8"))
         assert not re.findall(r"(?:src|<link[^>]*href)=[\"']https?:", text), path.name
@@ -46,7 +46,7 @@ def test_nothing_is_loaded_from_elsewhere_and_no_link_is_dead(site):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not BROWSER, reason="there is no Chromium (on Debian: apt install chromium)")
-def test_pages_show_up_in_a_browser(site, tmp_path):
+def test_a_browser_shows_the_pages_without_errors(site, tmp_path):
     for page in sorted(site.glob("*.html")):
         picture = tmp_path / f"{page.stem}.png"
         command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
@@ -56,7 +56,7 @@ def test_pages_show_up_in_a_browser(site, tmp_path):
         assert "CONSOLE" not in done.stderr, done.stderr[-500:]
 
 
-def test_an_older_site_is_replaced_and_nothing_else(tmp_path, monkeypatch):
+def test_an_older_site_is_replaced_but_other_folders_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(builder, "TASKS", SMALL)
     site = tmp_path / "site"
     site.mkdir()
@@ -70,7 +70,7 @@ def test_an_older_site_is_replaced_and_nothing_else(tmp_path, monkeypatch):
     assert (tmp_path / "thesis.txt").exists()
 
 
-def test_pages_are_utf_8_where_the_system_writes_something_else(tmp_path):
+def test_pages_are_utf_8_on_a_system_with_another_encoding(tmp_path):
     program = (
         "import sys, locale; from pathlib import Path; from utils import config; from utils.notebooks import site\n"
         f"site.TASKS = {SMALL}; site.build(config.PROJECT, Path(sys.argv[1])); print(locale.getpreferredencoding())"
@@ -80,5 +80,5 @@ def test_pages_are_utf_8_where_the_system_writes_something_else(tmp_path):
     done = subprocess.run(command, cwd=config.PROJECT, env=system, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     if os.name != "nt":
-        assert done.stdout.strip() not in ("UTF-8", "utf-8")  # else this would prove nothing
+        assert done.stdout.strip() not in ("UTF-8", "utf-8")  # otherwise this test could not fail
     assert "6.8 ± 1.4" in (tmp_path / "site" / "index.html").read_text(encoding="utf-8")

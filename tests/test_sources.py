@@ -1,4 +1,4 @@
-"""Where the data comes from: each source, and each way in which a source can be bad."""
+"""The sources of the data, and everything that can be wrong with a source."""
 
 import bz2
 import functools
@@ -57,12 +57,12 @@ def root(tmp_path):
 
 @pytest.fixture
 def mednist(tmp_path):
-    """A small archive of MedNIST's layout, with a class that is not wanted."""
+    """A small archive with MedNIST's layout. It has one class that is not needed."""
     files = {f"MedNIST/Hand/{i:06d}.jpeg": jpeg(i, 64) for i in (0, 1, 7999, 8000, 9999)}
     return make_tar(tmp_path / "MedNIST.tar.gz", files | {"MedNIST/CXR/000000.jpeg": jpeg(1, 64)})
 
 
-def test_from_an_archive_and_again_does_nothing(root, tmp_path):
+def test_an_archive_fills_the_folders_and_a_second_start_changes_nothing(root, tmp_path):
     files = {f"real_hands/{i:06d}.jpeg": jpeg(i) for i in range(5)} | {"notes.txt": b"x", "real_hands/x.exe": b"x"}
     source = make_tar(tmp_path / "hands.tar.gz", files)
     messages = []
@@ -74,20 +74,20 @@ def test_from_an_archive_and_again_does_nothing(root, tmp_path):
     assert stamps == {p: p.stat().st_mtime_ns for p in root.rglob("*.jpeg")}
 
 
-def test_from_a_folder_of_folders(root, tmp_path):
+def test_a_folder_of_folders_fills_the_folders(root, tmp_path):
     for name in ("real_hands", "test_hands"):
         (tmp_path / "given" / name).mkdir(parents=True)
         (tmp_path / "given" / name / "a.jpeg").write_bytes(jpeg(1))
     assert sources.from_path(tmp_path / "given", root) == {"real_hands": 1, "test_hands": 1}
 
 
-def test_from_a_zip(root, tmp_path):
+def test_a_zip_fills_the_folders(root, tmp_path):
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         archive.writestr("cw/real_hands/000000.jpeg", jpeg(0))
     assert sources.from_path(tmp_path / "x.zip", root) == {"real_hands": 1}
 
 
-def test_useless_sources_are_named(root, tmp_path):
+def test_missing_wrong_and_damaged_sources_are_named(root, tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         sources.obtain(root, tmp_path / "nowhere")
     with pytest.raises(ValueError, match="none of the course's images"):
@@ -100,7 +100,7 @@ def test_useless_sources_are_named(root, tmp_path):
 @pytest.mark.parametrize(
     "name", ["../../x/real_hands/1.jpeg", "/real_hands/1.jpeg", "..\\real_hands\\1.jpeg", "C:/real_hands/1.jpeg"]
 )
-def test_paths_that_leave_the_folder_are_refused_before_anything_is_written(root, tmp_path, name):
+def test_paths_outside_the_folder_are_refused_before_writing(root, tmp_path, name):
     source = make_tar(tmp_path / "x.tar.gz", {"real_hands/0.jpeg": jpeg(0), name: jpeg(1)})
     with pytest.raises(archives.UnsafeArchive, match="points outside"):
         sources.from_path(source, root)
@@ -112,7 +112,7 @@ def test_paths_that_leave_the_folder_are_refused_before_anything_is_written(root
     assert not list(tmp_path.rglob("*.jpeg")) and not list(root.glob(".data*"))
 
 
-def test_links_and_giants_are_refused(root, tmp_path):
+def test_links_and_very_large_files_are_refused(root, tmp_path):
     source = make_tar(tmp_path / "x.tar.gz", {}, {"real_hands/0.jpeg": "/etc/passwd"})
     with pytest.raises(archives.UnsafeArchive, match="link or a device"):
         sources.from_path(source, root)
@@ -122,7 +122,7 @@ def test_links_and_giants_are_refused(root, tmp_path):
         sources.from_path(tmp_path / "bomb.zip", root)
 
 
-def test_mednist_is_rebuilt_as_the_course_did(root, mednist):
+def test_mednist_gives_the_images_of_the_course(root, mednist):
     assert sources.from_mednist(mednist, root) == 5
     assert sorted(p.name for p in (root / "real_hands").glob("*.jpeg")) == ["000000.jpeg", "000001.jpeg", "007999.jpeg"]
     assert sorted(p.name for p in (root / hand_images.HELD_OUT).iterdir()) == ["008000.jpeg", "009999.jpeg"]
@@ -145,10 +145,10 @@ def test_hands_of_another_size_are_made_once(root, mednist, tmp_path, monkeypatc
         assert image.size == (48, 48)
 
 
-def test_hands_of_another_size_come_whole_or_not_at_all(root, mednist, tmp_path):
+def test_hands_of_another_size_are_complete_or_absent(root, mednist, tmp_path):
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    left = root / f".hands_64.{gone.pid}.part"  # by a process that was killed
+    left = root / f".hands_64.{gone.pid}.part"  # from a process that was killed
     left.mkdir()
     (left / "123456.jpeg").write_bytes(jpeg(0))
     with pytest.raises(ValueError, match="holds no Hand"):
@@ -158,7 +158,7 @@ def test_hands_of_another_size_come_whole_or_not_at_all(root, mednist, tmp_path)
 
 
 class Server(http.server.SimpleHTTPRequestHandler):
-    """Serves `content`; can break off in the middle."""
+    """Serves `content`. It can stop in the middle."""
 
     content = b""
     break_after: int | None = None
@@ -190,7 +190,7 @@ def server():
     httpd.shutdown()
 
 
-def test_a_download_comes_whole_or_not_at_all_and_only_once(server, tmp_path):
+def test_a_download_is_complete_or_absent_and_is_not_repeated(server, tmp_path):
     handler, url = server
     md5 = hashlib.md5(handler.content).hexdigest()
     handler.break_after = 200_000
@@ -201,16 +201,16 @@ def test_a_download_comes_whole_or_not_at_all_and_only_once(server, tmp_path):
     path = archives.download(url, tmp_path / "x.tar.gz", md5)
     assert path.read_bytes() == handler.content
     archives.download(url, tmp_path / "x.tar.gz", md5)
-    assert handler.downloads == 2  # it is there
+    assert handler.downloads == 2  # the third call finds the file
 
 
-def test_wrong_check_sum_is_deleted(server, tmp_path):
+def test_a_download_with_a_wrong_hash_is_deleted(server, tmp_path):
     with pytest.raises(archives.DownloadFailed, match="hash"):
         archives.download(server[1], tmp_path / "x.tar.gz", "0" * 32)
     assert not list(tmp_path.iterdir())
 
 
-def test_the_first_start_says_how_much_it_downloads(root, mednist, server, monkeypatch):
+def test_the_size_of_the_download_is_printed(root, mednist, server, monkeypatch):
     server[0].content = mednist.read_bytes()
     monkeypatch.setattr(archives, "MEDNIST", server[1])
     monkeypatch.setattr(archives, "MEDNIST_MD5", hashlib.md5(server[0].content).hexdigest())
@@ -228,8 +228,8 @@ def no_network(monkeypatch):
     monkeypatch.setattr(sources, "STAND_IN_COUNT", 4)
 
 
-def test_silent_and_absent_networks_are_given_up(tmp_path, no_network, monkeypatch):
-    with socket.socket() as silent:  # accepts and never answers
+def test_a_download_gives_up_if_the_network_does_not_answer(tmp_path, no_network, monkeypatch):
+    with socket.socket() as silent:  # accepts connections and never answers
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         with pytest.raises(archives.DownloadFailed, match="no answer"):
@@ -237,13 +237,13 @@ def test_silent_and_absent_networks_are_given_up(tmp_path, no_network, monkeypat
     with pytest.raises(archives.DownloadFailed, match="ConnectionError"):
         archives.download("http://127.0.0.1:9/x", tmp_path / "x", "")
     done = threading.Event()
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: done.wait())  # a look-up of a name that never ends
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: done.wait())  # the look-up of the name never ends
     with pytest.raises(archives.DownloadFailed, match="no answer within 0.2 s"):
         archives.download("http://nowhere.invalid/x", tmp_path / "x", "")
     done.set()
 
 
-def test_no_network_gives_a_labelled_stand_in_that_real_images_replace(root, no_network, monkeypatch, tmp_path):
+def test_without_a_network_stand_ins_are_made_until_real_images_replace_them(root, no_network, monkeypatch, tmp_path):
     monkeypatch.setattr(sources, "STAND_IN_COUNT", 40)
     messages = []
     origin = sources.obtain(root, stand_in=shipped.hands, report=messages.append)
@@ -252,7 +252,7 @@ def test_no_network_gives_a_labelled_stand_in_that_real_images_replace(root, no_
     assert len(made) == 40 and b"stand-in" in Image.open(made[0]).info["comment"]
     assert "not a real X-ray" in (root / "real_hands" / "STAND_IN.txt").read_text(encoding="utf-8")
     found = hand_images.read_real(root)
-    assert len(found.images) == 40 and found.images.std() > 30  # hands, not a grey nothing
+    assert len(found.images) == 40 and found.images.std() > 30  # hands, not uniform grey
     assert not found.skipped and hand_images.run_name("x", root) == "x_stand_in"
 
     source = make_tar(tmp_path / "hands.tar.gz", {"real_hands/000000.jpeg": jpeg(0)})
@@ -285,7 +285,7 @@ sources.obtain(Path(sys.argv[1]), Path(sys.argv[2]))
 """
 
 
-def test_filling_that_is_killed_leaves_no_image_and_then_all_of_them_come(root, tmp_path, no_network):
+def test_a_killed_filling_leaves_no_image_and_the_next_one_is_complete(root, tmp_path, no_network):
     source = make_tar(tmp_path / "hands.tar.gz", hands(40))
     process = subprocess.Popen(
         [sys.executable, "-c", FILL, str(root), str(source)], cwd=config.PROJECT, stdin=subprocess.PIPE,
@@ -301,7 +301,7 @@ def test_filling_that_is_killed_leaves_no_image_and_then_all_of_them_come(root, 
     assert len(list((root / "real_hands").iterdir())) == 40 and not list(root.glob(".*"))
 
 
-def test_moving_that_is_interrupted_is_finished_by_the_next_start(root, tmp_path, no_network, monkeypatch):
+def test_the_next_start_finishes_an_interrupted_move(root, tmp_path, no_network, monkeypatch):
     sources.obtain(root, stand_in=shipped.hands)
     source, move, moved = make_tar(tmp_path / "hands.tar.gz", hands(10)), filling.shutil.move, []
 
@@ -321,7 +321,7 @@ def test_moving_that_is_interrupted_is_finished_by_the_next_start(root, tmp_path
     assert sorted(state(root)) == sorted(hands(10))
 
 
-def test_a_part_of_the_images_is_neither_called_whole_nor_filled_up_with_stand_ins(root, no_network):
+def test_a_part_of_the_images_is_refused_and_gets_no_stand_ins(root, no_network):
     (root / "real_hands" / "000000.jpeg").write_bytes(jpeg(0))
     (root / "real_hands" / hand_images.FILLING).touch()
     before = state(root)
@@ -330,7 +330,7 @@ def test_a_part_of_the_images_is_neither_called_whole_nor_filled_up_with_stand_i
     assert state(root) == before
 
 
-def test_real_images_beside_stand_ins_are_refused_with_what_to_do(root, no_network, tmp_path):
+def test_real_images_beside_stand_ins_are_refused_with_advice(root, no_network, tmp_path):
     sources.obtain(root, stand_in=shipped.hands)
     (root / "real_hands" / "a.JPG").write_bytes(jpeg(0))
     before = state(root)
@@ -343,14 +343,14 @@ def test_real_images_beside_stand_ins_are_refused_with_what_to_do(root, no_netwo
     assert sources.obtain(root, make_tar(tmp_path / "x.tar.gz", hands(3))).startswith("4 of the course's")
 
 
-def test_stand_ins_and_samples_of_another_copy_are_not_taken_for_the_courses(root, tmp_path):
+def test_stand_ins_and_samples_of_another_copy_do_not_count_as_the_courses(root, tmp_path):
     names = ("real_hands/stand_in_0001.jpeg", "GAN_hands/username_001.jpeg")
     source = make_tar(tmp_path / "x.tar.gz", dict.fromkeys(names, jpeg(0)) | hands(2))
     counts = sources.from_path(source, root)
     assert counts == {"real_hands": 2, "left out, because they are not JPEG files of the course": 2}
 
 
-def test_a_damaged_archive_stops_only_where_it_was_named(root, no_network, monkeypatch):
+def test_a_damaged_archive_is_an_error_only_if_it_was_named(root, no_network, monkeypatch):
     content = make_tar(root / "hands_cw1.tar.gz", hands(40)).read_bytes()
     (root / "hands_cw1.tar.gz").write_bytes(content[:-100])
     with zipfile.ZipFile(root / "real_hands.zip", "w") as archive:
@@ -364,14 +364,14 @@ def test_a_damaged_archive_stops_only_where_it_was_named(root, no_network, monke
     assert "hands_cw1.tar.gz' is not a complete" in messages[0] and "from real_hands.zip" in messages[1]
 
 
-def test_coursework_2s_reals_alone_do_not_stop_the_next_source(root, no_network, mednist):
+def test_with_only_the_reals_of_coursework_2_the_next_source_is_used(root, no_network, mednist):
     reals = {f"real_hands/real_hand_{i:03d}.jpeg": jpeg(i) for i in range(3)}
     make_tar(root / "hands_cw1.tar.gz", hands(9)).write_bytes(b"damaged")
     make_tar(root / "hands_cw2.tar.gz", reals | {"test_hands/test_hand_0001.jpeg": jpeg(0)})
     (root / "runs").mkdir()
     mednist.rename(root / "runs" / "MedNIST.tar.gz")
     assert sources.obtain(root, network=False).startswith("6 of the course's")
-    assert sources.from_path(root / "hands_cw2.tar.gz", root) == {"test_hands": 1}  # the reals are there already
+    assert sources.from_path(root / "hands_cw2.tar.gz", root) == {"test_hands": 1}  # the reals are already there
 
 
 def flipped(content: bytes, place: int) -> bytes:
@@ -400,7 +400,7 @@ def damaged_archives(tmp_path: Path) -> dict[str, bytes]:
     }  # fmt: skip
 
 
-def test_every_damage_is_found_before_an_image_is_put_in_place(root, tmp_path):
+def test_every_damage_is_found_before_an_image_is_moved(root, tmp_path):
     for damage, content in damaged_archives(tmp_path).items():
         (tmp_path / "x.tar").write_bytes(content)
         with pytest.raises(ValueError, match="is not a complete"):
@@ -422,7 +422,7 @@ def test_every_compression_of_a_zip_is_read_and_verified(root, tmp_path, compres
         sources.from_path(tmp_path / "x.zip", root)
 
 
-def test_what_operating_systems_add_is_neither_an_image_nor_noise(root, tmp_path):
+def test_files_of_operating_systems_are_ignored(root, tmp_path):
     extra = ["__MACOSX/real_hands/._000000.jpeg", "real_hands/._000000.jpeg", "real_hands/Thumbs.db",
              "real_hands/.DS_Store", "real_hands/desktop.ini"]  # fmt: skip
     source = make_tar(tmp_path / "x.tar.gz", dict.fromkeys(extra, b"Mac OS X") | hands(2))
@@ -437,7 +437,7 @@ def test_what_operating_systems_add_is_neither_an_image_nor_noise(root, tmp_path
 
 
 @pytest.mark.parametrize("ending", ["jpeg", "jpg", "JPG", "JPEG", "Jpg"])
-def test_endings_in_upper_case_are_read_alike(root, tmp_path, ending):
+def test_endings_in_upper_case_are_read(root, tmp_path, ending):
     source = make_tar(tmp_path / "x.tar.gz", {f"real_hands/{i}.{ending}": jpeg(i) for i in range(3)})
     assert sources.from_path(source, root) == {"real_hands": 3}
     assert len(hand_images.read_real(root).images) == 3 and hand_images.origin(root).startswith("3 of")
@@ -445,15 +445,15 @@ def test_endings_in_upper_case_are_read_alike(root, tmp_path, ending):
     assert sources.from_path(root, tmp_path / "other") == {"real_hands": 3}
 
 
-def test_two_different_files_of_one_name_are_refused(root, tmp_path):
+def test_two_different_files_with_the_same_name_are_refused(root, tmp_path):
     source = make_tar(tmp_path / "x.tar.gz", {"a/real_hands/0.jpeg": jpeg(0), "b/real_hands/0.jpeg": jpeg(1)})
     with pytest.raises(ValueError, match="two different files named real_hands/0.jpeg"):
         sources.from_path(source, root)
     assert not state(root)
 
 
-@pytest.mark.skipif(os.name == "nt", reason="names there are Unicode")
-def test_names_that_are_no_utf8_are_set_aside_and_printed_escaped(root, tmp_path, capsys, monkeypatch):
+@pytest.mark.skipif(os.name == "nt", reason="file names on Windows are Unicode")
+def test_names_that_are_not_utf8_are_set_aside_and_printed_escaped(root, tmp_path, capsys, monkeypatch):
     odd = os.fsdecode(b"\xff.jpeg")
     source = make_tar(tmp_path / os.fsdecode(b"h\xe4nde.tar.gz"), {f"real_hands/{odd}": jpeg(9)} | hands(2))
     sources.obtain(root, source)
@@ -466,7 +466,7 @@ def test_names_that_are_no_utf8_are_set_aside_and_printed_escaped(root, tmp_path
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
-def test_a_console_that_does_not_know_a_letter_gets_an_escape(tmp_path, encoding):
+def test_letters_that_a_console_cannot_print_are_escaped(tmp_path, encoding):
     place = tmp_path / os.fsdecode(b"\xff") / "手"
     done = subprocess.run(
         [sys.executable, "-m", "utils", "data", "--from", str(place)], cwd=config.PROJECT, capture_output=True,
@@ -485,7 +485,7 @@ def test_a_folder_that_cannot_be_written_to_gets_advice(tmp_path):
 
 
 @pytest.mark.parametrize("size", ["0", "-3", "x", "9999"])
-def test_impossible_sizes_are_refused_at_once(size, capsys):
+def test_impossible_sizes_are_refused_immediately(size, capsys):
     with pytest.raises(SystemExit):
         command.main(["data", "--size", size, "--no-network"])
     assert size in capsys.readouterr().err or size == "9999"
@@ -493,19 +493,19 @@ def test_impossible_sizes_are_refused_at_once(size, capsys):
         sources.of_size(9999)
 
 
-def test_of_size_asks_no_network_where_it_must_not(root):
+def test_of_size_does_not_use_the_network_if_it_is_not_allowed(root):
     with pytest.raises(archives.DownloadFailed, match="--no-network"):
         sources.of_size(64, root, network=False)
 
 
 def write_hands(folder: Path, count: int) -> None:
-    """Different images, so many that they can be counted."""
+    """Write `count` different images."""
     numbers = np.arange(count)
     pictures = np.repeat(np.stack([numbers // 50 * 5, numbers % 50 * 5], 1).astype(np.uint8), 512, axis=1)
     image_files.write_jpegs(pictures.reshape(count, 1, 32, 32), folder, "hand", count)
 
 
-def test_the_split_keeps_copies_on_one_side(root):
+def test_the_split_keeps_copies_in_the_same_part(root):
     write_hands(root / "real_hands", hand_images.LEAST_HANDS)
     for i in range(3):
         (root / "real_hands" / f"copy_{i}.jpg").write_bytes((root / f"real_hands/hand_000{i + 1}.jpeg").read_bytes())
@@ -517,15 +517,15 @@ def test_the_split_keeps_copies_on_one_side(root):
 
 
 @pytest.mark.parametrize("count", [20, 38, 400, hand_images.LEAST_HANDS - 1])
-def test_too_few_images_are_refused_with_the_number_that_serves(root, count):
+def test_too_few_images_are_refused_with_the_number_needed(root, count):
     write_hands(root / "real_hands", count)
     with pytest.raises(ValueError, match=rf"holds {count} .* at least {hand_images.LEAST_HANDS} are needed"):
         hand_images.load_hands(root)
 
 
-def test_held_out_images_are_counted_and_never_trained_on(root):
+def test_held_out_images_are_counted_and_never_used_for_training(root):
     write_hands(root / "real_hands", 300)
-    write_hands(root / hand_images.HELD_OUT, 620)  # the first 300 are those in real_hands
+    write_hands(root / hand_images.HELD_OUT, 620)  # the first 300 are also in real_hands
     hands = hand_images.load_hands(root)
     assert len(hands.train) == 300 and len(hands.held_out) == 320
     (root / hand_images.HELD_OUT / "hand_620.jpeg").unlink()

@@ -1,4 +1,4 @@
-"""What ruff cannot check: it does not know which variables are paths."""
+"""Checks of style that ruff cannot make, because it does not know which variables are paths."""
 
 import ast
 import json
@@ -14,7 +14,7 @@ NOTEBOOKS = sorted(config.PROJECT / name for names in config.TASKS.values() for 
 
 
 def without_encoding(source: str) -> list[int]:
-    """The lines in which text is read or written without `encoding=`."""
+    """The numbers of the lines that read or write text without `encoding=`."""
     return [
         call.lineno
         for call in ast.walk(ast.parse(source))
@@ -32,9 +32,9 @@ def test_text_files_are_read_and_written_with_an_encoding(folder):
     assert lines and not any(lines.values()), {name: found for name, found in lines.items() if found}
 
 
-def test_notebooks_read_and_write_text_with_an_encoding():
+def test_notebooks_read_and_write_text_files_with_an_encoding():
     for path in NOTEBOOKS:
         for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
             if cell["cell_type"] == "code":
-                code = re.sub(r"^( *)[%!].*", r"\1pass", "".join(cell["source"]), flags=re.M)  # commands of IPython
+                code = re.sub(r"^( *)[%!].*", r"\1pass", "".join(cell["source"]), flags=re.M)  # IPython commands
                 assert not without_encoding(code), (path.name, code)

@@ -1,4 +1,4 @@
-"""The loop: an interruption changes nothing, another run's checkpoint is refused, a bad loss stops it."""
+"""The training loop: exact resume, checkpoints of other runs are refused, and a bad loss stops it."""
 
 import errno
 import importlib.util
@@ -56,7 +56,7 @@ class Interrupted(Exception):
 
 
 def train_until_second_evaluation(kind, folder):
-    """Train and stop in the eighth of twelve steps."""
+    """Train, and stop in the eighth of twelve steps."""
     calls = []
 
     def interrupt(model):
@@ -70,7 +70,7 @@ def train_until_second_evaluation(kind, folder):
 
 
 @pytest.mark.parametrize("kind", ["vae", "dcgan", "classifier"])
-def test_resumed_equals_undisturbed_bit_for_bit(kind, tmp_path):
+def test_a_resumed_training_is_equal_to_an_undisturbed_one_bit_for_bit(kind, tmp_path):
     undisturbed, history = train(kind, tmp_path / "a")
     train_until_second_evaluation(kind, tmp_path / "b")
     assert checkpoints.read(checkpoints.find(tmp_path / "b")[-1]).step == 7
@@ -80,7 +80,7 @@ def test_resumed_equals_undisturbed_bit_for_bit(kind, tmp_path):
     assert without_time(history) == without_time(resumed_history)
 
 
-def test_it_says_whether_it_starts_or_goes_on_or_loads(tmp_path, capsys):
+def test_a_run_says_whether_it_starts_or_goes_on_or_was_loaded(tmp_path, capsys):
     train_until_second_evaluation("vae", tmp_path / "my run")
     assert "my run: starts, 12 steps\n" in capsys.readouterr().out
     train("vae", tmp_path / "my run")
@@ -89,8 +89,8 @@ def test_it_says_whether_it_starts_or_goes_on_or_loads(tmp_path, capsys):
     assert re.search(r"my run: was finished on \d{4}-\d\d-\d\d \d\d:\d\d \(cpu\): loaded\n", capsys.readouterr().out)
 
 
-def test_the_line_about_the_run_is_still_there_after_a_plot(tmp_path, capsys, monkeypatch):
-    """A plot deletes the output of a notebook's cell, so the line follows each plot."""
+def test_the_line_about_the_run_is_printed_after_each_plot(tmp_path, capsys, monkeypatch):
+    """A plot deletes the output of a notebook's cell, so the line must be printed again."""
     monkeypatch.setattr("matplotlib.pyplot.show", lambda **_: print("a plot"))
     model = new_model("vae")
     loop.fit(model, IMAGES, 4, 4, tmp_path / "run", model.config, evaluations=2)
@@ -125,7 +125,7 @@ def run_killed(folder, kill_at):
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_it_goes_on(tmp_path):
+def test_a_training_that_was_killed_twice_gives_the_same_weights(tmp_path):
     assert run_killed(tmp_path / "a", kill_at=None) == 0
     assert run_killed(tmp_path / "b", kill_at=9) != 0
     assert run_killed(tmp_path / "b", kill_at=17) != 0
@@ -136,12 +136,12 @@ def test_killed_at_any_moment_it_goes_on(tmp_path):
 
 def test_a_finished_run_is_not_trained_again(tmp_path):
     first, history = train("vae", tmp_path)
-    again, same = train("vae", tmp_path, evaluate=lambda model: pytest.fail("nothing was left to do"))
+    again, same = train("vae", tmp_path, evaluate=lambda model: pytest.fail("a finished run was trained again"))
     assert history == same == json.loads((tmp_path / "history.json").read_text(encoding="utf-8"))
     assert torch.equal(first.sample(2), again.sample(2))
 
 
-def test_a_full_disk_leaves_the_old_history_whole(tmp_path, monkeypatch):
+def test_a_full_disk_does_not_damage_the_old_history(tmp_path, monkeypatch):
     train("vae", tmp_path)
     before = (tmp_path / "history.json").read_bytes()
 
@@ -154,7 +154,7 @@ def test_a_full_disk_leaves_the_old_history_whole(tmp_path, monkeypatch):
     assert (tmp_path / "history.json").read_bytes() == before
 
 
-def test_another_runs_checkpoint_is_refused_by_its_differences(tmp_path):
+def test_a_checkpoint_of_another_run_is_refused_with_the_differences(tmp_path):
     train("vae", tmp_path)
     with pytest.raises(checkpoints.CheckpointMismatch, match=r"steps: 12 in the file, 13 wanted\n.*fresh=True"):
         train("vae", tmp_path, steps=13)
@@ -162,7 +162,7 @@ def test_another_runs_checkpoint_is_refused_by_its_differences(tmp_path):
         train("dcgan", tmp_path)
 
 
-def test_other_images_of_equal_number_are_another_run(tmp_path):
+def test_the_same_number_of_other_images_is_another_run(tmp_path):
     train("vae", tmp_path)
     images = IMAGES.clone()
     images[7, 0, 3, 3] += 0.1
@@ -172,7 +172,7 @@ def test_other_images_of_equal_number_are_another_run(tmp_path):
 
 
 def edited_vae(folder, *replacements):
-    """The class VAE from an edited copy of its file, `CRLF` at the ends of lines where a replacement says so."""
+    """The class VAE from an edited copy of its file. `replacements` are pairs of old and new text."""
     text = Path(vae.__file__).read_text(encoding="utf-8")
     for old, new in replacements:
         assert old in text
@@ -213,12 +213,12 @@ def test_an_edited_source_is_another_run(edit, tmp_path):
 
 
 @pytest.mark.parametrize("edit", EDITS_THAT_DO_NOT_COUNT)
-def test_edits_that_change_no_training_change_no_identity(edit, tmp_path):
+def test_edits_without_effect_on_the_training_do_not_change_the_identity(edit, tmp_path):
     model = edited_vae(tmp_path, EDITS_THAT_DO_NOT_COUNT[edit])((8, 8), latent_dim=3, base=4)
     assert identity.of_source(model) == identity.of_source(new_model("vae"))
 
 
-def test_the_source_of_every_model_holds_its_step_and_what_that_uses():
+def test_the_source_of_a_model_contains_its_step_and_everything_that_it_uses():
     found = identity.of_source(new_model("dcgan"), loop.learning_rate_scale)
     expected = (
         "models.dcgan.DCGAN.step",
@@ -231,8 +231,8 @@ def test_the_source_of_every_model_holds_its_step_and_what_that_uses():
 
 
 @pytest.mark.parametrize("name", ["vae", "dcgan"])
-def test_the_source_is_the_same_in_whatever_order_the_names_are_found(name, monkeypatch):
-    """The order of a set of names differs from one start of Python to the next."""
+def test_the_source_does_not_depend_on_the_order_of_names(name, monkeypatch):
+    """A set of names has a different order at each start of Python."""
     order, found_globals = random.Random(0), identity._globals
 
     def shuffled(function, names):
@@ -244,7 +244,7 @@ def test_the_source_is_the_same_in_whatever_order_the_names_are_found(name, monk
     assert ("models.dcgan.DCGAN.logits" in found[0]) == (name == "dcgan") and "models.vae.VAE.sample" not in found[0]
 
 
-def test_a_models_source_in_a_notebook_counts():
+def test_the_source_of_a_model_in_a_notebook_is_part_of_the_identity():
     def model_with(text):
         def step(self, images, update):
             return text
@@ -257,10 +257,10 @@ def test_a_models_source_in_a_notebook_counts():
     assert found.keys() == {"__main__.Mine", "__main__.Mine.step"} and found != model_with("two")
 
 
-def test_the_hash_of_data_is_that_of_shape_dtype_and_bytes(monkeypatch):
+def test_the_hash_of_data_depends_on_shape_dtype_and_values(monkeypatch):
     data = torch.arange(24, dtype=torch.float32).view(4, 6)
     known = identity.of_data((data,))
-    assert known == "3f6f59b85d509843"  # on every machine
+    assert known == "3f6f59b85d509843"  # the same on every machine
     assert known == identity.of_data((data.t().contiguous().t(),))
     others = [data.view(6, 4), data.double(), data + 1e-6, -data, data.bfloat16()]
     assert len({known, *(identity.of_data((other,)) for other in others), identity.of_data((data, data))}) == 7
@@ -273,16 +273,16 @@ def test_the_hash_of_data_is_that_of_shape_dtype_and_bytes(monkeypatch):
     assert differs == [True, True, False, True]  # rows 0, 1 and 3 are read
 
 
-def test_data_that_a_network_has_made_is_identified_by_what_the_caller_says(tmp_path):
+def test_data_from_a_network_is_identified_by_the_given_hash(tmp_path):
     train("vae", tmp_path, data_hash="made of A")
     train("vae", tmp_path, images=IMAGES + 1e-7, data_hash="made of A")
     with pytest.raises(checkpoints.CheckpointMismatch, match="the images, or other data, differ"):
         train("vae", tmp_path, images=IMAGES, data_hash="made of B")
 
 
-def test_fresh_starts_anew_and_keeps_the_old_runs(tmp_path, capsys):
+def test_fresh_starts_again_and_keeps_the_old_runs(tmp_path, capsys):
     folder = tmp_path / "run"
-    train("vae", folder, fresh=True)  # there is nothing to keep yet
+    train("vae", folder, fresh=True)  # there is no old run yet
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
     old = {path.name: path.read_bytes() for path in folder.iterdir()}
     for steps in (13, 14):
@@ -293,7 +293,7 @@ def test_fresh_starts_anew_and_keeps_the_old_runs(tmp_path, capsys):
     assert "run.old_2'" in capsys.readouterr().out
 
 
-def test_a_vaes_prior_is_loaded_where_the_last_digits_of_its_latents_differ(tmp_path, monkeypatch, capsys):
+def test_a_prior_is_loaded_even_if_the_last_digits_of_its_latents_differ(tmp_path, monkeypatch, capsys):
     def train_both(**options):
         return vae.train(new_model("vae"), IMAGES, 48, 512, 4, tmp_path, plot=False, **options)
 
@@ -312,7 +312,7 @@ def test_a_vaes_prior_is_loaded_where_the_last_digits_of_its_latents_differ(tmp_
     assert capsys.readouterr().out.count("was finished on") == 2
 
 
-def test_same_seed_same_weights(tmp_path):
+def test_the_same_seed_gives_the_same_weights(tmp_path):
     a, b = (train("dcgan", tmp_path / name)[0] for name in ("a", "b"))
     assert same_weights(a, b)
 
@@ -327,14 +327,14 @@ def test_same_seed_same_weights(tmp_path):
         ({"images": (IMAGES, IMAGES[:3])}, r"lengths \[20, 3\]"),
     ],
 )
-def test_numbers_that_make_no_training_are_refused(wrong, message, tmp_path):
+def test_impossible_numbers_are_refused(wrong, message, tmp_path):
     arguments = {"images": IMAGES, "steps": 4, "batch_size": 4, "folder": tmp_path / "run", "config": {}} | wrong
     with pytest.raises(ValueError, match=message):
         loop.fit(new_model("vae"), **arguments, plot=False)
     assert not (tmp_path / "run").exists()
 
 
-def test_a_loss_that_explodes_stops_the_run(tmp_path):
+def test_a_loss_of_nan_stops_the_run(tmp_path):
     model = new_model("vae")
     with torch.no_grad():
         model.log_std.fill_(float("nan"))
@@ -342,19 +342,19 @@ def test_a_loss_that_explodes_stops_the_run(tmp_path):
         loop.fit(model, IMAGES, 4, 4, tmp_path, model.config, plot=False)
 
 
-def test_an_epoch_shows_every_image_once():
+def test_an_epoch_contains_every_image_once():
     seen = torch.cat([loop.batch_indices(20, 4, step, seed=1) for step in range(5)])
     assert sorted(seen.tolist()) == list(range(20))
     second = torch.cat([loop.batch_indices(20, 4, step, seed=1) for step in range(5, 10)])
     assert sorted(second.tolist()) == list(range(20)) and not torch.equal(seen, second)
-    assert len(loop.batch_indices(2, 8, 0, seed=0)) == 8  # two images only
+    assert len(loop.batch_indices(2, 8, 0, seed=0)) == 8  # also with two images
 
 
-def test_schedule():
+def test_learning_rate_schedule():
     assert [loop.learning_rate_scale(step, 100) for step in (0, 40, 70, 100)] == [1, 1, pytest.approx(0.5), 0]
 
 
-def test_evaluation_sees_the_weights_of_the_ema(tmp_path):
+def test_evaluation_uses_the_ema_weights(tmp_path):
     model = new_model("vae")
     seen = []
 
@@ -365,10 +365,10 @@ def test_evaluation_sees_the_weights_of_the_ema(tmp_path):
 
     loop.fit(model, IMAGES, 12, 4, tmp_path, model.config, plot=False, evaluations=2, evaluate=look)
     assert len(seen) == 2
-    assert torch.equal(next(model.decoder.parameters()), seen[-1])  # those of the model in the end
+    assert torch.equal(next(model.decoder.parameters()), seen[-1])  # at the end, they are the weights of the model
 
 
-def test_evaluation_may_draw_and_seed_and_the_training_stays_the_same(tmp_path):
+def test_random_numbers_and_seeds_in_an_evaluation_do_not_change_the_training(tmp_path):
     drawn = []
 
     def draw(model):
@@ -382,8 +382,8 @@ def test_evaluation_may_draw_and_seed_and_the_training_stays_the_same(tmp_path):
     before = random.getstate(), np.random.get_state()[1].tolist()
     with_draws, other = train("dcgan", tmp_path / "b", evaluate=draw)
     assert same_weights(without, with_draws) and without_time(history) == without_time(other)
-    assert len(drawn) == 3 and len(set(drawn)) == 1  # the same noise each time
-    devices.seed_everything(3)  # as new_model does
+    assert len(drawn) == 3 and len(set(drawn)) == 1  # the same random numbers each time
+    devices.seed_everything(3)  # as in new_model
     assert (random.getstate(), np.random.get_state()[1].tolist()) != before
     random.seed(5)
     with devices.seeded(1):
@@ -393,7 +393,7 @@ def test_evaluation_may_draw_and_seed_and_the_training_stays_the_same(tmp_path):
 
 def test_ema_by_hand():
     layer = torch.nn.Linear(1, 1, bias=False)
-    average = loop.ema_copy(layer, half_life=1)  # halves every time
+    average = loop.ema_copy(layer, half_life=1)  # each update has weight one half
     values = []
     for value in (4.0, 8.0, 0.0):
         with torch.no_grad():

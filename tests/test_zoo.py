@@ -1,4 +1,4 @@
-"""The five families in one interface, for every shape of the final assignment, and the feature classifier."""
+"""The five families of models, for every image shape of the final assignment, and the feature classifier."""
 
 import numpy as np
 import pytest
@@ -21,12 +21,12 @@ SETTINGS = {
     "diffusion": {"widths": (24, 24), "dropout": 0.0},
 }
 SHAPES = [(family, *shape) for family in SETTINGS for shape in ((1, (28, 28)), (3, (20, 16)))]
-SHAPES += [(family, 1, (64, 64)) for family in SETTINGS if family != "PixelCNN"]  # whose samples take half a minute
+SHAPES += [(family, 1, (64, 64)) for family in SETTINGS if family != "PixelCNN"]  # its samples would take half a minute
 WITH_LIKELIHOOD = [family for family in SETTINGS if family != "GAN"]
 
 
 def pictures(channels: int, size: tuple[int, int]) -> torch.Tensor:
-    """Drawn pictures (32, channels, *size) in [-1, 1], on grey levels."""
+    """Drawn pictures (32, channels, *size) of whole grey levels in [-1, 1]."""
     images = draw_pictures(32, max(size))[:, :, : size[0], : size[1]]
     return image_files.to_float(np.repeat(images, channels, 1))
 
@@ -37,7 +37,7 @@ def samples(model, count: int, seed: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("family", "channels", "size"), SHAPES)
-def test_each_family_trains_samples_and_is_measured(family, channels, size, tmp_path):
+def test_each_family_can_be_trained_sampled_and_measured(family, channels, size, tmp_path):
     images = pictures(channels, size)
     settings = SETTINGS[family] | {"batch_size": 16}
     evaluate = likelihood.bits_hook(images[:4], images[4:8], num_samples=2) if family in WITH_LIKELIHOOD else None
@@ -67,7 +67,7 @@ def test_the_command_trains_every_family_on_a_folder(family, tmp_path):
         assert picture.height == 16 and np.ptp(np.asarray(picture)) > 0
 
 
-def test_the_command_refuses_other_images_and_less_than_a_batch(tmp_path):
+def test_the_command_refuses_other_images_and_fewer_than_a_batch(tmp_path):
     for name, seed in (("one", 0), ("other", 1)):
         image_files.write_jpegs(draw_pictures(20, 16, seed), tmp_path / name, "picture", 20)
     arguments = {"file": None, "images_seen": 64, "out": tmp_path / "out", "samples": 3, "seed": 0}
@@ -81,7 +81,7 @@ def test_the_command_refuses_other_images_and_less_than_a_batch(tmp_path):
         )
 
 
-def test_a_gan_begins_as_the_vae_that_it_is_given_and_both_are_paid_for(tmp_path):
+def test_a_gan_starts_from_the_given_vae_and_the_cost_of_both_counts(tmp_path):
     images = pictures(1, (16, 16))
     shared = {"latent_dim": 8, "base": 8, "batch_size": 16}
     start = zoo.train("VAE", images, 64, tmp_path / "vae", shared)
@@ -94,7 +94,7 @@ def test_a_gan_begins_as_the_vae_that_it_is_given_and_both_are_paid_for(tmp_path
         assert torch.equal(found.model.generator.linear.state_dict()[name], value)
 
 
-def test_the_feature_classifier_learns_its_classes_and_is_a_feature_space(tmp_path):
+def test_the_feature_classifier_learns_classes_and_is_a_feature_space(tmp_path):
     images, truth = three_kinds(40)
     found, history = feature_spaces.train_feature_classifier(images, truth, 1_500, tmp_path, batch_size=30)
     probabilities = found.probabilities(images)
@@ -111,7 +111,7 @@ def test_every_family_of_the_command_line_has_a_class():
 
 
 @pytest.mark.parametrize("family", SETTINGS)
-def test_weights_come_back_as_the_same_model(family, tmp_path):
+def test_loaded_weights_give_the_same_model(family, tmp_path):
     settings = {name: value for name, value in SETTINGS[family].items() if name != "ema_share"}
     model = zoo.MODELS[family](size=(16, 16), channels=1, **settings)
     again = zoo.MODELS[family].from_weights(model.export(tmp_path / "weights.safetensors"))
@@ -123,7 +123,7 @@ def test_weights_come_back_as_the_same_model(family, tmp_path):
 
 
 @pytest.mark.parametrize("wrong", [{"size": 0}, {"images_seen": 0}, {"samples": -1}, {"batch": 0}, {"lr_scale": 0.0}])
-def test_numbers_that_are_too_small_are_refused_before_anything_is_read_or_written(wrong, tmp_path):
+def test_numbers_that_are_too_small_are_refused_before_reading_and_writing(wrong, tmp_path):
     arguments = {"size": 16, "file": None, "images_seen": 64, "out": tmp_path / "out", "samples": 3, "seed": 0}
     with pytest.raises(ValueError, match="but must be"):
         zoo.train_on_folder("VAE", str(tmp_path / "no such folder"), **arguments | wrong)

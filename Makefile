@@ -1,28 +1,28 @@
-# Without make (on Windows, for example), the same is: python -m utils COMMAND. See: python -m utils --help
+# Without make (for example on Windows), use: python -m utils COMMAND. See: python -m utils --help
 PYTHON ?= python3
 TASK ?= hands
 PROFILE ?= quick
 
 .PHONY: run test test-all notebooks report benchmark benchmark-models benchmark-growth benchmark-start-up soak fuzz
-run:  # get the data, execute the notebooks of TASK=hands|tuning|mri|final|all; FROM=folder or archive of hands
+run:  # get the data and execute the notebooks of TASK=hands|tuning|mri|final|all; FROM=folder or archive of hands
 	@$(PYTHON) -m utils run --task $(TASK) --profile $(PROFILE) $(if $(FROM),--from "$(FROM)")
-test:  # the style, and the tests that take seconds
+test:  # check the style, and run the tests of the code and of every notebook; a few minutes
 	@$(PYTHON) -m utils test
-test-all:  # the tests that take long, which make test leaves out
+test-all:  # run the tests that take long; make test does not run them
 	@$(PYTHON) -m utils test --slow
 notebooks:  # execute the notebooks of TASK in place, in the profile full
 	@$(PYTHON) -m utils notebooks --task $(TASK)
-report:  # the executed notebooks as a static site, in site/
+report:  # make a static site from the executed notebooks, in site/
 	@.venv/bin/python -m utils report
-benchmark:  # the training step and the data path against plain recipes
+benchmark:  # the speed of a training step and of reading data, compared with plain recipes
 	@.venv/bin/python -m benchmarks.training_step
-benchmark-models:  # the speed of every model, against a plain loop and against the limit of the machine
+benchmark-models:  # the speed of every model, compared with a plain loop and with the limit of the machine
 	@.venv/bin/python -m benchmarks.models
-benchmark-growth:  # time and memory against image size and number of images
+benchmark-growth:  # time and memory for different image sizes and numbers of images
 	@.venv/bin/python -m benchmarks.growth
-benchmark-start-up:  # how many seconds the imports of a notebook take, beyond torch
+benchmark-start-up:  # how long the imports of each notebook take, without torch
 	@.venv/bin/python -m benchmarks.start_up
-soak:  # trainings that are killed, run out of disk, or find damaged checkpoints
+soak:  # kill trainings, fill the disk, damage checkpoints, and check the results
 	@.venv/bin/python -m benchmarks.soak
-fuzz:  # a million damaged files for all readers
+fuzz:  # give a million damaged files to all readers
 	@.venv/bin/python -W ignore -m benchmarks.fuzz

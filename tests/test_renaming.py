@@ -1,4 +1,4 @@
-"""A renaming is complete, or it has not happened."""
+"""A renaming changes everything or nothing."""
 
 import os
 import re
@@ -40,7 +40,7 @@ def contents(root: Path) -> dict[str, bytes]:
 
 def test_files_and_texts_are_renamed_and_can_be_renamed_again(folder):
     before = contents(folder)
-    assert rename.plan(folder, "ab123").moves and contents(folder) == before  # planning changes nothing
+    assert rename.plan(folder, "ab123").moves and contents(folder) == before  # a plan changes no files
     rename.rename(folder, "ab123")
     after = contents(folder)
     assert set(after) == {name.replace("someone_", "ab123_") for name in before}
@@ -53,7 +53,7 @@ def test_files_and_texts_are_renamed_and_can_be_renamed_again(folder):
     assert "cd4_DLcw1_clean.ipynb" in contents(folder)
 
 
-def test_name_and_cid_take_the_places_of_the_templates(folder):
+def test_name_and_cid_replace_the_placeholders(folder):
     notebook = folder / "someone_DLcw1_clean.ipynb"
     notebook.write_text(
         '{"cells": ["**Name:** Your Name **Username:** someone **CID:** 00000000", "# Your Name"]}', encoding="utf-8"
@@ -70,7 +70,7 @@ def test_name_and_cid_take_the_places_of_the_templates(folder):
 @pytest.mark.parametrize(
     "name", ["", "a", "Ab123", "ab 123", "../x", "1abc", "a" * 21, "test", rename.TAKEN[-1], "é12"]
 )
-def test_what_is_no_username_is_refused(folder, name):
+def test_wrong_usernames_are_refused(folder, name):
     before = contents(folder)
     with pytest.raises(ValueError, match="not a username|cannot be used"):
         rename.rename(folder, name)
@@ -88,7 +88,7 @@ def test_nothing_is_overwritten_and_a_folder_without_a_name_is_refused(folder, t
         rename.rename(tmp_path / "my hand-in" / "GAN_hands", "ab123")
 
 
-def test_a_failure_half_way_is_undone(folder, monkeypatch):
+def test_a_failed_renaming_is_undone(folder, monkeypatch):
     before = contents(folder)
     move = Path.rename
 
@@ -119,7 +119,7 @@ rename.rename(Path(sys.argv[1]), "ab123")
 """
 
 
-def test_after_a_kill_the_next_call_undoes_it_first(folder):
+def test_the_next_call_undoes_a_renaming_that_was_killed(folder):
     before = contents(folder)
     environment = os.environ | {"PYTHONPATH": str(config.PROJECT)}
     done = subprocess.run([sys.executable, "-c", KILLED, str(folder)], env=environment)
@@ -130,7 +130,7 @@ def test_after_a_kill_the_next_call_undoes_it_first(folder):
     assert contents(folder) == before
 
 
-def test_links_to_colab_are_led_to_another_repository(folder):
+def test_links_to_colab_are_changed_to_another_repository(folder):
     address = "https://colab.research.google.com/github/{}/blob/main/someone_DLcw1_clean.ipynb"
     (folder / "README.md").write_text(
         f"[Open]({address.format('OWNER/REPOSITORY')}) [elsewhere](https://a.b/OWNER/x)\n", encoding="utf-8"

@@ -57,6 +57,6 @@ class Folds:
                 raise ValueError(
                     f"fold {number} of {self.count} has {len(validation)} validation images and "
                     f"{len(np.unique(self.labels[training]))} of {classes} classes to train on: the groups of "
-                    "near-copies are too uneven. Use fewer folds, or add images that are no near-copies."
+                    "near-copies are too uneven. Use fewer folds, or add images that are not near-copies."
                 )
         return found

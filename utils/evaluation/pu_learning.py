@@ -76,8 +76,8 @@ def real_probability(reals: Tensor, mixture: Tensor) -> tuple[np.ndarray, float]
     """Probability (N,) that each image of a mixture is real, and the share of reals in the mixture.
 
     The density of the mixture is share x real + (1 - share) x generated. If the density of generated images is near 0,
-    the ratio of the mixture to the reals is equal to the share. A typical real image is in such a place, so the
-    share is estimated as the median ratio over the reals. The probability that an image is real is share / ratio. For
+    the ratio of the mixture to the reals is equal to the share. This is true for a typical real image, so the share is
+    estimated as the median ratio over the reals. The probability that an image is real is share / ratio. For
     example, it is one half if the ratio is twice the share.
 
     Args:

@@ -103,7 +103,7 @@ def stripe_contrast(images: np.ndarray, missing: np.ndarray) -> np.ndarray:
     require(1, purpose, missing_vertical_neighbours=inside.sum(), known_vertical_neighbours=outside.sum())
     known = step[:, outside].mean(1)
     if not known.all():
-        raise ValueError(f"image {np.argmin(known)} is constant where it is known: nothing to compare the stripes with")
+        raise ValueError(f"image {np.argmin(known)} is constant in its known pixels, so the stripes cannot be compared")
     return step[:, inside].mean(1) / known
 
 

@@ -20,7 +20,21 @@ from utils.__main__ import command_line, main
 from utils.commands import hand_in
 
 PAGES = ("README.md", "docs/*.md", "brain_mri/*.md", "fashion_mnist/*.md", "**/*.ipynb", "Makefile", ".github/**/*.yml")
-NAMES = ["run", "test", "notebooks", "data", "train", "sample", "fill", "check", "rename", "export", "colab", "report"]
+NAMES = [
+    "install",
+    "run",
+    "test",
+    "notebooks",
+    "data",
+    "train",
+    "sample",
+    "fill",
+    "check",
+    "rename",
+    "export",
+    "colab",
+    "report",
+]
 
 
 def start(*arguments: str, python: str = sys.executable, **variables: str) -> subprocess.CompletedProcess:
@@ -60,7 +74,7 @@ def test_a_check_of_this_project_imports_no_models():
 
 
 def test_all_commands_are_there_and_their_examples_are_right():
-    assert list(parsers()).sort() == NAMES.sort() and set(parsers()) == set(NAMES)
+    assert sorted(parsers()) == sorted(NAMES)
     for name, parser in parsers().items():
         example = re.search(r"Example: python -m utils (.+)", parser.epilog)[1]
         words = shlex.split(example)

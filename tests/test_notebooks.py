@@ -13,13 +13,14 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from PIL import Image
 
-from tests.conftest import write_fashion_mnist
+from tests.conftest import draw_pictures, write_fashion_mnist
 from utils import budgets, config
-from utils.data import hand_images, head_images, label_csv
+from utils.data import hand_images, head_images, image_files, label_csv
 from utils.handin import export as exporting
 from utils.models import zoo
-from utils.notebooks import execute
+from utils.notebooks import execute, results
 
 PROJECT = config.PROJECT
 FOLDERS = (".", "brain_mri", "fashion_mnist")
@@ -234,6 +235,7 @@ def test_the_profile_full_does_not_overwrite_results_without_the_courses_data(tm
     monkeypatch.setattr(hand_images, "origin", lambda: origin)
     monkeypatch.setenv("PROFILE", "full")
     monkeypatch.delenv("RUNS_FOLDER", raising=False)
+    (tmp_path / "username_DLcw2_clean.ipynb").touch()
     with pytest.raises(ValueError, match=f"{said}.*would overwrite the committed"):
         execute.execute_all([tmp_path / "username_DLcw2_clean.ipynb"])
 
@@ -248,6 +250,43 @@ def test_a_failing_notebook_is_reported_and_keeps_its_outputs(tmp_path):
     done = subprocess.run(command, cwd=PROJECT, env=environment, text=True, capture_output=True)
     assert done.returncode == 1 and "ZeroDivisionError" in done.stderr
     assert "so far" in (tmp_path / "smoke" / "bad.ipynb").read_text(encoding="utf-8")
+    done = subprocess.run([*command, "--fresh"], cwd=PROJECT, env=environment, text=True, capture_output=True)
+    assert done.returncode == 1 and "is kept as" in done.stdout and (tmp_path / "smoke.old_1" / "bad.ipynb").is_file()
+
+
+def test_what_is_not_a_notebook_is_refused_before_anything_is_executed(tmp_path):
+    (tmp_path / "a.ipynb").write_text("{}", encoding="utf-8")
+    with pytest.raises(ValueError, match="'.*text.md' is not a notebook"):
+        execute.execute_all([tmp_path / "a.ipynb", tmp_path / "text.md"])
+
+
+def test_the_time_that_is_left_follows_the_pace_of_the_machine():
+    known = [10.0, 30.0, 60.0]
+    assert execute.time_left(known, 0, 0.0) == 100
+    assert execute.time_left(known, 1, 10.0) == 90  # too early to know this machine's pace
+    assert execute.time_left(known, 2, 80.0) == 120  # half as fast as the machine of the known durations
+    assert execute.clock(187.2) == "3:07"
+
+
+def test_each_code_cell_has_the_heading_above_it():
+    new = nbformat.v4
+    cells = [new.new_markdown_cell("# Title\n\n## 1. Data"), new.new_code_cell("a"), new.new_markdown_cell("text")]
+    cells += [new.new_code_cell("b"), new.new_markdown_cell("### 1.1 Reading"), new.new_code_cell("c")]
+    assert execute.headings(new.new_notebook(cells=cells)) == ["1. Data", "1. Data", "1.1 Reading"]
+
+
+def test_the_summary_names_sheets_and_label_counts(tmp_path, monkeypatch):
+    monkeypatch.setenv("RUNS_FOLDER", str(tmp_path))
+    for kind in ("GAN", "VAE"):
+        image_files.write_jpegs(draw_pictures(3), tmp_path / "smoke" / f"{kind}_hands", "username", 3)
+    label_csv.write(
+        tmp_path / "smoke" / "username_classified_hands.csv", ["test_hand_1.jpeg", "test_hand_2.jpeg"], [0, 2]
+    )
+    lines = results.summary([PROJECT / name for name in config.TASKS["hands"]])
+    assert "2 files: 1 real, 0 VAE, 1 GAN" in lines[2]
+    for kind in ("GAN", "VAE"):
+        with Image.open(tmp_path / "smoke" / f"{kind}_hands.png") as sheet:
+            assert sheet.size == (20 * 99 - 3, 96)
 
 
 def test_progress_bars_and_widgets_are_removed():

@@ -64,7 +64,7 @@ def test_hyperparameters_come_from_the_run_or_from_the_committed_file(monkeypatc
     assert config.hyperparameters("vae") == {"lr": 0.25} and config.results_folder() == tmp_path / "full"
     monkeypatch.delenv("RUNS_FOLDER")
     assert config.hyperparameters("vae") == committed and config.results_folder() == PROJECT
-    with pytest.raises(KeyError, match="no hyper-parameters for 'x'"):
+    with pytest.raises(ValueError, match="no hyper-parameters for 'x'"):
         config.hyperparameters("x")
 
 

@@ -74,7 +74,7 @@ notebooks/         works with notebooks
 
 commands/          the commands of `python -m utils`, one module for each group
   arguments        arguments that several commands share
-  environment      `run`, `test`, `notebooks`
+  environment      `install`, `run`, `test`, `notebooks`
   data             `data`
   train            `train`
   sample           `sample`

@@ -29,9 +29,11 @@ def command_line() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m utils",
         description=__doc__,
-        epilog="Start with: python -m utils run. To see a command's options: python -m utils COMMAND --help",
+        epilog="Start with: python -m utils run. It creates the environment .venv, which the other commands need: "
+        ".venv/bin/python -m utils COMMAND (on Windows: .venv\\Scripts\\python). "
+        "To see a command's options: python -m utils COMMAND --help",
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(metavar="COMMAND")
     for module in (environment, data, train, sample, fill, hand_in, report):
         module.register(commands)
     return parser
@@ -44,7 +46,11 @@ def main(arguments: list[str] | None = None) -> None:
         SystemExit: the exit code is 1 after an error or a failed check, 2 for wrong arguments, 130 after Ctrl-C.
     """
     escape_unprintable_output()
-    options = command_line().parse_args(arguments)
+    parser = command_line()
+    options = parser.parse_args(arguments)
+    if "action" not in options:
+        parser.print_help()
+        parser.exit(2, "\nerror: a COMMAND is missing\n")
     try:
         code = options.action(options)
         sys.stdout.flush()
@@ -58,7 +64,7 @@ def main(arguments: list[str] | None = None) -> None:
         if (error.name or "").startswith("utils"):
             raise
         code = (
-            f"error: the package '{error.name}' is missing. Create the environment with 'python -m utils run', "
+            f"error: the package '{error.name}' is missing. Create the environment with 'python -m utils install', "
             "then use its Python: .venv/bin/python (on Windows: .venv\\Scripts\\python)"
         )
     except (OSError, ValueError, FloatingPointError) as error:

@@ -72,7 +72,7 @@ def hyperparameters(model: str, committed: bool = False) -> dict:
         committed: use the committed values even if there are tuned ones.
 
     Raises:
-        KeyError: there are no values for this model.
+        ValueError: there are no values for this model.
         ValueError: a file is damaged.
     """
     path, tuned = PROJECT / "utils" / "hyperparameters.json", run_folder() / "hyperparameters.json"
@@ -80,7 +80,7 @@ def hyperparameters(model: str, committed: bool = False) -> dict:
     if not committed and not in_place() and tuned.is_file():
         values |= _read_hyperparameters(tuned)
     if model not in values:
-        raise KeyError(f"'{path}' has no hyper-parameters for '{model}', only for {', '.join(values)}")
+        raise ValueError(f"'{path}' has no hyper-parameters for '{model}', only for {', '.join(values)}")
     return values[model]
 
 

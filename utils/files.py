@@ -116,3 +116,18 @@ def escape_unprintable_output() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a test or a notebook may have replaced the stream
             stream.reconfigure(errors="backslashreplace")
+
+
+def set_aside(folder: Path) -> None:
+    """Rename a folder that is not empty to the first free name of `<folder>.old_1`, `<folder>.old_2`, ..., and say so.
+
+    Raises:
+        OSError: the folder cannot be renamed.
+    """
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    number = 1
+    while folder.with_name(f"{folder.name}.old_{number}").exists():
+        number += 1
+    aside = folder.rename(folder.with_name(f"{folder.name}.old_{number}"))
+    print(f"The old run in '{printable(folder)}' is kept as '{printable(aside)}'.")

@@ -1,4 +1,4 @@
-"""`run`, `test` and `notebooks`: make the environment `.venv`, then work in it. To start, they only need Python."""
+"""`install`, `run`, `test`, `notebooks`: make the environment `.venv` and work in it. They only need Python."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import sys
 import venv
 from pathlib import Path
 
-from utils import OLDEST_PYTHON
+from utils import OLDEST_PYTHON, config
 from utils.commands.arguments import add_command
 from utils.config import PROFILES, PROJECT, TASKS
-from utils.files import path_argument
+from utils.files import path_argument, set_aside
 
 ENVIRONMENT = PROJECT / ".venv"
 PIN_FILES = ("requirements.txt", "constraints.txt")
@@ -131,6 +131,12 @@ def call(*arguments: str, **variables: str) -> None:
         sys.exit(program.returncode)
 
 
+def install(options: argparse.Namespace) -> None:
+    """The command `install`: only make the environment."""
+    make_environment()
+    print(f"The environment is complete. Its Python: {environment_python(ENVIRONMENT)}")
+
+
 def run(options: argparse.Namespace) -> None:
     """The command `run`: fill the data folders, then execute the notebooks of a task."""
     hands = options.task in ("hands", "tuning", "all")
@@ -142,7 +148,8 @@ def run(options: argparse.Namespace) -> None:
     make_environment()
     if hands:  # the notebooks of the other tasks find their data themselves
         call("-m", "utils", "data", *(["--from", str(options.source)] if options.source else []))
-    call("-m", "utils", "notebooks", "--task", options.task, "--profile", options.profile)
+    fresh = ["--fresh"] if options.fresh else []
+    call("-m", "utils", "notebooks", "--task", options.task, "--profile", options.profile, *fresh)
 
 
 def test(options: argparse.Namespace) -> None:
@@ -162,16 +169,20 @@ def notebooks(options: argparse.Namespace) -> None:
     if any(importlib.util.find_spec(name) is None for name in NEEDED):
         make_environment()
         names = [str(path) for path in options.files]
-        call("-m", "utils", "notebooks", *names, "--task", options.task, "--profile", profile)
+        fresh = ["--fresh"] if options.fresh else []
+        call("-m", "utils", "notebooks", *names, "--task", options.task, "--profile", profile, *fresh)
         return
     os.environ["PROFILE"] = profile
     from utils.notebooks import execute
 
+    if options.fresh:
+        set_aside(config.run_folder())
     execute.execute_all(options.files or [PROJECT / name for name in TASKS[options.task]])
 
 
 def register(commands: argparse._SubParsersAction) -> None:
-    """Add the three commands to the command line."""
+    """Add the four commands to the command line."""
+    add_command(commands, "install", install, "create the environment .venv with the pinned packages", "")
     running = add_command(
         commands, "run", run, "get the data and execute the notebooks of a task; the results are in runs/PROFILE",
         "--task mri",
@@ -179,14 +190,23 @@ def register(commands: argparse._SubParsersAction) -> None:
     running.add_argument(
         "--task", default="hands", choices=TASKS, help="default: hands, which are the two clean notebooks"
     )
-    running.add_argument("--profile", default="quick", choices=PROFILES, help="how long to train; default: quick")
+    running.add_argument(
+        "--profile", default="quick", choices=PROFILES,
+        help="how long to train. On two cores: smoke a minute a notebook, quick some minutes, full hours; "
+        "default: quick",
+    )  # fmt: skip
     running.add_argument(
         "--from", dest="source", type=path_argument, metavar="PATH", help="a folder or an archive with images of hands"
     )
-    testing = add_command(commands, "test", test, "check the style and run the tests that take seconds", "--slow")
-    testing.add_argument("--slow", action="store_true", help="run only the tests that take long")
+    running.add_argument("--fresh", action="store_true", help="train anew; keep the old folder runs/PROFILE aside")
+    testing = add_command(
+        commands, "test", test, "check the style and run the tests, which takes some minutes on two cores", "--slow"
+    )
+    testing.add_argument(
+        "--slow", action="store_true", help="run only the tests that take long, which the others leave out"
+    )
     executing = add_command(
-        commands, "notebooks", notebooks, "execute notebooks; by default all, in place, in the profile full",
+        commands, "notebooks", notebooks, "execute notebooks; by default all, in place, in the profile full, for hours",
         "--task final --profile quick",
     )  # fmt: skip
     executing.add_argument(
@@ -194,3 +214,4 @@ def register(commands: argparse._SubParsersAction) -> None:
     )
     executing.add_argument("--task", default="all", choices=TASKS, help="default: all")
     executing.add_argument("--profile", choices=PROFILES, help="default: the environment variable PROFILE, or full")
+    executing.add_argument("--fresh", action="store_true", help="train anew; keep the old folder runs/PROFILE aside")

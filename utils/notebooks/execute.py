@@ -134,6 +134,9 @@ def execute_all(paths: list[Path]) -> None:
         SystemExit: a notebook failed.
     """
     paths = [path.resolve() for path in paths]
+    for path in paths:
+        if path.suffix != ".ipynb" or not path.is_file():
+            raise ValueError(f"'{files.printable(path)}' is not a notebook: a file that ends in .ipynb is needed")
     refuse_to_replace_results(paths)
     durations, begin = {}, time.monotonic()
     for number, source in enumerate(paths, start=1):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from utils.files import printable, write_atomically
+from utils.files import printable, set_aside, write_atomically
 from utils.training import checkpoints, devices
 
 Evaluate = Callable[[nn.Module], dict[str, float]]
@@ -192,18 +192,3 @@ class Run:
         self.model.eval()
         if self.is_main:
             write_atomically(self.folder / "history.json", (json.dumps(self.history, indent=1) + "\n").encode())
-
-
-def set_aside(folder: Path) -> None:
-    """Rename a folder that is not empty to the first free name of `<folder>.old_1`, `<folder>.old_2`, ..., and say so.
-
-    Raises:
-        OSError: the folder cannot be renamed.
-    """
-    if not folder.is_dir() or not any(folder.iterdir()):
-        return
-    number = 1
-    while folder.with_name(f"{folder.name}.old_{number}").exists():
-        number += 1
-    aside = folder.rename(folder.with_name(f"{folder.name}.old_{number}"))
-    tqdm.write(f"The old run in '{printable(folder)}' is kept as '{printable(aside)}'.")

@@ -230,7 +230,6 @@ def database() -> Iterator[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_a_database(tmp_path, database):
     def age(processes: set[int]) -> None:
         """Make the heartbeats of these processes' trials one hour old."""

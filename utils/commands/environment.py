@@ -198,7 +198,11 @@ def register(commands: argparse._SubParsersAction) -> None:
     running.add_argument(
         "--from", dest="source", type=path_argument, metavar="PATH", help="a folder or an archive with images of hands"
     )
-    running.add_argument("--fresh", action="store_true", help="train anew; keep the old folder runs/PROFILE aside")
+    running.add_argument(
+        "--fresh",
+        action="store_true",
+        help="start every training anew; the old folder runs/PROFILE is kept under another name",
+    )
     testing = add_command(
         commands, "test", test, "check the style and run the tests, which takes some minutes on two cores", "--slow"
     )
@@ -214,4 +218,8 @@ def register(commands: argparse._SubParsersAction) -> None:
     )
     executing.add_argument("--task", default="all", choices=TASKS, help="default: all")
     executing.add_argument("--profile", choices=PROFILES, help="default: the environment variable PROFILE, or full")
-    executing.add_argument("--fresh", action="store_true", help="train anew; keep the old folder runs/PROFILE aside")
+    executing.add_argument(
+        "--fresh",
+        action="store_true",
+        help="start every training anew; the old folder runs/PROFILE is kept under another name",
+    )

@@ -163,6 +163,11 @@ def alike(root):
     shutil.copy(image(root, 7), image(root, 8))
 
 
+def samples_of_the_command(root):
+    for number in range(1, 301):
+        image(root, number).rename(root / "GAN_hands" / f"hands-gan_{number:03d}.jpeg")
+
+
 def a_script_outside(root):
     (root / "helpers.py").write_text("x = 1\n", encoding="utf-8")
 
@@ -240,7 +245,8 @@ BROKEN = [
     (lambda root: (root / "README.md").write_text("# Mine", encoding="utf-8"), "README.md: 'Answer", "has no heading"),
     (altered_pixels, "test_set_nogaps.npy", "known pixels of 100 images were changed"),
     (wrong_shape, "test_set_nogaps.npy", "has shape (100, 64, 64)"),
-    (pickled, "test_set_nogaps.npy", "not a .npy file of numbers"),
+    (pickled, "test_set_nogaps.npy", "holds Python objects, not numbers"),
+    (samples_of_the_command, "300 new hands", "'hands-gan' is not a username"),
     (lambda root: change_report(root, "## Results", "## What came of it"), "report.md", "no heading with 'results'"),
     (lambda root: change_report(root, "split", "cut"), "report.md", "does not mention the split"),
     (lambda root: change_report(root, "VAE.png", "GAN.png"), "report.md", "GAN.png, which is not there"),

@@ -35,7 +35,9 @@ def test_no_checkpoint_yet(tmp_path):
 
 def test_another_configuration_is_refused_with_the_name_of_the_setting(tmp_path):
     checkpoints.save(tmp_path, 1, {}, CONFIG)
-    with pytest.raises(checkpoints.CheckpointMismatch, match=r"lr: 0.1 in the file, 0.2 wanted"):
+    with pytest.raises(
+        checkpoints.CheckpointMismatch, match=r"lr: 0.1 in the file, 0.2 wanted(.|\n)*utils run --fresh"
+    ):
         checkpoints.latest(tmp_path, CONFIG | {"lr": 0.2})
 
 
@@ -60,7 +62,14 @@ def test_a_damaged_newest_checkpoint_is_set_aside_and_the_one_before_is_used(tmp
     found = checkpoints.latest(tmp_path, CONFIG, messages.append)
     assert found.step == 1 and found.state["x"].sum() == 100
     assert ("holds step 2" if damage == "renamed" else "not a complete checkpoint") in messages[0]
-    assert newest.with_suffix(".damaged").exists()
+    assert newest.with_suffix(".damaged").exists() and "goes on from the checkpoint before it" in messages[0]
+
+
+def test_without_another_checkpoint_a_damaged_one_means_a_start_from_the_beginning(tmp_path):
+    checkpoints.save(tmp_path, 1, {}, CONFIG).write_bytes(b"damaged")
+    messages = []
+    assert checkpoints.latest(tmp_path, CONFIG, messages.append) is None
+    assert messages[0].endswith("The training starts from the beginning.")
 
 
 def test_only_exact_names_are_checkpoints_and_no_other_file_is_deleted(tmp_path):

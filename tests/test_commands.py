@@ -100,7 +100,7 @@ TRAIN = ["train", "VAE", "--images", "x", "--images-seen", "9", "--out", "y"]
         ["check", "x", "--all", "y"], ["export", "cw9", "x"], ["data", "--size", "0"], [*TRAIN, "--batch", "0"],
         [*TRAIN, "--samples", "0"], [*TRAIN, "--samples", "-1"], [*TRAIN, "--size", "0"],
         [*TRAIN, "--images-seen", "0"], [*TRAIN, "--lr-scale", "0"], [*TRAIN, "--lr-scale", "nan"],
-        [*TRAIN, "--batch", "3.5"],
+        [*TRAIN, "--batch", "3.5"], [*TRAIN, "--seed", "-1"], ["sample", "heads", "--out", "x", "--seed", "4294967296"],
     ],
 )  # fmt: skip
 def test_wrong_options_are_refused_immediately(arguments, capsys):

@@ -60,11 +60,29 @@ def test_the_command_checks_one_hand_in_or_a_whole_class(whole, tmp_path):
     lines = done.stdout.splitlines()
     assert done.returncode == 1 and [line.split()[0] for line in lines] == ["anna", "ben", "empty"]
     assert " 0 wrong" in lines[0] and "1 wrong" in lines[1] and "references.md" in lines[1]
+    lines = run("check", "--all", str(tmp_path / "class")).stdout.splitlines()
+    assert "1 wrong" in lines[2] and "first problem: one of the files *_DLcw1_clean.ipynb, " in lines[2]
     done = run("check", str(tmp_path / "class" / "anna"), "--brief", "cw2", "--json")
     assert done.returncode == 0 and {r["status"] for r in json.loads(done.stdout)} == {"pass"}
-    for arguments, said in ((["nowhere"], "no folder"), ([str(tmp_path)], "does not look like a hand-in")):
+    for arguments, said in (
+        (["nowhere"], "no folder"),
+        (["README.md"], "is a file"),
+        ([str(tmp_path)], "does not look like a hand-in"),
+    ):
         done = run("check", *arguments)
         assert done.returncode == 1 and said in done.stderr and "Traceback" not in done.stderr
+
+
+def test_nothing_is_right_in_an_empty_folder(tmp_path):
+    assert not [r for r in compare.check(tmp_path, ["cw1"]) if r.status == "pass"]
+
+
+def test_advice_about_headings_shows_whole_words(whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "copy")
+    notebook = next((tmp_path / "copy").glob("*_DLcw1_clean.ipynb"))
+    notebook.write_text(notebook.read_text(encoding="utf-8").replace("Saving", "End"), encoding="utf-8")
+    (wrong,) = [r for r in compare.check(tmp_path / "copy", ["cw1"]) if r.status == "fail"]
+    assert wrong.found == "there is no heading with 'saving'" and wrong.advice.endswith("training, generation, saving.")
 
 
 def test_a_class_with_different_faults_gets_the_right_results(whole, tmp_path):

@@ -58,6 +58,8 @@ def test_nothing_is_overwritten_and_a_failed_export_leaves_no_files(tmp_path):
     (tmp_path / "mine" / "notes.txt").touch()
     with pytest.raises(FileExistsError, match="mine' already exists"):
         export.export(config.PROJECT, "mri", tmp_path / "mine")
+    with pytest.raises(ValueError, match="new' is inside the project"):
+        export.export(config.PROJECT, "mri", config.PROJECT / "docs" / "new")
     project = tmp_path / "project"
     project.mkdir()
     shutil.copy(next(config.PROJECT.glob("*_classified_hands.csv")), project)

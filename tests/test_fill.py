@@ -104,6 +104,7 @@ def test_outputs_that_cannot_be_written_are_refused_before_the_filling(images, t
     path = tmp_path / "in.npy"
     np.save(path, images)
     (tmp_path / "a file").write_bytes(b"")
+    (tmp_path / "older.npy").write_bytes(b"mine")
     (tmp_path / "folder").mkdir()
     for arguments, message in (
         ((path, path), "must be different files"),
@@ -111,12 +112,16 @@ def test_outputs_that_cannot_be_written_are_refused_before_the_filling(images, t
         ((path, tmp_path / "out.npy", "--deviation", tmp_path / "out.npy"), "must be different files"),
         ((path, tmp_path / "folder"), "is a folder"),
         ((path, tmp_path / "a file" / "out.npy"), "could not write"),
+        ((path, tmp_path / "out.txt"), "out.txt' does not end in .npy"),
+        ((path, tmp_path / "older.npy"), "older.npy' already exists"),
+        ((path, tmp_path / "out.npy", "--deviation", tmp_path / "older.npy"), "older.npy' already exists"),
     ):
         with pytest.raises(SystemExit) as error:
             fill(*arguments)
         assert message in str(error.value.code)
     assert np.array_equal(np.load(path), images)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a file", "folder", "in.npy"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a file", "folder", "in.npy", "older.npy"]
+    assert (tmp_path / "older.npy").read_bytes() == b"mine"
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root can write to every folder")

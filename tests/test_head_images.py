@@ -106,14 +106,20 @@ def test_unclear_arrays_are_refused_with_the_value_and_its_place(heads, tmp_path
 def test_a_truncated_archive_with_a_wrong_name_is_refused(tmp_path):
     np.savez(tmp_path / "a.npz", images=np.zeros((50, 50)))
     (tmp_path / "a.npy").write_bytes((tmp_path / "a.npz").read_bytes()[:300])
-    with pytest.raises(ValueError, match="not a .npy file of numbers"):
+    with pytest.raises(ValueError, match="an archive of several arrays"):
         head_images.read(tmp_path / "a.npy")
 
 
 def test_pickles_are_not_loaded(tmp_path):
     np.save(tmp_path / "p.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(ValueError, match="not a .npy file of numbers"):
+    with pytest.raises(ValueError, match="p.npy' holds Python objects, not numbers$"):
         head_images.read(tmp_path / "p.npy")
+
+
+def test_a_file_of_another_kind_gets_advice(tmp_path):
+    (tmp_path / "in.txt").write_text("0.5 0.5", encoding="utf-8")
+    with pytest.raises(ValueError, match="in.txt' is not a .npy file; write one with numpy.save$"):
+        head_images.read(tmp_path / "in.txt")
 
 
 @pytest.mark.parametrize(

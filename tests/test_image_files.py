@@ -83,7 +83,7 @@ def test_colour_becomes_grey(tmp_path):
 def test_missing_empty_and_wrong_folders(tmp_path):
     with pytest.raises(FileNotFoundError, match="utils data"):
         image_files.read(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match="no usable"):
+    with pytest.raises(ValueError, match="is empty, so there is no usable image.*utils data"):
         image_files.read(tmp_path)
     (tmp_path / "file").write_text("x", encoding="utf-8")
     with pytest.raises(NotADirectoryError, match="is a file"):

@@ -9,6 +9,8 @@ from PIL import Image
 
 from utils import __main__ as command
 from utils import config
+from utils.data import image_files
+from utils.handin import check_samples
 from utils.models import shipped
 
 
@@ -23,6 +25,13 @@ def test_the_same_seed_gives_the_same_hands():
     assert first.shape == (3, 1, 32, 32) and first.dtype == np.uint8 and first.std() > 20
     assert np.array_equal(first, shipped.sample("hands-gan", 3, seed=5))
     assert not np.array_equal(first, shipped.sample("hands-gan", 3, seed=6))
+
+
+def test_only_seed_0_gives_the_committed_hands_again(monkeypatch, tmp_path):
+    committed = image_files.read(config.PROJECT / "GAN_hands", pattern="*_[0-9][0-9][0-9].jpeg").images[-300:]
+    sample(monkeypatch, "hands-gan", "--count", 3, "--out", tmp_path / "new.npy")
+    assert check_samples.nearest(np.load(tmp_path / "new.npy"), committed).min() > config.NEAR_COPY_RMS
+    assert check_samples.nearest(shipped.sample("hands-gan", 3, seed=0), committed).max() < config.NEAR_COPY_RMS
 
 
 def test_the_command_writes_jpegs(monkeypatch, tmp_path, capsys):
@@ -83,6 +92,19 @@ def test_unknown_models_and_formats_are_refused(tmp_path):
         shipped.write("feet", 1, 0, tmp_path / "new")
     with pytest.raises(ValueError, match="format is 'gif', but must be one of jpeg, png"):
         shipped.write("hands-gan", 1, 0, tmp_path / "new", "gif")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["one.npz", "png.jpeg"])
+def test_a_name_like_another_kind_of_file_is_refused(name, tmp_path):
+    with pytest.raises(ValueError, match=f"{name}' is neither a folder nor a .npy file"):
+        shipped.write("hands-gan", 1, 1, tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_array_has_no_image_format(tmp_path):
+    with pytest.raises(ValueError, match="new.npy' is one .npy file, so it has no image format: leave out 'png'"):
+        shipped.write("hands-gan", 1, 1, tmp_path / "new.npy", "png")
     assert not list(tmp_path.iterdir())
 
 

@@ -67,6 +67,8 @@ def test_an_older_site_is_replaced_but_other_folders_are_refused(tmp_path, monke
     (tmp_path / "thesis.txt").touch()
     with pytest.raises(FileExistsError, match="something else"):
         builder.build(config.PROJECT, tmp_path)
+    with pytest.raises(NotADirectoryError, match="thesis.txt' is a file"):
+        builder.build(config.PROJECT, tmp_path / "thesis.txt")
     assert (tmp_path / "thesis.txt").exists()
 
 

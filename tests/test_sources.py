@@ -66,8 +66,9 @@ def test_an_archive_fills_the_folders_and_a_second_start_changes_nothing(root, t
     files = {f"real_hands/{i:06d}.jpeg": jpeg(i) for i in range(5)} | {"notes.txt": b"x", "real_hands/x.exe": b"x"}
     source = make_tar(tmp_path / "hands.tar.gz", files)
     messages = []
-    assert "5 of the course's images" in sources.obtain(root, source, report=messages.append)
-    assert "{'real_hands': 5, 'left out, because they are not JPEG files of the course': 1}" in messages[0]
+    assert "5 of the course's 8000 images" in sources.obtain(root, source, report=messages.append)
+    said = ": 5 file(s) for real_hands/, 1 file(s) left out, because they are not JPEG files of the course"
+    assert messages[0].endswith(said) and "at least 1280" in messages[2] and "data --from" in messages[2]
     stamps = {p: p.stat().st_mtime_ns for p in root.rglob("*.jpeg")}
     assert len(stamps) == 5
     sources.obtain(root, network=False)
@@ -95,6 +96,9 @@ def test_missing_wrong_and_damaged_sources_are_named(root, tmp_path):
     (tmp_path / "broken.tar.gz").write_bytes(make_tar(tmp_path / "y.tar.gz", {"a": bytes(9999)}).read_bytes()[:50])
     with pytest.raises(ValueError, match="not a complete"):
         sources.obtain(root, tmp_path / "broken.tar.gz")
+    (tmp_path / "in.txt").write_text("hands", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"in.txt' is not a complete .*could not be opened successfully\). Get a new"):
+        sources.obtain(root, tmp_path / "in.txt")
 
 
 @pytest.mark.parametrize(
@@ -218,6 +222,12 @@ def test_the_size_of_the_download_is_printed(root, mednist, server, monkeypatch)
     messages = []
     assert sources.obtain(root, report=messages.append).startswith("3 of the course's")
     assert "59 MB" in messages[0] and "5 images rebuilt" in messages[1]
+    archive = root / "runs" / "MedNIST.tar.gz"
+    archives.mednist(root, network=True, report=messages.append)
+    assert len(messages) == 4  # a complete archive is not downloaded again
+    archive.write_bytes(archive.read_bytes()[:100])
+    archives.mednist(root, network=True, report=messages.append)
+    assert "MedNIST.tar.gz is damaged: downloading MedNIST, 59 MB" in messages[4]
 
 
 @pytest.fixture
@@ -248,6 +258,7 @@ def test_without_a_network_stand_ins_are_made_until_real_images_replace_them(roo
     messages = []
     origin = sources.obtain(root, stand_in=shipped.hands, report=messages.append)
     assert "STAND-IN DATA, NOT A RESULT" in origin and "NOT A RESULT" in messages[-1]
+    assert "making 40 stand-ins" in messages[-2]
     made = sorted((root / "real_hands").glob("*.jpeg"))
     assert len(made) == 40 and b"stand-in" in Image.open(made[0]).info["comment"]
     assert "not a real X-ray" in (root / "real_hands" / "STAND_IN.txt").read_text(encoding="utf-8")
@@ -294,7 +305,7 @@ def test_a_killed_filling_leaves_no_image_and_the_next_one_is_complete(root, tmp
     assert process.stdout.readline() == "in the middle\n"
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert hand_images.origin(root) == "real_hands/ is empty"
+    assert hand_images.origin(root) == "real_hands/ holds none of the course's images"
     assert sources.obtain(root, stand_in=shipped.hands).startswith("STAND-IN")
     assert len(hand_images.stand_ins(root / "real_hands")) == 4 and not hand_images.course_images(root / "real_hands")
     assert sources.obtain(root, source).startswith("40 of the course's")
@@ -330,6 +341,12 @@ def test_a_part_of_the_images_is_refused_and_gets_no_stand_ins(root, no_network)
     assert state(root) == before
 
 
+def test_the_images_of_both_courseworks_are_counted_once(root):
+    for name in [f"{i:06d}.jpeg" for i in range(8000)] + [f"real_hand_{i:03d}.jpeg" for i in range(500)]:
+        (root / "real_hands" / name).touch()
+    assert hand_images.origin(root) == "8000 of the course's 8000 images in real_hands/"
+
+
 def test_real_images_beside_stand_ins_are_refused_with_advice(root, no_network, tmp_path):
     sources.obtain(root, stand_in=shipped.hands)
     (root / "real_hands" / "a.JPG").write_bytes(jpeg(0))
@@ -344,10 +361,11 @@ def test_real_images_beside_stand_ins_are_refused_with_advice(root, no_network, 
 
 
 def test_stand_ins_and_samples_of_another_copy_do_not_count_as_the_courses(root, tmp_path):
-    names = ("real_hands/stand_in_0001.jpeg", "GAN_hands/username_001.jpeg")
+    names = ["real_hands/stand_in_0001.jpeg", "GAN_hands/username_001.jpeg", "GAN_hands/ab123_300.jpeg"]
+    names += [f"real_hands/{model}_001.jpeg" for model in config.SHIPPED]
     source = make_tar(tmp_path / "x.tar.gz", dict.fromkeys(names, jpeg(0)) | hands(2))
     counts = sources.from_path(source, root)
-    assert counts == {"real_hands": 2, "left out, because they are not JPEG files of the course": 2}
+    assert counts == {"real_hands": 2, sources.LEFT_OUT: len(names)}
 
 
 def test_a_damaged_archive_is_an_error_only_if_it_was_named(root, no_network, monkeypatch):
@@ -457,7 +475,7 @@ def test_names_that_are_not_utf8_are_set_aside_and_printed_escaped(root, tmp_pat
     odd = os.fsdecode(b"\xff.jpeg")
     source = make_tar(tmp_path / os.fsdecode(b"h\xe4nde.tar.gz"), {f"real_hands/{odd}": jpeg(9)} | hands(2))
     sources.obtain(root, source)
-    assert "h\\udce4nde.tar.gz: {'real_hands': 3}" in capsys.readouterr().out
+    assert "h\\udce4nde.tar.gz: 3 file(s) for real_hands/" in capsys.readouterr().out
     found = hand_images.read_real(root)
     assert len(found.images) == 2
     assert found.skipped == [("\\udcff.jpeg", "its name is not valid UTF-8: rename it")]

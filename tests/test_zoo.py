@@ -75,10 +75,33 @@ def test_the_command_refuses_other_images_and_fewer_than_a_batch(tmp_path):
     zoo.train_on_folder("PixelCNN", str(tmp_path / "one"), 16, **arguments)
     with pytest.raises(ValueError, match="images, or other data, differ"):
         zoo.train_on_folder("PixelCNN", str(tmp_path / "other"), 16, **arguments)
-    with pytest.raises(ValueError, match="to train on is 3, but one batch of the PixelCNN has"):
+    with pytest.raises(ValueError, match="to train on is 3, but one batch of the PixelCNN has .* smaller batch"):
         zoo.train_on_folder(
             "PixelCNN", str(tmp_path / "one"), 16, **arguments | {"images_seen": 3, "out": tmp_path / "few"}
         )
+
+
+@pytest.mark.parametrize("name", ["fashion-mnist", "nosuch"])
+def test_an_unknown_data_set_gets_the_list_of_data_sets(name):
+    with pytest.raises(
+        FileNotFoundError, match=f"'{name}' is neither a folder nor a data set.*: Fashion-MNIST, CelebA"
+    ):
+        zoo.load(name, 16)
+
+
+def test_a_class_without_what_a_family_needs_is_refused_before_the_training(monkeypatch, tmp_path):
+    class Toy(torch.nn.Module):
+        config, ema_modules = {}, ()
+
+        def __init__(self, size, channels):
+            super().__init__()
+
+    monkeypatch.setitem(zoo.MODELS, "toy", Toy)
+    with pytest.raises(ValueError, match="Toy, .* lacks optimizers, step, sample, export, from_weights"):
+        zoo.train("toy", pictures(1, (16, 16)), 64, tmp_path / "run", {"batch_size": 16})
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(ValueError, match="no hyper-parameters for 'final_toy'"):
+        zoo.committed_settings("toy", None, 1.0)
 
 
 def test_a_gan_starts_from_the_given_vae_and_the_cost_of_both_counts(tmp_path):

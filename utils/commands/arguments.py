@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
+LARGEST_SEED = 2**32 - 1  # NumPy takes no larger one
+
 
 def add_command(
-    commands: argparse._SubParsersAction, name: str, action: Callable, summary: str, example: str
+    commands: argparse._SubParsersAction, name: str, action: Callable, summary: str, example: str, first: str = ""
 ) -> argparse.ArgumentParser:
     """Add a command to the command line. Returns its parser, so that arguments can be added.
 
@@ -17,11 +19,11 @@ def add_command(
         action: the function to call. It gets the parsed options and returns an exit code, or None for success.
         summary: one line that says what the command does.
         example: the arguments of the example in the help text.
+        first: a sentence that says what must be there before the example works, in a new copy of the project.
     """
     description = summary[0].upper() + summary[1:] + "."
-    parser = commands.add_parser(
-        name, help=summary, description=description, epilog=f"Example: python -m utils {name} {example}".rstrip()
-    )
+    epilog = f"{first} Example: python -m utils {name} {example}".strip()
+    parser = commands.add_parser(name, help=summary, description=description, epilog=epilog)
     parser.set_defaults(action=action)
     return parser
 
@@ -34,6 +36,17 @@ def positive_integer(text: str) -> int:
     """
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of at least 1")
+    return int(text)
+
+
+def seed(text: str) -> int:
+    """Read a seed, a whole number from 0 to LARGEST_SEED.
+
+    Raises:
+        argparse.ArgumentTypeError: the text is not such a number.
+    """
+    if not text.isascii() or not text.isdigit() or int(text) > LARGEST_SEED:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a seed: use a whole number from 0 to {LARGEST_SEED}")
     return int(text)
 
 

@@ -30,7 +30,7 @@ def register(commands: argparse._SubParsersAction) -> None:
     """Add the command to the command line."""
     filling = add_command(
         commands, "data", data, "fill the data folders with the course's images, or with stand-ins",
-        "--from hands_cw1.tar.gz",
+        "--from hands_cw1.tar.gz", first="The course's archive hands_cw1.tar.gz must be here for the example.",
     )  # fmt: skip
     filling.add_argument(
         "--from",

@@ -14,7 +14,8 @@ def check_outputs(source: Path, outputs: list[Path]) -> None:
     """Check that every output can be written, before the images are filled. Missing folders are created.
 
     Raises:
-        ValueError: two paths are the same file, or an output is a folder.
+        ValueError: two paths are the same file, or the name of an output does not end in .npy.
+        FileExistsError: an output already exists.
         OSError: a folder cannot be written to.
     """
     paths = [path.resolve() for path in (source, *outputs)]
@@ -23,6 +24,10 @@ def check_outputs(source: Path, outputs: list[Path]) -> None:
     for path in outputs:
         if path.is_dir():
             raise ValueError(f"'{printable(path)}' is a folder: name a file in it, for example out.npy")
+        if path.suffix != ".npy":
+            raise ValueError(f"'{printable(path)}' does not end in .npy, but the result is a .npy file")
+        if path.exists():
+            raise FileExistsError(f"'{printable(path)}' already exists. Choose a new name, or remove it.")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=path.parent).close()
@@ -52,16 +57,19 @@ def register(commands: argparse._SubParsersAction) -> None:
     filling = add_command(
         commands, "fill", fill, "fill the missing stripes of head images in a .npy file",
         "test_set.npy filled.npy --deviation deviation.npy",
+        first="First get the course's test_set.npy, or another file with images that have the same gaps.",
     )  # fmt: skip
     filling.add_argument(
         "input", type=path_argument, metavar="IN.npy", help="floats (N, 1, 64, 64) in [0, 1]; missing pixels are 0"
     )
     filling.add_argument(
-        "output", type=path_argument, metavar="OUT.npy", help="float32 (N, 1, 64, 64) in [0, 1]; no pixel is missing"
-    )
+        "output", type=path_argument, metavar="OUT.npy",
+        help="a new file: float32 (N, 1, 64, 64) in [0, 1]; no pixel is missing",
+    )  # fmt: skip
     filling.add_argument(
         "--weights", type=path_argument, nargs="+", help="files with weights; default: the weights in this project"
     )
     filling.add_argument(
-        "--deviation", type=path_argument, metavar="FILE", help="write the standard deviations to this .npy file"
-    )
+        "--deviation", type=path_argument, metavar="FILE.npy",
+        help="a new file for the standard deviation of the predicted value of each filled pixel",
+    )  # fmt: skip

@@ -60,8 +60,9 @@ def register(commands: argparse._SubParsersAction) -> None:
     """Add the four commands to the command line."""
     briefs = ", ".join(f"{brief} ({title})" for brief, title in BRIEFS.items())
     checking = add_command(
-        commands, "check", check, "check a hand-in against the requirements of its brief", "~/my_hand_in --brief cw1"
-    )
+        commands, "check", check, "check a hand-in against the requirements of its brief", "~/my_hand_in --brief cw1",
+        first="First make a hand-in: python -m utils export cw1 ~/my_hand_in.",
+    )  # fmt: skip
     what = checking.add_mutually_exclusive_group()
     what.add_argument(
         "folder", type=path_argument, nargs="?", default=PROJECT, help="the hand-in; default: this project"

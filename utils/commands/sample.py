@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from utils.commands.arguments import add_command, positive_integer
+from utils.commands.arguments import add_command, positive_integer, seed
 from utils.config import SHIPPED
 from utils.files import path_argument
 
@@ -25,10 +25,13 @@ def register(commands: argparse._SubParsersAction) -> None:
     )  # fmt: skip
     sampling.add_argument("model", choices=SHIPPED, help="one of: %(choices)s", metavar="MODEL")
     sampling.add_argument("--count", type=positive_integer, default=300, help="number of images; default: 300")
-    sampling.add_argument("--seed", type=int, default=0, help="the same seed gives the same images; default: 0")
+    sampling.add_argument(
+        "--seed", type=seed, default=1,
+        help="the same seed gives the same images; default: 1. Seed 0 gives the hands of GAN_hands/ again.",
+    )  # fmt: skip
     sampling.add_argument(
         "--out", type=path_argument, required=True, help="a new folder for image files, or a new .npy file"
     )
     sampling.add_argument(
-        "--format", choices=["jpeg", "png"], default="jpeg", help="format of the image files; default: jpeg"
+        "--format", choices=["jpeg", "png"], help="format of the image files in a folder; default: jpeg"
     )

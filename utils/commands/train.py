@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 
-from utils.commands.arguments import add_command, positive_integer, positive_number
+from utils.commands.arguments import add_command, positive_integer, positive_number, seed
 from utils.config import DATA_SETS, FAMILIES
 from utils.files import path_argument
+
+FAMILY = "one of: %(choices)s. GAN first trains a VAE on as many images, because a GAN begins with a VAE's weights"
 
 
 def train(options: argparse.Namespace) -> None:
@@ -26,8 +28,9 @@ def register(commands: argparse._SubParsersAction) -> None:
     training = add_command(
         commands, "train", train, "train one family of models; after an interruption, the same command continues",
         "VAE --images real_hands --images-seen 20000 --out runs/my_vae",
+        first="First fill real_hands/: python -m utils data.",
     )  # fmt: skip
-    training.add_argument("family", choices=FAMILIES, help="one of: %(choices)s", metavar="FAMILY")
+    training.add_argument("family", choices=FAMILIES, help=FAMILY, metavar="FAMILY")
     training.add_argument("--images", required=True, help=f"a folder of images, or one of: {', '.join(DATA_SETS)}")
     training.add_argument(
         "--size", type=positive_integer, default=32,
@@ -35,7 +38,8 @@ def register(commands: argparse._SubParsersAction) -> None:
     )  # fmt: skip
     training.add_argument(
         "--images-seen", type=positive_integer, required=True,
-        help="number of images to train on, for all processes together; repeated images count each time",
+        help="number of images to train on, at least one batch, for all processes together; repeated images count "
+        "each time",
     )  # fmt: skip
     training.add_argument(
         "--out", type=path_argument, required=True, help="folder for checkpoints, weights and samples"
@@ -55,5 +59,5 @@ def register(commands: argparse._SubParsersAction) -> None:
     )
     training.add_argument("--fresh", action="store_true", help="start again from step 0; old checkpoints are renamed")
     training.add_argument(
-        "--seed", type=int, default=0, help="seed of the weights and of the order of the images; default: 0"
+        "--seed", type=seed, default=0, help="seed of the weights and of the order of the images; default: 0"
     )

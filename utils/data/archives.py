@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
 import tarfile
@@ -63,7 +64,8 @@ def members(archive: Path) -> Iterator[Member]:
     except UnsafeArchive as error:
         raise UnsafeArchive(f"'{printable(archive)}' was refused: {error}.") from error
     except Exception as error:  # the readers raise many kinds of error, and all mean the same
-        reason = printable(f"{error}") or type(error).__name__
+        first_line = f"{error}".partition("\n")[0].rstrip(":")  # tarfile also gives a line for each compression
+        reason = printable(first_line) or type(error).__name__
         raise ValueError(
             f"'{printable(archive)}' is not a complete .tar.gz or .zip archive ({reason}). Get a new copy of it."
         ) from error
@@ -115,7 +117,7 @@ def download(url: str, path: Path, md5: str) -> Path:
     """
     import pooch  # here, because only a download needs it
 
-    if path.is_file() and pooch.file_hash(str(path), "md5") == md5:
+    if _is_whole(path, md5):
         return path
     pooch.get_logger().setLevel("WARNING")
     fetch = pooch.HTTPDownloader(timeout=PATIENCE, progressbar=True)
@@ -124,6 +126,13 @@ def download(url: str, path: Path, md5: str) -> Path:
         return Path(pooch.retrieve(url, f"md5:{md5}", path.name, path.parent, downloader=fetch))
     except (OSError, ValueError) as error:
         raise DownloadFailed(f"the download of {url} failed ({error})") from error
+
+
+def _is_whole(path: Path, md5: str) -> bool:
+    if not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest() == md5
 
 
 def _wait_for_answer(url: str, fetch) -> None:
@@ -150,15 +159,16 @@ def _wait_for_answer(url: str, fetch) -> None:
 def mednist(root: Path, network: bool, report: Callable[[str], None]) -> Path:
     """The path of MedNIST's archive in `runs/`. With `network`, a missing or damaged archive is downloaded.
 
-    `report` is called before a missing archive is downloaded.
+    `report` is called before the download.
 
     Raises:
         DownloadFailed: the download failed, or the archive is missing and `network` is False.
     """
     path = root / "runs" / "MedNIST.tar.gz"
     if network:
-        if not path.is_file():
-            report(f"downloading MedNIST, {MEDNIST_MEGABYTES} MB, to runs/{path.name} (only once)")
+        if not _is_whole(path, MEDNIST_MD5):
+            why = f"runs/{path.name} is damaged: " if path.is_file() else ""
+            report(f"{why}downloading MedNIST, {MEDNIST_MEGABYTES} MB, to runs/{path.name} (only once)")
         return download(MEDNIST, path, MEDNIST_MD5)
     if not path.is_file():
         raise DownloadFailed(f"runs/{path.name} is missing, and nothing may be downloaded (--no-network)")

@@ -48,6 +48,8 @@ def images(folder: str | Path, size: tuple[int, int], file: str | Path) -> tuple
         )
     with os.scandir(folder) as entries:
         names = sorted(entry.name for entry in entries if not image_files.is_noise(entry.name))
+    if not names:
+        raise image_files.no_files(folder)
     digest = hashlib.sha256()
     for name in names:
         digest.update(os.fsencode(f"{name} {_size_and_date(folder / name)}\n"))

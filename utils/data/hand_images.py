@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,8 +12,11 @@ from utils import budgets, config
 from utils.data import image_files
 
 FOLDERS = ("real_hands", "VAE_hands", "GAN_hands", "test_hands")
+COURSE_COUNT = 8000  # number of real hands that the course handed out
 HELD_OUT = "held_out_hands"  # MedNIST's hands 8000 to 9999, which the course did not hand out
 STAND_IN_PREFIX, STAND_IN_NOTE = "stand_in_", "STAND_IN.txt"
+# Images that this project has made: `<username>_001.jpeg`, stand-ins, and samples of the shipped models.
+MADE = re.compile(rf"(?:[a-z][a-z0-9]{{1,19}}|{'|'.join(config.SHIPPED)})_\d{{3,}}\..+|{STAND_IN_PREFIX}.*")
 FILLING = ".filling"  # this file is in real_hands while images are moved there. If it is left, some images are missing.
 
 HELD_OUT_COUNT = 2000  # at most this many images are kept out of training
@@ -26,8 +30,8 @@ LEAST_HANDS = HELD_OUT_SHARE * LEAST_HELD_OUT
 
 
 def is_course_name(name: str) -> bool:
-    """Can this be the name of a course image? Samples of this project and stand-ins have other names."""
-    return not name.startswith(("username_", STAND_IN_PREFIX))
+    """Can this be the name of a course image? It is not if the name is like those of the images that we make."""
+    return not MADE.fullmatch(name)
 
 
 def course_images(folder: Path) -> list[Path]:
@@ -68,11 +72,17 @@ def origin(root: Path = config.PROJECT) -> str:
     Raises:
         ValueError: see `kind`.
     """
+    count = min(len(course_images(root / "real_hands")), COURSE_COUNT)  # coursework 2's 500 can be there twice
     return {
-        "course": f"{len(course_images(root / 'real_hands'))} of the course's images in real_hands/",
+        "course": f"{count} of the course's {COURSE_COUNT} images in real_hands/",
         "stand-in": "STAND-IN DATA, NOT A RESULT: real_hands/ holds hands sampled from this project's own generator",
-        "nothing": "real_hands/ is empty",
+        "nothing": "real_hands/ holds none of the course's images",
     }[kind(root)]
+
+
+def least_hands(root: Path = config.PROJECT) -> int:
+    """The number of different images that `load_hands` needs in `real_hands`."""
+    return FLOOR_COUNT if (root / HELD_OUT).is_dir() else LEAST_HANDS
 
 
 def run_name(name: str, root: Path = config.PROJECT) -> str:
@@ -120,10 +130,10 @@ def load_hands(root: Path = config.PROJECT) -> Hands:
         both = np.concatenate([found.images, apart.images]), names, found.skipped + apart.skipped
         both = image_files.drop_duplicates(image_files.ImageFolder(*both))  # keeps all of `found`
         held_out = both.images[len(order) :]
-        _check_count(root / "real_hands", len(order), FLOOR_COUNT)
+        _check_count(root / "real_hands", len(order), least_hands(root))
         _check_count(root / HELD_OUT, len(held_out), LEAST_HELD_OUT)
         return Hands(found.images[order], held_out, both.skipped, origin(root))
-    _check_count(root / "real_hands", len(found.names), LEAST_HANDS)
+    _check_count(root / "real_hands", len(found.names), least_hands(root))
     cut = min(HELD_OUT_COUNT, len(order) // HELD_OUT_SHARE)
     return Hands(found.images[order[cut:]], found.images[order[:cut]], found.skipped, origin(root))
 

@@ -103,6 +103,27 @@ def _refuse_values(images: np.ndarray, wrong: np.ndarray, problem: str) -> None:
     )
 
 
+def load_array(content: bytes, name: str) -> np.ndarray:
+    """The array in the content of a .npy file. Nothing in it is executed.
+
+    Args:
+        name: the file's printable name, for the messages.
+
+    Raises:
+        ValueError: it is not a .npy file, is damaged, or holds Python objects. The message says which.
+    """
+    if content.startswith(b"PK"):
+        raise ValueError(f"'{name}' is an archive of several arrays (.npz), but one .npy array is needed")
+    if not content.startswith(np.lib.format.MAGIC_PREFIX):
+        raise ValueError(f"'{name}' is not a .npy file; write one with numpy.save")
+    try:
+        return np.load(io.BytesIO(content), allow_pickle=False)
+    except Exception as error:  # NumPy raises many kinds of error for a damaged header, even a MemoryError
+        if "allow_pickle" in str(error):
+            raise ValueError(f"'{name}' holds Python objects, not numbers") from error
+        raise ValueError(f"'{name}' is damaged, or not a .npy file of numbers: {error}") from error
+
+
 def read(path: str | Path, report: Callable[[str], None] = print) -> np.ndarray:
     """Read images float32 (N, 1, 64, 64) in [0, 1] from a .npy file. Nothing in the file is executed.
 
@@ -116,12 +137,7 @@ def read(path: str | Path, report: Callable[[str], None] = print) -> np.ndarray:
     name = files.printable(path)
     if not Path(path).is_file():
         raise FileNotFoundError(f"There is no file '{name}'.")
-    try:
-        stored = np.load(path, allow_pickle=False)
-    except Exception as error:  # NumPy raises many kinds of error for a damaged header, even a MemoryError
-        raise ValueError(f"'{name}' is not a .npy file of numbers: {error}") from error
-    if not isinstance(stored, np.ndarray):
-        raise ValueError(f"'{name}' is an archive of several arrays, but one .npy array is needed")
+    stored = load_array(Path(path).read_bytes(), name)
     try:
         images, changes = to_heads(stored)
     except ValueError as error:

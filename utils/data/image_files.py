@@ -117,19 +117,29 @@ def read(folder: str | Path, size: tuple[int, int] = (32, 32), pattern: str = "*
     except PermissionError as error:
         raise PermissionError(f"The folder '{printable(folder)}' cannot be read: check its permissions.") from error
     paths = sorted(folder / n for n in names if fnmatch.fnmatchcase(n, pattern) and not is_noise(n))
+    if not paths:
+        raise no_files(folder, pattern)
     with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
         warnings.simplefilter("ignore")  # about unusual metadata; only the pixels are used
         decoded = list(pool.map(lambda path: decode(path, size, resize), paths))
     names = [p.name for p, d in zip(paths, decoded) if not isinstance(d, str)]
     skipped = [Skipped(printable(p.name), d) for p, d in zip(paths, decoded) if isinstance(d, str)]
     if not names:
-        first = f" The first: {skipped[0].name}, {skipped[0].reason}." if skipped else ""
         raise ValueError(
-            f"'{printable(folder)}' holds no usable image of {size[0]} x {size[1]} pixels "
-            f"({len(skipped)} file(s) named '{pattern}' were set aside).{first}"
+            f"'{printable(folder)}' holds no usable image of {size[0]} x {size[1]} pixels: {len(skipped)} file(s) were "
+            f"set aside. The first: {skipped[0].name}, {skipped[0].reason}."
         )
     images = np.stack([d for d in decoded if not isinstance(d, str)])[:, None]
     return ImageFolder(images, names, skipped)
+
+
+def no_files(folder: Path, pattern: str = "*") -> ValueError:
+    """The error to raise if a folder holds no files whose names match the pattern. It says what to do."""
+    what = "is empty" if pattern == "*" else f"holds no file named '{pattern}'"
+    return ValueError(
+        f"'{printable(folder)}' {what}, so there is no usable image. Put images into it. "
+        "The folders of the courseworks are filled with: python -m utils data"
+    )
 
 
 def first(found: ImageFolder, count: int | None) -> ImageFolder:

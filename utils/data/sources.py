@@ -23,13 +23,14 @@ import numpy as np
 from utils import config, files
 from utils.data import archives, hand_images, image_files
 from utils.data.filling import add, filling, put_in_place, write_stand_ins
-from utils.data.hand_images import FILLING, FOLDERS, HELD_OUT, course_images, origin
+from utils.data.hand_images import COURSE_COUNT, FILLING, FOLDERS, HELD_OUT, course_images, origin
 
 ARCHIVES = ("hands_cw1.tar.gz", "hands_cw2.tar.gz", "real_hands.zip")  # looked for beside the project
 PLACES = (".", "..", "../shared/data")
 CW2_REAL_PREFIX = "real_hand_"  # coursework 2's `real_hands` have these names; they are 500 of coursework 1's images
-COURSE_COUNT, COURSE_SIDE = 8000, 32  # number of images that the course made from MedNIST, and their side in pixels
+COURSE_SIDE = 32  # side of the course's images in pixels
 STAND_IN_COUNT = 2000
+LEFT_OUT = "left out, because they are not JPEG files of the course"
 
 
 def _files(source: Path) -> Iterator[tuple[str, str, bytes]]:
@@ -79,7 +80,7 @@ def from_path(source: Path, root: Path) -> dict[str, int]:
                 add(part, folder, name, content)
                 have_reals = have_reals or folder == "real_hands" and not name.startswith(CW2_REAL_PREFIX)
             else:
-                folder = "left out, because they are not JPEG files of the course"
+                folder = LEFT_OUT
             counts[folder] = counts.get(folder, 0) + 1
         if not counts.keys() & set(FOLDERS):
             raise ValueError(
@@ -142,7 +143,7 @@ def _found_archives(root: Path) -> list[Path]:
 
 
 def _have_reals(root: Path) -> bool:
-    """Are all real hands of coursework 1 there? Coursework 2's 500 alone are too few for coursework 1."""
+    """Are real hands of coursework 1 there, complete as their source had them? Coursework 2's 500 alone are too few."""
     found = course_images(root / "real_hands")
     others = any(not path.name.startswith(CW2_REAL_PREFIX) for path in found)
     return others and not (root / "real_hands" / FILLING).exists()
@@ -172,12 +173,23 @@ def obtain(
     """
     put_in_place(root)
     if source:
-        report(f"from {files.printable(source)}: {from_path(source, root)}")
+        report(f"from {files.printable(source)}: {_in_words(from_path(source, root))}")
     else:
         _obtain_from_anywhere(root, network, stand_in, report)
-    found = origin(root)
+    found, count = origin(root), len(course_images(root / "real_hands"))
     report(found)
+    if 0 < count < hand_images.least_hands(root):
+        report(
+            f"{count} images are too few for coursework 1, which needs at least {hand_images.least_hands(root)}. "
+            "Get the others from the course's archive: python -m utils data --from hands_cw1.tar.gz. Or move these "
+            "images to another place and run python -m utils data, which gets all images from MedNIST."
+        )
     return found
+
+
+def _in_words(counts: dict[str, int]) -> str:
+    """The result of `from_path` as a text for the user."""
+    return ", ".join(f"{n} file(s) {LEFT_OUT if to == LEFT_OUT else f'for {to}/'}" for to, n in counts.items())
 
 
 def _obtain_from_anywhere(
@@ -191,7 +203,7 @@ def _obtain_from_anywhere(
         if not have_it:
             try:
                 counts = from_path(archive, root)
-                report(f"from {archive.name}, found in {archive.parent.resolve().name}/: {counts}")
+                report(f"from {archive.name}, found in {archive.parent.resolve().name}/: {_in_words(counts)}")
             except ValueError as error:
                 report(f"{error} The next source is tried.")
     if not _have_reals(root):
@@ -203,4 +215,5 @@ def _obtain_from_anywhere(
     kind, note = hand_images.kind(root), root / "real_hands" / hand_images.STAND_IN_NOTE
     has_stand_ins = kind == "stand-in" and note.exists()  # the note is written last
     if stand_in and kind != "course" and not has_stand_ins:
+        report(f"making {STAND_IN_COUNT} stand-ins with the shipped generator, which takes about half a minute")
         write_stand_ins(stand_in(STAND_IN_COUNT), root)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from utils.handin import briefs
 from utils.handin.inspection import Failed, Unchecked, cells, find
 
 MAX_CODE_CELLS_IN_A_ROW = 4  # more code cells without a text cell count as not explained
@@ -101,6 +102,7 @@ def sections(folder: Path, name: str, titles: tuple[str, ...]) -> str:
         following = [i for i, heading in enumerate(headings) if i >= place and title in heading.lower()]
         if not following:
             anywhere = any(title in heading.lower() for heading in headings)
-            raise Failed(f"there is no heading with '{title}'" + (" after the ones before it" if anywhere else ""))
+            where = " after the ones before it" if anywhere else ""
+            raise Failed(f"there is no heading with '{briefs.heading(title)}'{where}")
         place = following[0] + 1
     return f"{len(titles)} sections in order"

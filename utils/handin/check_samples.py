@@ -19,6 +19,7 @@ from utils.handin.inspection import Failed, Unchecked, content, listing
 
 SIZE = (32, 32)
 SAMPLES = 300
+NO_USERNAMES = (*config.SHIPPED, "stand_in")  # the names of samples of `python -m utils sample`, and of stand-ins
 CHUNK = 100  # number of samples that are compared with all training images at the same time
 IMAGE_ERRORS = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # Pillow raises these for damaged files
 
@@ -139,6 +140,8 @@ def _sample_names(folder: Path, name: str) -> list[str]:
     users = sorted({match.group(1) for match in matches})
     if len(users) > 1:
         raise Failed(f"{name} holds images with different usernames: {', '.join(users[:3])}")
+    if users[0] in NO_USERNAMES:
+        raise Failed(f"{name} holds images named {users[0]}_001.jpeg ...: '{users[0]}' is not a username")
     missing = sorted(set(range(1, SAMPLES + 1)) - {int(match.group(2)) for match in matches})
     if missing:
         raise Failed(f"{name} has no image with the number {missing[0]:03d}")

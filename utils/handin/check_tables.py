@@ -5,7 +5,6 @@ A check returns what it found. It raises `Failed` if the requirement is not met,
 
 from __future__ import annotations
 
-import io
 import re
 from pathlib import Path
 
@@ -39,11 +38,11 @@ def filled(folder: Path, name: str) -> str:
     """The filled test images have the right shape and range. Known pixels are unchanged, and no gap is left."""
     name = find(folder, name)
     try:
-        images = np.load(io.BytesIO(content(folder, name)), allow_pickle=False)
-    except (ValueError, EOFError, OSError, MemoryError) as error:
-        raise Failed(f"{name} is not a .npy file of numbers: {error}") from error
-    if not isinstance(images, np.ndarray) or images.shape != HEADS:
-        raise Failed(f"{name} has shape {getattr(images, 'shape', 'of an archive')}, not {HEADS}")
+        images = head_images.load_array(content(folder, name), name)
+    except ValueError as error:
+        raise Failed(str(error)) from error
+    if images.shape != HEADS:
+        raise Failed(f"{name} has shape {images.shape}, not {HEADS}")
     if images.dtype.kind != "f" or not np.isfinite(images).all():
         raise Failed(f"{name} holds {images.dtype}; it must hold floats without NaN and infinity")
     if images.min() < 0 or images.max() > 1:

@@ -1,6 +1,6 @@
 """Checks of texts and of the folder: references, answers, the report, and the place of the code.
 
-A check returns what it found. It raises `Failed` if the requirement is not met.
+A check returns what it found. It raises `Failed` if the requirement is not met, and `Unchecked` if it cannot decide.
 """
 
 from __future__ import annotations
@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from utils.handin.inspection import Failed, find, listing, text
+from utils.handin import briefs
+from utils.handin.inspection import Failed, Unchecked, find, listing, text
 
 CODE_FOLDERS = ("utils", "tests", "benchmarks")  # they may hold .py files; notebooks import only utils
 MIN_ANSWER_WORDS = 10
@@ -25,6 +26,8 @@ def references(folder: Path, name: str) -> str:
 def one_utils(folder: Path) -> str:
     """All .py files are in utils/, or in the folders of tests and benchmarks."""
     scripts = [name for name in listing(folder) if name.endswith(".py")]
+    if not scripts:
+        raise Unchecked("there are no .py files to check")
     outside = [name for name in scripts if name.split("/")[0] not in CODE_FOLDERS]
     if outside:
         raise Failed(f"{len(outside)} .py files are outside utils/, the first: {outside[0]}")
@@ -59,7 +62,7 @@ def report(folder: Path, name: str, parts: tuple[str, ...], words: tuple[int, in
     headings = [heading.lower() for heading in re.findall(r"^#{1,4} +(.+)$", found, re.M)]
     for part in parts:
         if not any(part in heading for heading in headings):
-            raise Failed(f"{name} has no heading with '{part}'")
+            raise Failed(f"{name} has no heading with '{briefs.heading(part)}'")
     for term in terms:
         if term not in re.sub(r"optimizer", "optimiser", found.lower()):
             raise Failed(f"{name} does not mention the {term}")

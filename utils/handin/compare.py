@@ -15,6 +15,7 @@ from utils.handin import inspection
 from utils.handin.briefs import BRIEFS, REQUIREMENTS, SIGNS, Requirement
 
 MARKS = {"pass": "ok  ", "fail": "FAIL", "unchecked": "?   "}
+NO_HAND_IN = f"one of the files {', '.join(signs[0] for signs in SIGNS.values())}"
 
 
 class Result(NamedTuple):
@@ -36,17 +37,23 @@ def check(folder: Path, briefs: list[str] | None = None) -> list[Result]:
     """Check a hand-in against the requirements of the briefs. Without `briefs`, those from `applying` are used.
 
     Raises:
-        NotADirectoryError: the folder does not exist.
+        NotADirectoryError: there is no such folder.
         ValueError: the folder does not look like a hand-in for any brief.
     """
-    if not folder.is_dir():
-        raise NotADirectoryError(f"There is no folder '{folder}'.")
+    _need_folder(folder)
     briefs = briefs or applying(folder)
     if not briefs:
         wanted = "; ".join(f"{brief}: {', '.join(signs)}" for brief, signs in SIGNS.items())
         raise ValueError(f"'{folder}' does not look like a hand-in: it holds none of these files. {wanted}")
     inspection.forget()
     return [check_one(folder, requirement) for requirement in REQUIREMENTS if requirement.brief in briefs]
+
+
+def _need_folder(folder: Path) -> None:
+    if not folder.exists():
+        raise NotADirectoryError(f"There is no folder '{folder}'.")
+    if not folder.is_dir():
+        raise NotADirectoryError(f"'{folder}' is a file, but a folder is needed.")
 
 
 def check_one(folder: Path, requirement: Requirement) -> Result:
@@ -96,21 +103,20 @@ def report_all(parent: Path, briefs: list[str] | None, as_json: bool) -> bool:
     """Check every folder in `parent` and print one line for each. Returns False if a requirement failed.
 
     Raises:
-        NotADirectoryError: `parent` does not exist.
+        NotADirectoryError: there is no folder `parent`.
     """
-    if not parent.is_dir():
-        raise NotADirectoryError(f"There is no folder '{parent}'.")
+    _need_folder(parent)
     every = {}
     for folder in sorted(p for p in parent.iterdir() if p.is_dir() and not p.is_symlink() and p.name[0] != "."):
         try:
             every[folder.name] = check(folder, briefs)
         except ValueError as error:
-            every[folder.name] = [Result("none", "a hand-in", "fail", str(error), "")]
+            every[folder.name] = [Result("none", NO_HAND_IN, "fail", str(error), "")]
     if as_json:
         print(json.dumps({name: [r._asdict() for r in results] for name, results in every.items()}, indent=1))
     else:
         width = max(map(len, every), default=0)
         for name, results in every.items():
-            first = next((f"; first: {r.requirement}" for r in results if r.status == "fail"), "")
+            first = next((f"; first problem: {r.requirement}" for r in results if r.status == "fail"), "")
             print(f"{name:<{width}}  {counts(results)}{first}")
     return not any(r.status == "fail" for results in every.values() for r in results)

@@ -97,10 +97,13 @@ def export(project: Path, brief: str, out: Path, model: str = "GAN") -> Path:
 
     Raises:
         FileExistsError: `out` is not empty.
+        ValueError: `out` is inside the project. There, `check` would take its files for files of the project.
         FileNotFoundError: a required file is not in the project.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"'{out}' already exists. Choose a new folder, or remove it.")
+    if out.resolve().is_relative_to(project.resolve()):
+        raise ValueError(f"'{out}' is inside the project '{project}'. Choose a folder outside it.")
     inspection.forget()
     user, files = rename.current_name(project), inspection.listing(project)
     patterns, renamed = LAYOUTS[brief]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+import re
 import shutil
 from pathlib import Path
 
@@ -100,33 +100,36 @@ def sample(model: str, count: int, seed: int = 0) -> np.ndarray:
     return image_files.to_uint8(2 * torch.cat(own_heads(count, HEAD_STEPS, 100, seed=seed)) - 1)
 
 
-def write(model: str, count: int, seed: int, out: Path, form: str = "jpeg") -> Path:
+def write(model: str, count: int, seed: int, out: Path, form: str | None = None) -> Path:
     """Write new images from a shipped model, all of them or none. Returns `out`.
 
     Args:
         model, count, seed: arguments of `sample`.
         out: a new or empty folder for image files, or a new file ending in `.npy` for one array.
-        form: format of the image files, one of FORMATS.
+        form: format of the image files, one of FORMATS. Without it, they are JPEGs. A .npy file has no such format.
 
     Raises:
         FileExistsError: `out` already exists and is not an empty folder.
-        ValueError: there is no such format; see also `sample`.
+        ValueError: there is no such format, or `out` looks like another kind of file; see also `sample`.
         FileNotFoundError, CheckpointDamaged: see `sample`.
         OSError: `out` cannot be written.
     """
-    if form not in FORMATS:
+    if form not in (*FORMATS, None):
         raise ValueError(f"the format is '{form}', but must be one of {', '.join(FORMATS)}")
-    if out.exists() and (out.suffix == ".npy" or not out.is_dir() or any(out.iterdir())):
+    as_array = out.suffix == ".npy"
+    if form and as_array:
+        raise ValueError(f"'{files.printable(out)}' is one .npy file, so it has no image format: leave out '{form}'")
+    if re.fullmatch(r"\.[A-Za-z]\w*", out.suffix) and not as_array:
+        raise ValueError(f"'{files.printable(out)}' is neither a folder nor a .npy file: leave out '{out.suffix}'")
+    if out.exists() and (as_array or not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"'{files.printable(out)}' already exists. Choose a new name, or remove it.")
     images = sample(model, count, seed)
-    if out.suffix == ".npy":
-        buffer = io.BytesIO()
-        np.save(buffer, images)
-        files.write_atomically(out, buffer.getvalue())
-    elif form == "jpeg":
-        image_files.write_jpegs(images, out, model, count)
-    else:
+    if as_array:
+        head_images.write(images, out)
+    elif form == "png":
         _write_pngs(images, out, model)
+    else:
+        image_files.write_jpegs(images, out, model, count)
     return out
 
 

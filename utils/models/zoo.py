@@ -20,7 +20,17 @@ from utils.models.pixelcnn import PixelCNN
 from utils.models.vae import VAE
 from utils.training import checkpoints, devices, loop
 
-MODELS = dict(zip(config.FAMILIES, (VAE, DCGAN, PixelCNN, Flow, Diffusion), strict=True))  # the class of each family
+MODELS = dict(zip(config.FAMILIES, (VAE, DCGAN, PixelCNN, Flow, Diffusion), strict=True))
+"""The class of each family. Its settings are in `utils/hyperparameters.json`, under the name `final_<family>`.
+
+A class needs:
+- a constructor with the arguments `size` (height, width), `channels`, and the family's settings
+- the attribute `config`, a dict of the constructor's arguments, and `ema_modules`, names of modules (see `loop.fit`)
+- `optimizers()` and `step(batch, update)` for the training; see `loop.fit`
+- `sample(count, seed)`, which returns images float32 (count, C, H, W) in [-1, 1] on the CPU
+- `export(path)`, which writes the weights, and `from_weights(path)`, which makes a model from them
+"""
+NEEDED = ("config", "ema_modules", "optimizers", "step", "sample", "export", "from_weights")
 PRIOR_SHARE = 4  # latents seen by a VAE's prior for each image seen by the VAE; a latent needs much less time
 GRID = 10  # columns of the picture of samples
 
@@ -54,7 +64,7 @@ def train(
         options: further arguments of `loop.fit`, for example `evaluate`.
 
     Raises:
-        ValueError: `images_seen` is less than a batch.
+        ValueError: `images_seen` is less than a batch, or the family's class lacks something (see MODELS).
         CheckpointMismatch, FloatingPointError: see `loop.fit`.
     """
     devices.seed_everything(seed)
@@ -62,12 +72,15 @@ def train(
     batch_size = settings.pop("batch_size")
     if images_seen < batch_size:
         raise ValueError(
-            f"the number of images to train on is {images_seen}, but one batch of the {family} has {batch_size} images"
+            f"the number of images to train on is {images_seen}, but one batch of the {family} has {batch_size}. "
+            "Train on more images, or with a smaller batch."
         )
     if family == "GAN" and images.shape[1] > 1:
         settings["jpeg_quality"] = None  # `as_jpeg` is for grey images
     options["ema_share"] = settings.pop("ema_share", loop.EMA_SHARE)
     model = MODELS[family](size=tuple(images.shape[2:]), channels=images.shape[1], **settings)
+    if lacking := [name for name in NEEDED if not hasattr(model, name)]:
+        raise ValueError(f"{type(model).__name__}, the class of the family {family}, lacks {', '.join(lacking)}")
     if family == "VAE":
         history, prior_history = vae.train(
             model, images, images_seen, PRIOR_SHARE * images_seen, batch_size, Path(folder), seed, plot=False, **options
@@ -89,9 +102,18 @@ def load(name: str, size: int, file: Path | None = None) -> Tensor:
         name: a folder, or one of `config.DATA_SETS`, whose images keep their size.
         size: height and width of a folder's images in pixels.
         file: keep a folder's decoded images in this file instead of in memory.
+
+    Raises:
+        FileNotFoundError: there is neither a folder nor a data set with this name.
+        ValueError, OSError: see `image_files.read`, `cache.images` and `public_images.load`.
     """
     if name in config.DATA_SETS:
         return image_files.to_float(public_images.load(name).train.images)
+    if not Path(name).exists():
+        raise FileNotFoundError(
+            f"'{files.printable(name)}' is neither a folder nor a data set. The data sets are: "
+            f"{', '.join(config.DATA_SETS)}. The data folders are filled with: python -m utils data"
+        )
     if file:
         images, skipped = cache.images(name, (size, size), file)
     else:
@@ -109,7 +131,8 @@ def draw(model: nn.Module, count: int, seed: int) -> np.ndarray | None:
     """
     accelerator = devices.accelerator()
     share = -(-count // accelerator.num_processes)
-    samples = model.sample(share, seed=seed * accelerator.num_processes + accelerator.process_index)
+    own_seed = (seed * accelerator.num_processes + accelerator.process_index) % 2**32  # NumPy takes no larger one
+    samples = model.sample(share, seed=own_seed)
     samples = accelerator.gather(samples.to(accelerator.device))
     return image_files.to_uint8(samples) if accelerator.is_main_process else None
 

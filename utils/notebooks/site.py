@@ -92,9 +92,12 @@ def build(project: Path, out: Path) -> list[Path]:
     """Write the site to the folder `out` and return its pages. An older site there is replaced.
 
     Raises:
+        NotADirectoryError: `out` is a file.
         FileExistsError: `out` holds something that is not a site.
         FileNotFoundError: a notebook is missing.
     """
+    if out.exists() and not out.is_dir():
+        raise NotADirectoryError(f"'{out}' is a file, but the site is a folder. Choose a new folder.")
     if out.exists() and any(out.iterdir()) and not (out / "index.html").is_file():
         raise FileExistsError(f"'{out}' holds something else. Choose a new folder, or remove it.")
     notebooks = [name for names in TASKS.values() for name in names]

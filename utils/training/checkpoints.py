@@ -119,7 +119,9 @@ def latest(folder: str | Path, config: dict, report: Callable[[str], object] = p
         CheckpointMismatch: the newest checkpoint belongs to another run. The message names the differences and says
             what to do.
     """
-    for path in reversed(find(folder)):
+    older = find(folder)
+    while older:
+        path = older.pop()
         try:
             found = read(path)
             if path.name != f"step_{found.step:08d}.ckpt":
@@ -130,15 +132,17 @@ def latest(folder: str | Path, config: dict, report: Callable[[str], object] = p
             aside = path.with_suffix(".damaged")
             with contextlib.suppress(FileNotFoundError):
                 path.replace(aside)
-            report(f"{error}. It was renamed to {aside.name}. The training goes on from the one before it, if any.")
+            then = "goes on from the checkpoint before it" if older else "starts from the beginning"
+            report(f"{error}. It was renamed to {aside.name}. The training {then}.")
             continue
         wanted = json.loads(json.dumps(config))
         if found.config != wanted:
             lines = "\n  ".join(identity.differences(found.config, wanted))
             raise CheckpointMismatch(
                 f"'{printable(path)}', written on {found.date}, belongs to another run:\n  {lines}\n"
-                "Use another folder. Or start from the beginning with fresh=True (`python -m utils train --fresh`): "
-                "then the old run is kept under another name."
+                "Use another folder. Or start from the beginning; then the old run is kept under another name: "
+                "`python -m utils run --fresh` for the notebooks, `python -m utils train --fresh` for the command "
+                "`train`, or fresh=True in `fit`."
             )
         return found
     return None

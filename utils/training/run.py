@@ -139,8 +139,9 @@ class Run:
         bad = [name for name, (total, _) in self.sums.items() if not torch.isfinite(total)]
         if bad:
             raise FloatingPointError(
-                f"{', '.join(bad)} is no longer finite at step {self.step}: lower the learning rate. "
-                f"The last checkpoint in '{printable(self.folder)}' was saved before this."
+                f"{', '.join(bad)} is NaN or infinite at step {self.step}. Start again with a lower learning rate: in "
+                "another folder, or with fresh=True (`python -m utils train --fresh`). The last good checkpoint is in "
+                f"'{printable(self.folder)}'."
             )
 
     def record(self, images: int, evaluate: Evaluate | None) -> dict:

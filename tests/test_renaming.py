@@ -1,5 +1,6 @@
 """A renaming changes everything or nothing."""
 
+import json
 import os
 import re
 import shutil
@@ -142,6 +143,21 @@ def test_links_to_colab_are_changed_to_another_repository(folder):
     assert colab.point_to(folder, "anna/deep-learning") == []
     with pytest.raises(ValueError, match="OWNER/NAME"):
         colab.point_to(folder, "https://github.com/anna/deep-learning")
+
+
+def test_the_address_in_the_first_cells_is_changed_too(tmp_path):
+    for names in config.TASKS.values():
+        for name in names:
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(config.PROJECT / name, tmp_path / name)
+    assert set(colab.point_to(tmp_path, "anna/deep-learning")) == set(config.TASKS["all"])
+    for name in config.TASKS["all"]:
+        text = (tmp_path / name).read_text(encoding="utf-8")
+        cells = json.loads(text)["cells"]
+        first = "".join(next(cell["source"] for cell in cells if cell["cell_type"] == "code"))
+        assert 'ADDRESS = "https://github.com/anna/deep-learning"' in first
+        assert 'if ADDRESS.endswith("OWNER/REPOSITORY")' in first  # the question stays the same
+    assert colab.point_to(tmp_path, "anna/deep-learning") == []
 
 
 def test_every_notebook_has_its_own_link_to_colab():

@@ -1,18 +1,106 @@
-"""The "Open in Colab" links in notebooks and Markdown files."""
+"""Google Colab: preparing a notebook there, and the "Open in Colab" links to a copy of this project."""
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+import os
 import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from importlib import metadata
 from pathlib import Path
 
-from utils import files
+from utils import config, files
 from utils.handin import inspection
 
-COLAB = re.compile(r"(?<=colab\.research\.google\.com/github/)[\w.-]+/[\w.-]+(?=/blob/)")  # in a link to a notebook
+LINK = re.compile(r"(colab\.research\.google\.com/github/)[\w.-]+/[\w.-]+(?=/blob/)")  # to a notebook
+ADDRESS = re.compile(r'(ADDRESS = \\?"https://github\.com/)[\w.-]+/[\w.-]+(?=\\?")')  # in a notebook's first cell
+NEEDED = {  # what the notebooks import and Colab may lack: the name of the import, and the package
+    "accelerate": "accelerate", "diffusers": "diffusers", "livelossplot": "livelossplot", "optuna": "optuna",
+    "pooch": "pooch", "safetensors": "safetensors", "skimage": "scikit-image", "torchinfo": "torchinfo",
+    "torchmetrics": "torchmetrics",
+}  # fmt: skip
+
+
+def setup() -> None:
+    """Prepare a notebook in Colab. Elsewhere, do nothing. It can be called again at any time.
+
+    - Drive is mounted, and the runs are kept there, in `hands_runs/`. So a run goes on after a disconnection.
+    - Missing packages are installed. No package that Colab has is replaced.
+    - With a GPU, the profile is `full`, unless PROFILE is set.
+    - The hands are downloaded. Archives of the course are used if they are in `hands_runs/`.
+
+    Raises:
+        RuntimeError: a package cannot be installed.
+        ValueError: the folders with hands are damaged. The message says what to do.
+    """
+    if "google.colab" not in sys.modules:
+        return
+    from google.colab import drive
+
+    drive.mount(str(config.PROJECT.parent / "drive"))  # the project is in /content/project
+    runs = config.PROJECT.parent / "drive" / "MyDrive" / "hands_runs"
+    os.environ.setdefault("RUNS_FOLDER", str(runs))
+    install([package for name, package in NEEDED.items() if importlib.util.find_spec(name) is None])
+    import torch
+
+    if torch.cuda.is_available():
+        os.environ.setdefault("PROFILE", "full")
+    get_hands(runs)
+
+
+def install(packages: list[str]) -> None:
+    """Install packages, but replace none that is installed: pip chooses versions that work with these.
+
+    So livelossplot is installed in version 0.5.7, because 0.6 needs a newer IPython. With another IPython, Colab's
+    runtime crashes.
+
+    Raises:
+        RuntimeError: pip failed. The message is its last line.
+    """
+    if not packages:
+        return
+    print(f"installing {', '.join(packages)}", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        constraints = Path(folder) / "installed.txt"
+        constraints.write_text("\n".join(f"{name}=={version}" for name, version in installed().items()), "utf-8")
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--constraint", str(constraints), *packages]
+        done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or ["pip failed"]
+        raise RuntimeError(f"{', '.join(packages)} could not be installed: {said[-1]}")
+    importlib.invalidate_caches()
+
+
+def installed() -> dict[str, str]:
+    """The version of each installed package. Packages whose version pip cannot read are left out."""
+    from packaging.version import InvalidVersion, Version  # here, because the command `colab` needs no packages
+
+    found: dict[str, str] = {}
+    for package in metadata.distributions():
+        try:
+            found.setdefault(package.metadata["Name"], str(Version(package.version)))
+        except (InvalidVersion, TypeError):  # TypeError: a damaged package without a version
+            continue
+    return found
+
+
+def get_hands(runs: Path) -> None:
+    """Fill the folders of hands from the course's archives in `runs`, from MedNIST, or with stand-ins."""
+    from utils.data import sources
+    from utils.models import shipped
+
+    for name in sources.ARCHIVES:
+        if (runs / name).is_file() and not (config.PROJECT / name).is_file():
+            shutil.copyfile(runs / name, config.PROJECT / name)
+    sources.obtain(stand_in=shipped.hands)
 
 
 def point_to(folder: Path, repository: str) -> list[str]:
-    """Change all "Open in Colab" links so that they open a repository on GitHub.
+    """Change all "Open in Colab" links, and the address in the notebooks' first cells, to a repository on GitHub.
 
     Args:
         folder: a folder like this repository.
@@ -32,7 +120,7 @@ def point_to(folder: Path, repository: str) -> list[str]:
         if not path.endswith((".ipynb", ".md")):
             continue
         old = (folder / path).read_bytes().decode(errors="surrogateescape")
-        new = COLAB.sub(repository, old)
+        new = ADDRESS.sub(rf"\g<1>{repository}", LINK.sub(rf"\g<1>{repository}", old))
         if new != old:
             files.write_atomically(folder / path, new.encode(errors="surrogateescape"))
             changed.append(path)

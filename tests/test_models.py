@@ -124,7 +124,7 @@ def test_jpeg_step_gives_the_same_images_as_pillow(pictures):
     rng = np.random.default_rng(0)
     noisy = (pictures // 2 + rng.integers(0, 100, pictures.shape)).astype(np.uint8)
     with torch.autocast("cpu", torch.bfloat16):  # as in training; the step itself must not use bfloat16
-        mine = image_files.to_uint8(as_jpeg(image_files.to_float(noisy), jpeg_table(75)))
+        mine = image_files.to_uint8(as_jpeg(image_files.to_float(noisy), jpeg_table(75), cosine_matrix(8)))
     theirs = image_files.as_saved(image_files.to_float(noisy))
     difference = np.abs(mine.astype(int) - theirs)
     assert difference.mean() < 0.5  # both round, and a tie may be rounded differently
@@ -134,7 +134,7 @@ def test_jpeg_step_gives_the_same_images_as_pillow(pictures):
 def test_jpeg_step_passes_the_gradient_and_any_size():
     images = torch.rand(2, 1, 28, 20, requires_grad=True)
     weights = torch.rand(2, 1, 28, 20)
-    out = as_jpeg(images, jpeg_table(75))
+    out = as_jpeg(images, jpeg_table(75), cosine_matrix(8))
     (out * weights).sum().backward()
     assert out.shape == images.shape and torch.equal(images.grad, weights)
     with pytest.raises(ValueError, match="grey"):

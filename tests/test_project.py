@@ -160,9 +160,21 @@ def test_bfloat16_is_used_on_processors_that_are_fast_with_it(monkeypatch, flags
 
 
 def test_the_number_format_can_be_set_for_accelerate(monkeypatch):
-    for told in ("no", "bf16"):
+    for told in ("no", "fp16", "bf16"):
         monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", told)
         assert devices.mixed_precision() == told
-    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
-    with pytest.raises(ValueError, match="is 'fp16', but must be 'no' or 'bf16'"):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp8")
+    with pytest.raises(ValueError, match="is 'fp8', but must be one of: no, fp16, bf16"):
         devices.mixed_precision()
+
+
+@pytest.mark.parametrize(
+    ("has_bfloat16", "capability", "format_"),
+    [(True, (9, 0), "bf16"), (False, (7, 5), "fp16"), (False, (6, 1), "no")],  # an H100, Colab's T4, a GTX 1080
+)
+def test_the_number_format_of_a_gpu(monkeypatch, has_bfloat16, capability, format_):
+    monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has_bfloat16)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    assert devices.mixed_precision() == format_

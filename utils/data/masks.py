@@ -65,29 +65,37 @@ def mask_of(images: np.ndarray, usual: np.ndarray) -> np.ndarray:
 def vary(mask: Tensor, count: int) -> Tensor:
     """Masks bool (count, H, W) with the stripes of `mask` (H, W), moved, mirrored and tilted by other angles.
 
+    They are drawn on the device of `mask`.
+
     Each row is shifted cyclically. So stripes keep their widths, except a stripe that is cut at the border.
     """
-    height, width = mask.shape
-    down = torch.randint(height, (count, 1))
-    right = torch.randint(width, (count, 1)).float()
-    slope = torch.randn(count, 1) * 0.15  # columns per row; in the test images it is 0.18
-    rows = (torch.arange(height) + down) % height
-    columns = torch.arange(width)[None, None] - (right + slope * torch.arange(height)).round().long()[:, :, None]
+    (height, width), device = mask.shape, mask.device
+    row, column = torch.arange(height, device=device), torch.arange(width, device=device)
+    down = torch.randint(height, (count, 1), device=device)
+    right = torch.randint(width, (count, 1), device=device).float()
+    slope = torch.randn(count, 1, device=device) * 0.15  # columns per row; in the test images it is 0.18
+    rows = (row + down) % height
+    columns = column[None, None] - (right + slope * row).round().long()[:, :, None]
     masks = mask[rows[:, :, None], columns % width]
-    return torch.where(torch.rand(count, 1, 1) < 0.5, masks.flip(2), masks)
+    return torch.where(torch.rand(count, 1, 1, device=device) < 0.5, masks.flip(2), masks)
 
 
-def hide_lines(shape: tuple[int, int], count: int) -> Tensor:
-    """Masks bool (count, H, W) of sparse slanting lines, for a shape (height, width).
+def hide_lines(shape: tuple[int, int], count: int, device: torch.device | str = "cpu") -> Tensor:
+    """Masks bool (count, H, W) of sparse slanting lines, for a shape (height, width). They are drawn on `device`.
 
     Lines are 1 to 3 pixels wide, 5 to 12 apart, and up to 45 degrees from the vertical. They hide known pixels of a
     test image, so that a network can learn to predict them.
     """
     height, width = shape
-    period = 5 + 7 * torch.rand(count, 1, 1)
-    wide = torch.randint(1, 4, (count, 1, 1))
-    slope, start = torch.rand(count, 1, 1) * 2 - 1, torch.rand(count, 1, 1) * period
-    across = torch.arange(width)[None, None] + slope * torch.arange(height)[None, :, None] + start
+
+    def uniform() -> Tensor:
+        return torch.rand(count, 1, 1, device=device)
+
+    period = 5 + 7 * uniform()
+    wide = torch.randint(1, 4, (count, 1, 1), device=device)
+    slope, start = uniform() * 2 - 1, uniform() * period
+    row, column = torch.arange(height, device=device)[:, None], torch.arange(width, device=device)
+    across = column + slope * row + start
     return across % period < wide
 
 

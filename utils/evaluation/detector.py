@@ -49,28 +49,34 @@ def train_detector(
         seed: the seed of the weights and of the batches.
         precision: a function that returns a context for mixed precision, for example `accelerator.autocast`.
 
+    Returns:
+        The detector in eval mode, on the accelerator's device. In float16, the loss is scaled as in `loop.fit`.
+
     Raises:
         ValueError: a set is empty, or `steps` is less than 1.
     """
     require(1, "a detector", real_images=len(real), generated_images=len(fake), training_steps=steps)
     with devices.seeded(seed):
-        model = Detector().to(memory_format=torch.channels_last)
+        accelerator = devices.accelerator()
+        device = accelerator.device
+        model = Detector().to(device, memory_format=torch.channels_last)
         optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-2)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
-        sides = [to_float(real), to_float(fake)]
-        target = torch.cat([torch.full((64,), 0.97), torch.full((64,), 0.03)])
+        optimizer = accelerator.prepare(optimizer)
+        sides = [to_float(real).to(device), to_float(fake).to(device)]
+        target = torch.cat([torch.full((64,), 0.97, device=device), torch.full((64,), 0.03, device=device)])
         for _ in range(steps):
-            batch = torch.cat([side[torch.randint(len(side), (64,))] for side in sides])
+            batch = torch.cat([side[torch.randint(len(side), (64,), device=device)] for side in sides])
             if torch.rand(()) < 0.5:
                 batch = batch.flip(-1)
             top, left = torch.randint(0, 5, (2,)).tolist()
             height, width = batch.shape[2:]
             batch = F.pad(batch, (2, 2, 2, 2), mode="replicate")[:, :, top : top + height, left : left + width]
-            with precision() if precision else torch.autocast("cpu", enabled=False):
+            with precision() if precision else torch.autocast(device.type, enabled=False):
                 logits = model(batch.contiguous(memory_format=torch.channels_last))
             loss = F.binary_cross_entropy_with_logits(logits.float(), target)
             optimizer.zero_grad()
-            loss.backward()
+            accelerator.backward(loss)
             optimizer.step()
             schedule.step()
     return model.eval()
@@ -83,8 +89,9 @@ def pass_rate(detector: Detector, images: np.ndarray) -> float:
         ValueError: there are no images.
     """
     require(1, "a pass rate", images=len(images))
+    device = detector.laplacian.device
     with torch.no_grad():
-        return float(torch.cat([detector(b) > 0 for b in to_float(images).split(500)]).float().mean())
+        return float(torch.cat([detector(b.to(device)) > 0 for b in to_float(images).split(500)]).float().mean())
 
 
 def learned_two_sample_accuracy(

@@ -26,6 +26,8 @@ BATCH = 100  # number of images in a batch; larger batches do not fit into a pro
 class PixelComponents(nn.Module):
     """The first principal components of the pixels. They describe pose, shape and exposure, but not texture.
 
+    They are computed on the CPU: one small product of matrices in float64, which is slow on most GPUs.
+
     Args:
         reference: uint8 (N, 1, H, W), the real images that the components are fitted to.
         components: number of components. N images have at most N - 1 components.
@@ -75,15 +77,15 @@ class Texture(nn.Module):
                     wave = wave * window
                     wave = wave - window * wave.sum() / window.sum()  # brightness gives no response
                     filters.append(wave / wave.norm())
-        self.register_buffer("filters", torch.stack(filters)[:, None])
+        self.register_buffer("filters", torch.stack(filters)[:, None].to(devices.accelerator().device))
         self.num_features = len(filters) // 2 * self.GRID**2
 
     def forward(self, images: Tensor) -> Tensor:
-        """Features float32 (N, 192) of images uint8 (N, 1, H, W): log energies."""
-        padded = F.pad(images.float() / 127.5 - 1, (5, 5, 5, 5), mode="reflect")
+        """Features float32 (N, 192) on the CPU of images uint8 (N, 1, H, W): log energies."""
+        padded = F.pad(images.to(self.filters.device).float() / 127.5 - 1, (5, 5, 5, 5), mode="reflect")
         responses = F.conv2d(padded, self.filters)
         modulus = (responses[:, 0::2] ** 2 + responses[:, 1::2] ** 2 + 1e-8).sqrt()
-        return torch.log(F.adaptive_avg_pool2d(modulus, self.GRID) + 1e-2).flatten(1)
+        return torch.log(F.adaptive_avg_pool2d(modulus, self.GRID) + 1e-2).flatten(1).cpu()
 
 
 def features(space: nn.Module, images: np.ndarray) -> np.ndarray:
@@ -134,7 +136,7 @@ class FeatureClassifier(nn.Module):
         return {"cross_entropy": loss, "accuracy": (logits.argmax(1) == classes).float().mean()}
 
     def forward(self, images: Tensor) -> Tensor:
-        """Features float32 (N, num_features) of images uint8 (N, C, H, W)."""
+        """Features float32 (N, num_features) on the CPU of images uint8 (N, C, H, W)."""
         with devices.accelerator().autocast():
             return self.body(images.to(self.head.weight.device).float() / 127.5 - 1).float().cpu()
 

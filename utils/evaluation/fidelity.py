@@ -110,7 +110,8 @@ def precision_recall(
     purpose = f"a manifold of {neighbours} neighbours"
     require(neighbours + 1, purpose, real_images=len(real), generated_images=len(fake))
     size = min(len(real), len(fake))
-    a, b = (torch.from_numpy(features(space, x[:size])) for x in (real, fake))
+    device = devices.accelerator().device
+    a, b = (torch.from_numpy(features(space, x[:size])).to(device) for x in (real, fake))
     radius_a = torch.cdist(a, a).kthvalue(neighbours + 1, dim=1).values
     radius_b = torch.cdist(b, b).kthvalue(neighbours + 1, dim=1).values
     between = torch.cdist(a, b)
@@ -154,10 +155,11 @@ def nearest(images: np.ndarray, training: np.ndarray) -> tuple[np.ndarray, np.nd
         ValueError: there are no images or no training images.
     """
     require(1, "the nearest training image", images=len(images), training_images=len(training))
-    a, b = (torch.from_numpy(x).flatten(1).float() for x in (images, training))
+    device = devices.accelerator().device
+    a, b = (torch.from_numpy(x).to(device).flatten(1).float() for x in (images, training))
     best = [torch.cdist(chunk, b).min(1) for chunk in a.split(500)]
-    distance = torch.cat([m.values for m in best]) / a.shape[1] ** 0.5
-    return distance.numpy(), torch.cat([m.indices for m in best]).numpy()
+    distance = torch.cat([m.values for m in best]).cpu() / a.shape[1] ** 0.5
+    return distance.numpy(), torch.cat([m.indices for m in best]).cpu().numpy()
 
 
 def memorisation(images: np.ndarray, training: np.ndarray, held_out: np.ndarray) -> dict[str, float]:

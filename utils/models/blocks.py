@@ -29,7 +29,7 @@ class Noise(nn.Module):
     """Adds noise to each channel, with a learned strength that begins at zero (Karras et al. 2019).
 
     The noise gives fine detail that does not fit into a latent. It is also added in eval mode. Without it, the texture
-    would be missing.
+    would be missing. In eval mode, it is drawn on the CPU, so that a seed gives the same images on every device.
     """
 
     def __init__(self, channels: int):
@@ -38,8 +38,9 @@ class Noise(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to a map of the same shape; each image has its own noise."""
-        noise = torch.randn(x.shape[0], 1, *x.shape[2:], device=x.device, dtype=x.dtype)
-        return x + self.strength.to(x.dtype) * noise
+        device = x.device if self.training else "cpu"
+        noise = torch.randn(x.shape[0], 1, *x.shape[2:], device=device, dtype=x.dtype)
+        return x + self.strength.to(x.dtype) * noise.to(x.device)
 
 
 class Upsampler(nn.Module):

@@ -66,7 +66,7 @@ def jpeg_table(quality: int) -> Tensor:
     return torch.tensor(Image.open(buffer).quantization[0], dtype=torch.float32).view(8, 8)
 
 
-def as_jpeg(images: Tensor, table: Tensor) -> Tensor:
+def as_jpeg(images: Tensor, table: Tensor, transform: Tensor) -> Tensor:
     """Change grey images (N, 1, H, W) in [-1, 1] as if they were saved as JPEGs and read again; differentiable.
 
     JPEG rounds the cosine coefficients of each block of 8 x 8 pixels (ITU T.81, 1992). Rounding has no useful gradient.
@@ -74,9 +74,9 @@ def as_jpeg(images: Tensor, table: Tensor) -> Tensor:
 
     Args:
         table: quantisation steps (8, 8) from `jpeg_table`.
+        transform: `cosine_matrix(8)`. Both are on the device of the images.
     """
     height, width = images.shape[2:]
-    transform = cosine_matrix(8).to(images.device)
     with torch.no_grad(), torch.autocast(images.device.type, enabled=False):  # bfloat16 is not exact enough
         grey = images.float().clamp(-1, 1) * 127.5 - 0.5  # JPEG's zero is grey level 128
         grey = F.pad(grey, (0, -width % 8, 0, -height % 8), mode="replicate")
@@ -143,9 +143,14 @@ class DCGAN(nn.Module):
         self.discriminator = TextureClassifier(channels, outputs=1, base=discriminator_base)
         self.start = "random weights"
         self.prior: LatentFlow | None = None
-        self.latent_bank: Tensor | None = None  # latents of the prior
-        self.latent_bank_coarse: Tensor | None = None  # the VAE's images of them, averaged over 4 x 4 pixels
-        self.table = jpeg_table(jpeg_quality) if jpeg_quality else None
+        constants = {
+            "latent_bank": None,  # latents of the prior
+            "latent_bank_coarse": None,  # the VAE's images of them, averaged over 4 x 4 pixels
+            "table": jpeg_table(jpeg_quality) if jpeg_quality else None,
+            "transform": cosine_matrix(8) if jpeg_quality else None,
+        }
+        for name, constant in constants.items():  # they move to the device with the model, but are not weights
+            self.register_buffer(name, constant, persistent=False)
 
     def start_from(self, vae: VAE, images_seen: int) -> None:
         """Begin with the decoder of a trained VAE as the generator, and with its prior for the latents.
@@ -175,8 +180,8 @@ class DCGAN(nn.Module):
         """
         if self.latent_bank is None:
             return torch.randn(count, self.config["latent_dim"], device=device), None
-        chosen = torch.randint(len(self.latent_bank), (count,))
-        return self.latent_bank[chosen].to(device), self.latent_bank_coarse[chosen].to(device)
+        chosen = torch.randint(len(self.latent_bank), (count,), device=device)
+        return self.latent_bank[chosen], self.latent_bank_coarse[chosen]
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         return {
@@ -186,7 +191,7 @@ class DCGAN(nn.Module):
 
     def as_saved(self, images: Tensor) -> Tensor:
         """Generated images (N, C, H, W) as they will be saved: as JPEGs if `jpeg_quality` is set. Differentiable."""
-        return as_jpeg(images, self.table.to(images.device)) if self.table is not None else images
+        return as_jpeg(images, self.table, self.transform) if self.table is not None else images
 
     def logits(self, images: Tensor) -> Tensor:
         """The discriminator's logits (N,) of augmented images (N, C, H, W); above 0 means real."""

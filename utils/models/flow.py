@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from utils.training import checkpoints
+from utils.training import checkpoints, devices
 
 MIN_BIN_SIZE = 1e-4  # smallest width and height of a bin; a grey level is 4e-3 wide
 MIN_SLOPE = 1e-3  # smallest slope at a knot
@@ -87,7 +87,7 @@ class Coupling(nn.Module):
     """Changes the pixels of a mask with splines that depend on the other pixels. The maps are (N, D, H, W) in [0, 1].
 
     Args:
-        mask: bool (D, H, W), true for the pixels that are changed.
+        mask: bool (D, H, W), true for the pixels that are changed. They are in every channel or in every k-th channel.
         width, depth: channels and number of blocks of the network.
         bins: bins of a spline.
     """
@@ -95,13 +95,15 @@ class Coupling(nn.Module):
     def __init__(self, mask: Tensor, width: int, depth: int, bins: int):
         super().__init__()
         self.register_buffer("mask", mask, persistent=False)
-        self.changed = mask.flatten(1).any(1).nonzero()[:, 0].tolist()  # channels
+        channels = mask.flatten(1).any(1).nonzero()[:, 0].tolist()
+        apart = channels[1] - channels[0] if len(channels) > 1 else len(mask)
+        self.changed = slice(channels[0], None, apart)  # a list of numbers would be sent to the GPU in every step
         self.bins = bins
         self.network = nn.Sequential(
             nn.Conv2d(2 * len(mask), width, 3, padding=1),
             *[Block(width) for _ in range(depth)],
             nn.SiLU(),
-            nn.Conv2d(width, len(self.changed) * (3 * bins + 1), 1),
+            nn.Conv2d(width, len(channels) * (3 * bins + 1), 1),
         )
         nn.init.zeros_(self.network[-1].weight)
         nn.init.zeros_(self.network[-1].bias)
@@ -111,7 +113,7 @@ class Coupling(nn.Module):
         kept = ~self.mask
         inputs = torch.cat([(2 * x - 1) * kept, kept.expand_as(x).to(x.dtype)], 1)
         parameters = self.network(inputs.contiguous(memory_format=torch.channels_last))
-        parameters = parameters.unflatten(1, (len(self.changed), -1)).movedim(2, -1)
+        parameters = parameters.unflatten(1, (-1, 3 * self.bins + 1)).movedim(2, -1)
         y, log_slope = spline(x[:, self.changed], parameters, inverse)
         mask = self.mask[self.changed]
         out = x.clone()
@@ -198,7 +200,8 @@ class Flow(nn.Module):
             images: integer grey levels, scaled to [-1, 1].
             generator: random generator of the noise that is added to the grey levels.
         """
-        noise = torch.rand(images.shape, generator=generator).to(images.device)
+        source = devices.drawn_on(generator, images.device)
+        noise = torch.rand(images.shape, generator=generator, device=source).to(images.device)
         x = (((images + 1) * 127.5).round() + noise) / LEVELS
         return images[0].numel() * math.log(LEVELS) - self(x.clamp(0, 1))[1]
 

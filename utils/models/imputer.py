@@ -150,9 +150,9 @@ class Imputer(nn.Module):
         """
         count, device = len(images), images.device
         complete = known.flatten(1).all(1)[:, None, None, None]
-        own = (torch.rand(count) < self.config["own_mask"]).to(device)[:, None, None, None]
-        others = masks.vary(self.mask.cpu(), count)[:, None].to(device)
-        lines = masks.hide_lines(images.shape[2:], count)[:, None].to(device)
+        own = (torch.rand(count, device=device) < self.config["own_mask"])[:, None, None, None]
+        others = masks.vary(self.mask, count)[:, None]
+        lines = masks.hide_lines(images.shape[2:], count, device)[:, None]
         hidden = torch.where(complete, torch.where(own, self.mask, others), lines) & known
         images = augment_intensity(images, known, self.config["tone"])
         mirrored = torch.rand(count, 1, 1, 1, device=device) < (0.5 if self.config["mirror"] else 0.0)

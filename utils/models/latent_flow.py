@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from utils.training import checkpoints
+from utils.training import checkpoints, devices
 
 BATCH = 2000  # latents that are transported at a time
 
@@ -95,12 +95,13 @@ class LatentFlow(nn.Module):
         """The flow-matching loss. With the same generator seed, the losses of two models are comparable."""
 
         def normal() -> Tensor:
-            return torch.randn(mean.shape, generator=generator, device=mean.device)
+            return torch.randn(mean.shape, generator=generator, device=source).to(mean.device)
 
         mean, log_var = posteriors.chunk(2, dim=1)
+        source = devices.drawn_on(generator, mean.device)
         latents = (mean + normal() * (log_var / 2).exp() - self.mean) / self.std
         noise = normal()
-        time = torch.randn(len(mean), generator=generator, device=mean.device).sigmoid()
+        time = torch.randn(len(mean), generator=generator, device=source).to(mean.device).sigmoid()
         between = time[:, None] * latents + (1 - time[:, None]) * noise
         return F.mse_loss(self.field(between, time).float(), latents - noise)
 

@@ -15,7 +15,8 @@ from accelerate.utils import InitProcessGroupKwargs, broadcast, parse_flag_from_
 from torch import Tensor, nn
 
 WAITING_TIME = timedelta(hours=1)  # how long processes wait for each other; the first one may decode a large folder
-NUMBER_FORMATS = ("no", "bf16")  # Accelerate's names; "no" means float32 only
+NUMBER_FORMATS = ("no", "fp16", "bf16")  # Accelerate's names; "no" means float32 only
+TENSOR_CORES = (7, 0)  # GPUs of this compute capability and later are faster in float16 than in float32
 
 
 def seed_everything(seed: int) -> None:
@@ -44,8 +45,10 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def mixed_precision() -> str:
-    """'bf16' if the CPU or GPU computes faster in bfloat16 than in float32, otherwise 'no' (float32).
+    """The number format of the training: 'bf16' (bfloat16), 'fp16' (float16) or 'no' (float32).
 
+    It is bfloat16 if the CPU or GPU is faster with it than with float32. A GPU that has no bfloat16, such as Colab's
+    T4, uses float16. Small gradients are 0 in float16, so the loss is scaled there (Micikevicius et al. 2018).
     A process that Accelerate has started uses Accelerate's setting (`--mixed_precision` or its config file).
 
     Intel processors with avx512_fp16 (Sapphire Rapids and newer) are fast in bfloat16 only with their matrix units
@@ -53,18 +56,17 @@ def mixed_precision() -> str:
     (`python -m benchmarks.training_step`).
 
     Raises:
-        ValueError: Accelerate's setting is neither 'no' nor 'bf16'.
+        ValueError: Accelerate's setting is none of NUMBER_FORMATS.
     """
     told, cpu_only = os.environ.get("ACCELERATE_MIXED_PRECISION"), parse_flag_from_env("ACCELERATE_USE_CPU")
     if told in NUMBER_FORMATS:
         return told
     if told:
-        raise ValueError(
-            f"mixed precision is '{told}', but must be 'no' or 'bf16': float16 needs scaled gradients, "
-            "which this project does not support"
-        )
+        raise ValueError(f"mixed precision is '{told}', but must be one of: {', '.join(NUMBER_FORMATS)}")
     if torch.cuda.is_available() and not cpu_only:
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return "bf16"
+        return "fp16" if torch.cuda.get_device_capability() >= TENSOR_CORES else "no"
     if torch.backends.mps.is_available() and not cpu_only:
         return "no"
     flags = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
@@ -74,6 +76,10 @@ def mixed_precision() -> str:
 
 def accelerator() -> Accelerator:
     """The Accelerator of this process: its device, its number format, and the other processes if there are any.
+
+    On an NVIDIA GPU, this function also sets how convolutions are computed. The fastest algorithm is looked for, unless
+    deterministic algorithms are asked for. Numbers in float32 are not rounded to 10 bits (TF32), so that samples are
+    the same as on a CPU.
 
     Raises:
         ValueError: several processes were started together, but they are not connected. This happens on a machine
@@ -88,6 +94,11 @@ def accelerator() -> Accelerator:
             f"{started} processes were started, but each would train alone, into the same folder. "
             "On a machine without a GPU, set ACCELERATE_USE_CPU=true. Otherwise start one process."
         )
+    if found.mixed_precision == "fp16" and found.scaler is None:  # Accelerate scales on GPUs only
+        found.scaler, found.native_amp = torch.amp.GradScaler(found.device.type), True
+    if found.device.type == "cuda":
+        torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
+        torch.backends.cudnn.allow_tf32 = False
     return found
 
 
@@ -95,6 +106,11 @@ def device_name() -> str:
     """A readable name of the device in use: 'cpu', or the name of the GPU."""
     device = accelerator().device
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def drawn_on(generator: torch.Generator | None, device: torch.device) -> torch.device:
+    """Where to draw random numbers for `device`: there, or on the device of the generator if one is given."""
+    return device if generator is None else generator.device
 
 
 def random_state() -> dict[str, Tensor]:

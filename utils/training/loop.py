@@ -84,8 +84,8 @@ def fit(
     last_save = time.monotonic()
     with Progress(run, said, plot) as progress:
         while run.step < steps:
-            chosen = batch_indices(len(data[0]), batch_size, run.step, seed)
-            chosen = chosen.chunk(processes)[rank].to(run.device)  # each process trains on its share of the batch
+            chosen = batch_indices(len(data[0]), batch_size, run.step, seed, run.device)
+            chosen = chosen.chunk(processes)[rank]  # each process trains on its share of the batch
             batch = tuple(x[chosen] for x in data)
             run.train_step(batch if isinstance(images, tuple) else batch[0], learning_rate_scale(run.step, steps))
             progress.advance()
@@ -118,7 +118,7 @@ def check(data: tuple[Tensor, ...], processes: int, **numbers: int) -> None:
         raise ValueError(f"the tensors to train on must have the same length above 0, not the lengths {lengths}")
 
 
-def batch_indices(count: int, batch_size: int, step: int, seed: int) -> Tensor:
+def batch_indices(count: int, batch_size: int, step: int, seed: int, device: torch.device | str = "cpu") -> Tensor:
     """Indices (batch_size,) of the images of one step. Each epoch is a new permutation of all `count` images.
 
     They depend only on `seed` and `step`, so a resumed run sees the same images as an uninterrupted run. The last,
@@ -126,16 +126,16 @@ def batch_indices(count: int, batch_size: int, step: int, seed: int) -> Tensor:
     """
     batches = max(1, count // batch_size)
     epoch, position = divmod(step, batches)
-    order = _epoch_order(count, seed * 1_000_003 + epoch)
+    order = _epoch_order(count, seed * 1_000_003 + epoch, device)
     if count < batch_size:
         order = order.repeat(-(-batch_size // count))
     return order[position * batch_size : (position + 1) * batch_size]
 
 
 @lru_cache(maxsize=2)
-def _epoch_order(count: int, seed: int) -> Tensor:
-    """A permutation of `count` numbers."""
-    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+def _epoch_order(count: int, seed: int, device: torch.device | str) -> Tensor:
+    """A permutation of `count` numbers, the same on every device."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed)).to(device)
 
 
 def learning_rate_scale(step: int, steps: int) -> float:

@@ -17,6 +17,7 @@ from utils.files import printable, set_aside, write_atomically
 from utils.training import checkpoints, devices
 
 Evaluate = Callable[[nn.Module], dict[str, float]]
+MOST_SKIPPED = 100  # steps in a row that float16 may skip; after 40 of them, the scale of the loss is below 1e-7
 
 
 def ema_copy(module: nn.Module, half_life: float) -> AveragedModel:
@@ -44,10 +45,11 @@ class Run:
         self.device, self.is_main = self.accelerator.device, self.accelerator.is_main_process
         self.steps, self.folder, self.config, self.seed = steps, Path(folder), config, seed
         self.model = model.to(self.device, memory_format=torch.channels_last).train()  # fastest for bfloat16
-        self.optimizers = model.optimizers()
+        self.optimizers = {name: self.accelerator.prepare(o) for name, o in model.optimizers().items()}
         self.learning_rates = {name: [g["lr"] for g in o.param_groups] for name, o in self.optimizers.items()}
         self.ema = {name: ema_copy(getattr(model, name), ema_half_life) for name in model.ema_modules}
         self.step = 0
+        self.skipped = dict.fromkeys(self.optimizers, 0)  # steps in a row; see `update`
         self.history: list[dict] = []
         self.sums: dict[str, tuple[Tensor, int]] = {}  # sum and number of each loss since the history's last row
         self.seconds_before = 0.0  # seconds of training in earlier processes of this run
@@ -94,13 +96,16 @@ class Run:
         if found is None:
             return f"starts, {self.steps} steps"
         if found.step < self.steps:
-            return f"goes on from step {found.step} of {self.steps}"
+            elsewhere = f", trained on {found.device} so far" if found.device != devices.device_name() else ""
+            return f"goes on from step {found.step} of {self.steps}{elsewhere}"
         return f"was finished on {found.date} ({found.device}): loaded"
 
     def _load(self, state: dict) -> None:
         self.model.load_state_dict(state["model"])
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
+        if self.accelerator.scaler and state["scaler"]:  # a machine without float16 has none
+            self.accelerator.scaler.load_state_dict(state["scaler"])
         for name, average in self.ema.items():
             average.load_state_dict(state["ema"][name])
         self.history, self.seconds_before = state["history"], state["seconds"]
@@ -116,13 +121,20 @@ class Run:
             losses = self.model.step(batch, self.update)
         for name, average in self.ema.items():
             average.update_parameters(getattr(self.model, name))
+        skipped = any(self.skipped.values())
         for name, loss in devices.mean_over_processes(losses).items():
+            if skipped and not torch.isfinite(loss):
+                continue
             total, count = self.sums.get(name, (torch.zeros_like(loss), 0))
             self.sums[name] = (total + loss, count + 1)
         self.step += 1
 
     def update(self, name: str, loss: Tensor, clip: float | None = None) -> None:
-        """One step of the optimiser `name` to reduce `loss`. The norm of the gradient is clipped to `clip`."""
+        """One step of the optimiser `name` to reduce `loss`. The norm of the gradient is clipped to `clip`.
+
+        In float16, the loss is multiplied by a scale, and the gradient is divided by it. If a gradient is too large for
+        float16, the step is skipped and the scale is halved.
+        """
         optimizer = self.optimizers[name]
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         optimizer.zero_grad()
@@ -130,12 +142,24 @@ class Run:
         if self.accelerator.num_processes > 1:
             devices.average_gradients(parameters)
         if clip is not None:
+            self.accelerator.unscale_gradients(optimizer)
             nn.utils.clip_grad_norm_(parameters, clip)
         optimizer.step()
-        torch.clear_autocast_cache()  # it holds bfloat16 copies of the old weights
+        self.skipped[name] = self.skipped[name] + 1 if optimizer.step_was_skipped else 0
+        torch.clear_autocast_cache()  # it holds copies of the old weights
 
     def check_losses(self) -> None:
-        """Raise a FloatingPointError if a loss is NaN or infinite. So such a model is never saved."""
+        """Raise a FloatingPointError if a loss is NaN or infinite, or if an optimiser has skipped too many steps.
+
+        So such a model is never saved.
+        """
+        stuck = {name: count for name, count in self.skipped.items() if count >= min(MOST_SKIPPED, self.steps)}
+        if stuck:
+            raise FloatingPointError(
+                f"the optimiser '{next(iter(stuck))}' has skipped the last {max(stuck.values())} steps: its gradients "
+                "are NaN or too large for float16. Set ACCELERATE_MIXED_PRECISION=no to train in float32, or start "
+                "again with a lower learning rate."
+            )
         bad = [name for name, (total, _) in self.sums.items() if not torch.isfinite(total)]
         if bad:
             raise FloatingPointError(
@@ -177,6 +201,7 @@ class Run:
             state = {
                 "model": self.model.state_dict(),
                 "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+                "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler else None,
                 "ema": {name: average.state_dict() for name, average in self.ema.items()},
                 "history": self.history,
                 "sums": self.sums,

@@ -49,7 +49,7 @@ def side(family: str, pixels: int) -> dict[str, float]:
     torch.set_num_threads(1)
     model = zoo.MODELS[family](size=(pixels, pixels), **settings).to(memory_format=torch.channels_last).train()
     images = (torch.rand(BATCH, 1, pixels, pixels) * 255).round() / 127.5 - 1
-    step = stepper(model, autocast=False)
+    step = stepper(model, autocast=None)
     seconds = 1 / rate(lambda: step((images,)), BATCH)
     weights = sum(p.numel() for p in model.parameters()) / 1e6
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -178,13 +178,23 @@ def cases() -> dict[str, Case]:
     return made
 
 
-def stepper(model: nn.Module, autocast: bool, fused: bool = False) -> Callable[[tuple[Tensor, ...]], None]:
-    """A function that trains a model on one batch, as in `loop.fit`, but without weight averages and checks."""
+def number_format() -> torch.dtype | None:
+    """The number format in which `loop.fit` computes beside float32, or None."""
+    return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(devices.mixed_precision())
+
+
+def stepper(
+    model: nn.Module, autocast: torch.dtype | None, fused: bool = False
+) -> Callable[[tuple[Tensor, ...]], dict[str, Tensor]]:
+    """A function that trains a model on one batch, as in `loop.fit`, but without weight averages and checks.
+
+    It returns the losses. In float16, they are not scaled, so only the time of such a step is right.
+    """
     optimizers = model.optimizers()
     for group in (group for o in optimizers.values() for group in o.param_groups if fused):
         group["fused"] = True  # otherwise, PyTorch chooses
     device = next(model.parameters()).device
-    context = torch.autocast(device.type, torch.bfloat16) if autocast else contextlib.nullcontext()
+    context = torch.autocast(device.type, autocast) if autocast else contextlib.nullcontext()
 
     def update(name: str, loss: Tensor, clip: float | None = None) -> None:
         optimizers[name].zero_grad()
@@ -194,9 +204,9 @@ def stepper(model: nn.Module, autocast: bool, fused: bool = False) -> Callable[[
             nn.utils.clip_grad_norm_(parameters, clip)
         optimizers[name].step()
 
-    def step(batch: tuple[Tensor, ...]) -> None:
+    def step(batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
         with context:
-            model.step(batch if len(batch) > 1 else batch[0], update)
+            return model.step(batch if len(batch) > 1 else batch[0], update)
 
     return step
 
@@ -242,10 +252,15 @@ def first_batch(case: Case) -> tuple[Tensor, ...]:
     return tuple(x[: case.batch_size].to(devices.accelerator().device) for x in case.data)
 
 
-def our_step(case: Case) -> Callable[[], None]:
-    """A training step on the first batch, with the memory format and number format of `loop.fit`."""
+def our_step(case: Case, compiled: str | None = None) -> Callable[[], dict[str, Tensor]]:
+    """A training step on the first batch, with the memory format and number format of `loop.fit`.
+
+    `compiled` is a mode of torch.compile; None: not compiled.
+    """
     model = case.build().to(devices.accelerator().device, memory_format=torch.channels_last).train()
-    return partial(stepper(model, devices.mixed_precision() == "bf16"), first_batch(case))
+    if compiled:
+        compile_parts(model, compiled)
+    return partial(stepper(model, number_format()), first_batch(case))
 
 
 def training_row(case: Case) -> dict[str, float]:
@@ -254,7 +269,7 @@ def training_row(case: Case) -> dict[str, float]:
     device = devices.accelerator().device
     plain = case.build().to(device).train()
     loader = DataLoader(TensorDataset(*case.data), case.batch_size, shuffle=True, drop_last=True)
-    stream, plain_step = itertools.chain.from_iterable(itertools.repeat(loader)), stepper(plain, False)
+    stream, plain_step = itertools.chain.from_iterable(itertools.repeat(loader)), stepper(plain, None)
     step = our_step(case)
 
     def plain_rate() -> float:
@@ -403,13 +418,13 @@ def use_limits(case: Case, roofline: Callable[[], Roofline]) -> dict[str, float]
         return limits_row(ways[1], case.used, roofline) | {"ratio to plain": found["1"]}
 
 
-def compile_parts(module: nn.Module) -> None:
-    """Compile each network of a model separately with torch.compile."""
+def compile_parts(module: nn.Module, mode: str = "default") -> None:
+    """Compile each network of a model separately with torch.compile, in a mode of torch.compile."""
     for child in module.children():
         if isinstance(child, (nn.ModuleDict, nn.ModuleList)):
-            compile_parts(child)
+            compile_parts(child, mode)
         else:
-            child.compile()
+            child.compile(mode=mode)
 
 
 def levers_row(case: Case) -> dict[str, float]:
@@ -421,13 +436,20 @@ def levers_row(case: Case) -> dict[str, float]:
             model.to(memory_format=torch.channels_last)
         if lever == "compiled":
             compile_parts(model)
-        step = stepper(model, autocast=lever == "bfloat16", fused=lever == "fused optimiser")
+        step = stepper(model, torch.bfloat16 if lever == "bfloat16" else None, fused=lever == "fused optimiser")
         ways[lever] = partial(rate, partial(step, batch), case.batch_size)
     return by_turns(ways)
 
 
-def markdown(table: dict[str, dict[str, float]], first: str = "model") -> str:
-    """A Markdown table with a row for each key. Shares are in per cent, and other numbers have three digits.
+def cell(column: str, value: float | None) -> str:
+    """A number as text: a share in per cent, other numbers with three digits, and a dash for None."""
+    if value is None:
+        return "-"
+    return f"{value:.0%}" if column in SHARES else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def markdown(table: dict[str, dict[str, float | None]], first: str = "model") -> str:
+    """A Markdown table with a row for each key. See `cell` for the numbers.
 
     Args:
         table: for each name of a row, the numbers by the name of their column.
@@ -436,8 +458,7 @@ def markdown(table: dict[str, dict[str, float]], first: str = "model") -> str:
     columns = list(next(iter(table.values())))
     lines = [[first, *columns], ["---", *["---:"] * len(columns)]]
     for name, row in table.items():
-        cells = [f"{x:.0%}" if key in SHARES else f"{x:,.0f}" if x >= 100 else f"{x:.3g}" for key, x in row.items()]
-        lines.append([name, *cells])
+        lines.append([name, *(cell(column, value) for column, value in row.items())])
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
@@ -464,8 +485,8 @@ def main() -> None:
     if not torch.cuda.is_available():
         os.environ["ACCELERATE_USE_CPU"] = "true"  # `wait` knows only CUDA
     device, formats = devices.accelerator().device, [torch.float32]
-    if devices.mixed_precision() == "bf16":
-        formats.append(torch.bfloat16)
+    if number_format():
+        formats.append(number_format())
     peaks, rates = {dtype: matmul_peak(dtype, device) for dtype in formats}, bandwidths(device)
     roofline, models = partial(Roofline, peaks, rates), cases()
     what = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} threads"

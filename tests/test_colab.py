@@ -24,9 +24,9 @@ import pytest
 from packaging.requirements import Requirement
 
 from tests.colab_environment import MISSING, PINNED
-from tests.conftest import draw_pictures
 from utils import config
 from utils.data import image_files
+from utils.models import shipped
 from utils.notebooks import colab
 
 NOTEBOOK = "username_DLcw1_clean.ipynb"
@@ -110,7 +110,7 @@ def test_every_package_that_may_be_installed_is_a_requirement():
 def opened(tmp_path):
     """An empty content folder, and environment variables with a module google.colab.
 
-    The folder "remote" is a repository with a copy of the project. Drive holds an archive with drawn hands.
+    The folder "remote" is a repository with a copy of the project. Drive holds an archive with sampled hands.
     """
     content = tmp_path / "content"
     content.mkdir()
@@ -135,7 +135,7 @@ def opened(tmp_path):
         subprocess.run(["git", *command], cwd=remote, check=True)
     drive = content / "drive" / "MyDrive" / "hands_runs"
     drive.mkdir(parents=True)
-    image_files.write_jpegs(draw_pictures(1500), tmp_path / "real_hands", "hand", 1500)
+    image_files.write_jpegs(shipped.hands(1500), tmp_path / "real_hands", "hand", 1500)
     for path in (tmp_path / "real_hands").iterdir():  # as the course names them
         path.rename(path.with_name(f"{int(path.stem[5:]):06d}.jpeg"))
     with tarfile.open(drive / "hands_cw1.tar.gz", "w:gz") as archive:

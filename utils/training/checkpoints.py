@@ -65,8 +65,12 @@ def find(folder: str | Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.stem.removeprefix("step_")))
 
 
-def save(folder: str | Path, step: int, state: dict, config: dict, device: str = "cpu") -> Path:
+def save(
+    folder: str | Path, step: int, state: dict, config: dict, device: str = "cpu", date: str | None = None
+) -> Path:
     """Save `state` (tensors and plain data) as `folder/step_00001234.ckpt`, and keep the last two checkpoints.
+
+    `date` is the date in the file; default: now.
 
     Raises:
         OSError: the file cannot be written. Earlier checkpoints have not changed.
@@ -79,7 +83,7 @@ def save(folder: str | Path, step: int, state: dict, config: dict, device: str =
         torch.load(io.BytesIO(buffer.getvalue()), map_location="meta", weights_only=True)
     except pickle.UnpicklingError as error:
         raise TypeError(f"a checkpoint can hold tensors, plain numbers, strings, lists and dicts: {error}") from error
-    date = datetime.now().strftime("%Y-%m-%d %H:%M")
+    date = date or datetime.now().strftime("%Y-%m-%d %H:%M")
     head = json.dumps({"config": config, "step": step, "date": date, "device": device})
     content = head.encode() + b"\n" + buffer.getvalue()
     for part in folder.glob(".step_*.part"):

@@ -3,7 +3,8 @@
 `with pretend.device() as there:` registers the device with PyTorch and Accelerate. It refuses the same things as a GPU:
 an operator on tensors of both devices, random numbers on the device from a generator of the CPU, and `.numpy()`. It
 computes the same values as the CPU, so whole trainings can be rehearsed. It lacks the features of CUDA: streams,
-bfloat16, and its own memory.
+bfloat16, and its own memory. Its random numbers are those of the CPU. With `device(own_noise=True)`, they are others,
+as on a GPU.
 
 This command executes the code of a notebook on the device, without saving the outputs:
 
@@ -94,7 +95,13 @@ def dispatch(func, args: tuple, kwargs: dict):
     if asked is not None and there:
         kwargs = kwargs | {"device": torch.device("cpu")}
     held_args, held_kwargs = tree_map_only(Pretended, lambda x: x.held, (args, kwargs))
-    out = func(*held_args, **held_kwargs)
+    if there and Module.own_noise and torch.Tag.nondeterministic_seeded in func.tags:
+        with torch.random.fork_rng([]):
+            torch.manual_seed(Module.own_noise)
+            Module.own_noise += 1
+            out = func(*held_args, **held_kwargs)
+    else:
+        out = func(*held_args, **held_kwargs)
     known = {id(x.held): x for x in ours}
 
     def wrap(x: Tensor) -> Tensor:
@@ -106,10 +113,11 @@ def dispatch(func, args: tuple, kwargs: dict):
 class Module(backend_registration._DummyBackendModule):
     """`torch.pretended`, with the functions that `torch.autocast` and `torch.random.fork_rng` need.
 
-    Random numbers come from the CPU's generator. The device's random state is only stored, so that a test can see
-    whether it is forked.
+    Random numbers come from the CPU's generator, unless `own_noise` is a seed above 0. The device's random state is
+    only stored, so that a test can see whether it is forked.
     """
 
+    own_noise = 0
     random_state = torch.zeros(1, dtype=torch.uint8)
 
     def get_amp_supported_dtype(self) -> list[torch.dtype]:
@@ -144,22 +152,24 @@ def register() -> torch.library.Library:
 
 
 @contextlib.contextmanager
-def device() -> Iterator[torch.device]:
-    """Use the device inside the `with` block."""
+def device(own_noise: bool = False) -> Iterator[torch.device]:
+    """Use the device inside the `with` block. With `own_noise`, it draws other random numbers than the CPU."""
     register()
     state, here = PartialState(), torch.device(NAME, 0)
     before, state.device = state.device, here
+    Module.own_noise = 1_000 if own_noise else 0
     try:
         with Factories():
             yield here
     finally:
-        state.device = before
+        state.device, Module.own_noise = before, 0
 
 
 def main() -> None:
     path = Path(sys.argv[1]).resolve()
     os.chdir(path.parent)
     os.environ["MPLBACKEND"] = "Agg"  # figures are drawn but not shown
+    os.environ["ACCELERATE_MIXED_PRECISION"] = "no"
     shell = InteractiveShell.instance()
     with device():
         for number, cell in enumerate(nbformat.read(path, as_version=4).cells, 1):

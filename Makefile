@@ -2,8 +2,11 @@
 PYTHON ?= python3
 TASK ?= hands
 PROFILE ?= quick
+MINUTES ?= 8
+TRAIN ?= hands,classifier,heads,final
+OUT ?= runs/gpu
 
-.PHONY: run test test-all notebooks report benchmark benchmark-models benchmark-growth benchmark-start-up soak fuzz
+.PHONY: run test test-all notebooks report benchmark benchmark-models benchmark-growth benchmark-start-up gpu soak fuzz
 run:  # get the data and execute the notebooks of TASK=hands|tuning|mri|final|all; FROM=folder or archive of hands
 	@$(PYTHON) -m utils run --task $(TASK) --profile $(PROFILE) $(if $(FROM),--from "$(FROM)")
 test:  # check the style, and run the tests of the code and of every notebook; a few minutes
@@ -22,6 +25,8 @@ benchmark-growth:  # time and memory for different image sizes and numbers of im
 	@.venv/bin/python -m benchmarks.growth
 benchmark-start-up:  # how long the imports of each notebook take, without torch
 	@.venv/bin/python -m benchmarks.start_up
+gpu:  # on a GPU: its tests, the notebooks of TRAIN and tables of the speed, in MINUTES; archives of the trainings in OUT
+	@$(or $(wildcard .venv/bin/python),$(PYTHON)) -m benchmarks.gpu --minutes $(MINUTES) --train $(TRAIN) --out $(OUT)
 soak:  # kill trainings, fill the disk, damage checkpoints, and check the results
 	@.venv/bin/python -m benchmarks.soak
 fuzz:  # give a million damaged files to all readers

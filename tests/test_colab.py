@@ -202,4 +202,4 @@ def test_a_notebook_gets_the_project_and_goes_on_after_a_kill(opened):
     assert {name: after.get(name) for name in before} == before  # nothing was replaced
     if ENVIRONMENT:
         assert {name: after[name] for name in PINNED} == PINNED and set(after) - set(before) == set(MISSING)
-        assert after["livelossplot"].startswith("0.5.") and "installing livelossplot, optuna" in outputs
+        assert "installing livelossplot, optuna" in outputs

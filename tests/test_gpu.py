@@ -17,7 +17,8 @@ from utils.training import checkpoints, devices, loop
 
 PRETEND = """
 from tests import pretend
-pretend.device().__enter__()
+here = pretend.device()
+here.__enter__()
 """
 
 

@@ -69,7 +69,7 @@ notebooks/         works with notebooks
   execute          executes notebooks and prints the remaining time
   results          shows the results of a run: paths, one picture of all hands, the number of each label
   figures          shows pictures and source code in a notebook
-  colab            writes the "Open in Colab" links
+  colab            prepares a notebook in Colab; writes the address of a copy into links and notebooks
   site             makes a static website of the notebooks
 
 commands/          the commands of `python -m utils`, one module for each group

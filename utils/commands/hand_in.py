@@ -53,7 +53,7 @@ def colab(options: argparse.Namespace) -> None:
     from utils.notebooks import colab as links
 
     changed = links.point_to(options.folder, options.repository)
-    print(f"changed the links in {len(changed)} files" + (f": {', '.join(changed)}" if changed else ""))
+    print(f"changed the address in {len(changed)} files" + (f": {', '.join(changed)}" if changed else ""))
 
 
 def register(commands: argparse._SubParsersAction) -> None:
@@ -98,7 +98,11 @@ def register(commands: argparse._SubParsersAction) -> None:
     )
 
     linking = add_command(
-        commands, "colab", colab, "change the 'Open in Colab' links to your copy on GitHub", "my-name/my-copy"
+        commands,
+        "colab",
+        colab,
+        "write the address of your copy on GitHub into the 'Open in Colab' links and the notebooks",
+        "my-name/my-copy",
     )
     linking.add_argument("repository", help="OWNER/NAME")
     linking.add_argument(

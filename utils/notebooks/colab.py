@@ -55,8 +55,8 @@ def setup() -> None:
 def install(packages: list[str]) -> None:
     """Install packages, but replace none that is installed: pip chooses versions that work with these.
 
-    So livelossplot is installed in version 0.5.7, because 0.6 needs a newer IPython. With another IPython, Colab's
-    runtime crashes.
+    For example, the newest livelossplot needs a newer IPython than Colab has, so an older livelossplot is installed.
+    With another IPython, Colab's runtime would crash.
 
     Raises:
         RuntimeError: pip failed. The message is its last line.

@@ -58,7 +58,7 @@ def attempt(measure: Callable[[], dict[str, float]], what: str) -> dict[str, flo
 
 def main() -> None:
     target = Path(sys.argv[1])
-    models.ROUNDS, models.SECONDS = ROUNDS, SECONDS
+    models.ROUNDS, models.SECONDS = (1, 0.01) if config.profile() == "smoke" else (ROUNDS, SECONDS)
     device, formats = devices.device_name(), devices.mixed_precision()
     columns = [*COLUMNS, *(column for name in MODES for column in (name, DIFFERENCE.format(name)))]
     table: dict[str, dict[str, float | None]] = {}

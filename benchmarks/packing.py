@@ -18,7 +18,7 @@ LARGEST = 15 * 2**20  # bytes of an archive
 MOST = 7  # archives; with the report, these are eight files
 TOTAL = 60 * 2**20  # bytes of all archives
 END = 2 * 10_240  # bytes at the end of an archive, at most
-NOT_NEEDED = (".ckpt", ".part", ".damaged")  # checkpoints are packed in another way
+NOT_NEEDED = (".ckpt", ".part", ".damaged", ".safetensors")  # checkpoints are packed in another way
 
 
 class Item(NamedTuple):
@@ -83,7 +83,10 @@ def training_item(path: Path, runs: Path, work: Path) -> tuple[Item, Training] |
 
 
 def other_items(folder: Path, runs: Path) -> list[Item]:
-    """The other files of a folder: histories, executed notebooks, samples, searches. Each is an item of its own."""
+    """The other files of a folder: histories, executed notebooks, samples, searches. Each is an item of its own.
+
+    The exported weights are not among them, because a notebook exports them again.
+    """
     paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix not in NOT_NEEDED]
     names = [path.relative_to(runs).as_posix() for path in paths]
     return [Item(name, [(path, name)]) for path, name in zip(paths, names) if ".old_" not in name]

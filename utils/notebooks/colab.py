@@ -66,7 +66,8 @@ def install(packages: list[str]) -> None:
     print(f"installing {', '.join(packages)}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         constraints = Path(folder) / "installed.txt"
-        constraints.write_text("\n".join(f"{name}=={version}" for name, version in installed().items()), "utf-8")
+        pins = "\n".join(f"{name}=={version}" for name, version in installed().items())
+        constraints.write_text(pins, encoding="utf-8")
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--constraint", str(constraints), *packages]
         done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     if done.returncode:

@@ -7,7 +7,8 @@ import tempfile
 
 os.environ.setdefault("PROFILE", "smoke")
 os.environ.setdefault("RUNS_FOLDER", tempfile.mkdtemp(prefix="runs_"))  # not the results of an earlier run
-os.environ["CUDA_VISIBLE_DEVICES"] = ""  # resuming is bit-identical only on the CPU
+if os.environ.get("TEST_CUDA") != "1":  # tests/test_cuda.py needs a GPU
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # resuming is always bit-identical only on the CPU
 
 import numpy as np
 import pytest

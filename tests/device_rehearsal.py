@@ -14,9 +14,11 @@ from benchmarks import limit, models, soak
 from tests import pretend
 from tests.test_zoo import SETTINGS, pictures, samples
 from utils.data import image_files
-from utils.evaluation import likelihood
-from utils.models import imputer, zoo
-from utils.training import checkpoints, devices, loop
+from utils.evaluation import detector, feature_spaces, fidelity, likelihood
+from utils.models import blocks, imputer, zoo
+from utils.models.dcgan import DCGAN
+from utils.models.vae import VAE
+from utils.training import checkpoints, devices, loop, run
 
 pretend.register()
 FLOAT = torch.rand(16, 1, *soak.SIZE, generator=torch.Generator().manual_seed(0))
@@ -106,6 +108,43 @@ def test_seeded_and_evaluation_do_not_change_the_random_state_of_the_device(tmp_
     assert state_of_the_device() == 8
 
 
+@pytest.mark.parametrize("kind", [kind for kind in soak.MODELS if hasattr(soak.MODELS[kind](), "sample")])
+def test_a_seed_gives_the_same_images_on_a_device_with_other_random_numbers(kind):
+    devices.seed_everything(0)
+    here = soak.MODELS[kind]()
+    for module in here.modules():
+        if isinstance(module, blocks.Noise):
+            nn.init.constant_(module.strength, 0.5)  # before training, it is 0
+    there, options = soak.MODELS[kind](), [{"steps": 10}, {"steps": 10, "scheduler": "ddpm"}]
+    there.load_state_dict(here.state_dict())
+    for option in options if kind == "diffusion" else [{}]:
+        made = here.sample(3, seed=2, **option)
+        with pretend.device(own_noise=True) as device:
+            torch.manual_seed(0)
+            assert not torch.equal(torch.rand(5, device=device).cpu(), torch.manual_seed(0) and torch.rand(5))
+            again = there.to(device).sample(3, seed=2, **option)
+        assert type(again) is Tensor and made.std() > 1e-3
+        torch.testing.assert_close(again, made, rtol=0, atol=GREY_LEVEL)
+
+
+@pytest.mark.parametrize("kind", [*soak.MODELS, "GAN from a VAE"])
+def test_a_training_step_sends_nothing_to_the_device(kind, tmp_path):
+    name = kind.removesuffix(" from a VAE")
+    with pretend.device() as device:
+        devices.seed_everything(0)
+        model = soak.MODELS[name]() if name == kind else DCGAN(soak.SIZE, latent_dim=4, base=4, jpeg_quality=75)
+        if name != kind:
+            model.start_from(VAE(soak.SIZE, latent_dim=4, base=4), 20)
+        model = run.Run(model, 10, tmp_path, {"data": ""}, 0, 1.0)
+        data = soak.data(name)
+        batch = tuple(x[:8].to(device) for x in (data if isinstance(data, tuple) else (data,)))
+        for _ in range(2):  # in its first step, an optimiser makes its state
+            pretend.Module.sent.clear()
+            model.train_step(batch if isinstance(data, tuple) else batch[0], 1.0)
+            loop.batch_indices(64, 8, model.step, 0, device)
+        assert [shape for shape in pretend.Module.sent if shape] == []  # single numbers are sent with a command
+
+
 @pytest.mark.parametrize("kind", soak.MODELS)
 def test_a_model_trains_resumes_and_works_as_on_the_cpu(kind, tmp_path):
     here = fitted(kind, tmp_path / "cpu")
@@ -131,6 +170,23 @@ def test_a_gan_starts_from_a_vae_on_the_device(tmp_path):
         assert gan.table is not None  # its images are rounded like JPEGs
         made = samples(gan, 3, seed=1)
     assert type(made) is Tensor and made.shape == (3, 1, 16, 16) and made.isfinite().all()
+
+
+def test_fidelity_is_measured_on_the_device():
+    real, fake, training = (image_files.to_uint8(torch.rand(40, 1, 16, 16) * 2 - 1) for _ in range(3))
+
+    def measured():
+        spaces = {"pixels": feature_spaces.PixelComponents(training), "texture": feature_spaces.Texture()}
+        trained = detector.train_detector(real, fake, steps=2)
+        device = {spaces["texture"].filters.device, *(weight.device for weight in trained.parameters())}
+        row = fidelity.report(spaces, real, fake, training)
+        return device, row | {"pass rate": detector.pass_rate(trained, fake)}
+
+    here, expected = measured()
+    with pretend.device() as device:
+        there, found = measured()
+    assert here == {torch.device("cpu")} and there == {device}
+    assert found == pytest.approx(expected, rel=1e-3, abs=1e-3)
 
 
 def test_speed_is_measured_on_the_device(monkeypatch):

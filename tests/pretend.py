@@ -92,6 +92,8 @@ def dispatch(func, args: tuple, kwargs: dict):
             raise RuntimeError(f"{name}: random numbers on '{NAME}' from a generator of the CPU")
     elif name == "aten::copy_":
         there = isinstance(args[0], Pretended)
+    if name in COPIES and there:
+        Module.sent += [tuple(x.shape) for x in plain((args, kwargs))]
     if asked is not None and there:
         kwargs = kwargs | {"device": torch.device("cpu")}
     held_args, held_kwargs = tree_map_only(Pretended, lambda x: x.held, (args, kwargs))
@@ -118,6 +120,7 @@ class Module(backend_registration._DummyBackendModule):
     """
 
     own_noise = 0
+    sent: list[tuple[int, ...]] = []  # shapes of the tensors that were copied from the CPU to the device
     random_state = torch.zeros(1, dtype=torch.uint8)
 
     def get_amp_supported_dtype(self) -> list[torch.dtype]:
@@ -143,6 +146,7 @@ def register() -> torch.library.Library:
         return Pretended(torch.empty_strided(size, stride, dtype=dtype, device="cpu"))
 
     def copy_from(source: Tensor, target: Tensor, non_blocking: bool = False) -> Tensor:
+        Module.sent += [tuple(source.shape)]
         target.held.copy_(source)
         return target
 

@@ -89,6 +89,18 @@ def test_a_run_says_whether_it_starts_or_goes_on_or_was_loaded(tmp_path, capsys)
     assert re.search(r"my run: was finished on \d{4}-\d\d-\d\d \d\d:\d\d \(cpu\): loaded\n", capsys.readouterr().out)
 
 
+def test_a_run_says_on_which_other_device_it_was_trained(tmp_path, capsys, monkeypatch):
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(devices, "device_name", lambda: "Tesla T4")
+        train_until_second_evaluation("vae", tmp_path / "my run")
+        train("vae", tmp_path / "done")
+    capsys.readouterr()
+    train("vae", tmp_path / "my run")
+    assert "my run: goes on from step 7 of 12, trained on Tesla T4 so far\n" in capsys.readouterr().out
+    train("vae", tmp_path / "done")
+    assert re.search(r"done: was finished on .* \(Tesla T4\): loaded\n", capsys.readouterr().out)
+
+
 def test_the_line_about_the_run_is_printed_after_each_plot(tmp_path, capsys, monkeypatch):
     """A plot deletes the output of a notebook's cell, so the line must be printed again."""
     monkeypatch.setattr("matplotlib.pyplot.show", lambda **_: print("a plot"))

@@ -6,6 +6,7 @@ import torch
 
 from tests.conftest import three_kinds
 from utils.evaluation import pu_learning
+from utils.models.classifier import Classifier
 
 
 def test_only_pseudo_labels_with_a_high_probability_are_confident():
@@ -51,3 +52,14 @@ def test_too_few_images_are_refused_before_the_training(tmp_path):
     with pytest.raises(ValueError, match="0 unlabelled images are too few"):
         pu_learning.pseudo_labels(torch.zeros(0, 3), 1.0, 0.9)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_first_choice_of_networks_is_kept(tmp_path):
+    models, others = ([Classifier(base=4) for _ in range(2)] for _ in range(2))
+    chosen = np.array([1, 4, 7])
+    assert pu_learning.first_choice(tmp_path / "run", models, chosen).tolist() == [1, 4, 7]
+    again = pu_learning.first_choice(tmp_path / "run", models, np.array([1, 4]))  # another machine
+    assert again.tolist() == [1, 4, 7] and again.dtype == np.int64
+    assert pu_learning.first_choice(tmp_path / "run", others, np.array([2])).tolist() == [2]
+    (tmp_path / "run" / "chosen.json").write_text("{", encoding="utf-8")
+    assert pu_learning.first_choice(tmp_path / "run", others, np.array([3])).tolist() == [3]

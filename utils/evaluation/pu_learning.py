@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +14,9 @@ from utils.evaluation import calibration
 from utils.evaluation.cross_validation import concatenate, cross_validate
 from utils.evaluation.folds import Folds
 from utils.evaluation.sample_sizes import require
+from utils.files import write_atomically
 from utils.models.classifier import Classifier
+from utils.training import checkpoints
 
 ONE_VIEW = ((0, 0),)  # good enough for thousands of images, and five times cheaper than all views
 
@@ -99,6 +102,27 @@ def real_votes(models: list[Classifier], images: np.ndarray, threshold: float) -
         threshold: an image is classified as real if its log density ratio, from one view, is below this value.
     """
     return np.mean([(log_ratio(model.logits(images, ONE_VIEW)) < threshold).numpy() for model in models], axis=0)
+
+
+def first_choice(folder: str | Path, models: list[Classifier], chosen: np.ndarray) -> np.ndarray:
+    """The images that these networks have chosen, the same on every machine: the first choice is kept.
+
+    The last digits of a network's outputs depend on the machine. So another machine may choose a few other images, and
+    a training with the chosen images would be another run there.
+
+    Args:
+        folder: the choice is kept here, in `chosen.json`. It is replaced if the networks have other weights.
+        chosen: int64 (N,), indices of the images that the networks choose on this machine.
+    """
+    path, by = Path(folder) / "chosen.json", checkpoints.fingerprint(*[model.network for model in models])
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if kept["by"] == by:
+            return np.array(kept["chosen"], np.int64)
+    except (FileNotFoundError, ValueError, KeyError, TypeError):  # there is none, or it is damaged
+        pass
+    write_atomically(path, json.dumps({"by": by, "chosen": chosen.tolist()}).encode())
+    return chosen
 
 
 def pseudo_labels(logits: Tensor, temperature: float, threshold: float) -> tuple[np.ndarray, np.ndarray]:

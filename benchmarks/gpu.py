@@ -127,6 +127,7 @@ def work(minutes: float, train: list[str], out: Path) -> None:
         report.add("- tests of CUDA: left out, because pytest is missing")
     else:
         tests = [sys.executable, "-m", "pytest", "-q", "-o", "addopts=", "tests/test_cuda.py"]
+        os.environ["TEST_CUDA"] = "1"  # otherwise, tests/conftest.py hides the GPU
         report.run("tests of CUDA", tests, begun + TESTS_SHARE * 60 * minutes)
     for name in train:
         if lacking := [package for package in FOR_NOTEBOOKS if package in absent]:

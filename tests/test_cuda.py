@@ -113,7 +113,8 @@ def test_a_seed_gives_the_same_samples_on_the_cpu_and_on_the_gpu(kind, float32):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-2)
     else:
         a, b = (image_files.to_uint8(x).astype(int) for x in (one, other))
-        assert abs(a - b).max() <= 1
+        # A pixel of a PixelCNN depends on all pixels before it, so one that is rounded differently can change others.
+        assert (abs(a - b) > 1).mean() <= (0.02 if kind == "PixelCNN" else 0)
 
 
 def test_a_run_of_the_gpu_goes_on_on_the_cpu(float32, monkeypatch, tmp_path, capsys):

@@ -204,6 +204,8 @@ class PixelCNN(nn.Module):
 
         The values are integer grey levels, scaled to [-1, 1]. The pixels are drawn one after another. The vertical
         stack is computed once for each row. In a row, only the columns that the last block has changed are computed.
+        The random numbers are the same on every device. But a pixel that is rounded differently there changes the
+        pixels after it.
         """
         self.eval()
         device = self.network["within"].before.device

@@ -12,6 +12,7 @@ So nothing is written twice, and the same notebook elsewhere recognises each tra
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import subprocess
@@ -20,6 +21,8 @@ import time
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
+
+import psutil
 
 from utils import config, files
 from utils.commands.arguments import positive_number
@@ -54,17 +57,24 @@ def missing_packages() -> list[str]:
 def call(command: Sequence[str | Path], seconds: float) -> str:
     """Run a program for at most so many seconds. Returns "done", "stopped" (its time was over) or "FAILED".
 
-    It is stopped as with Ctrl-C, and killed if it still runs GRACE seconds later.
+    It is stopped as with Ctrl-C, and killed if it still runs GRACE seconds later. Processes that it has started, such
+    as the kernel of a notebook, are killed then too. Otherwise they would go on to use the GPU.
     """
     if seconds <= GRACE:
         return "not started: there was no time"
     program = subprocess.Popen([str(word) for word in command], cwd=config.PROJECT, start_new_session=True)
-    for wait, sign in ((seconds - GRACE, signal.SIGINT), (GRACE, signal.SIGKILL)):
-        try:
-            code = program.wait(wait)
-            return "stopped" if sign == signal.SIGKILL else "done" if code == 0 else "FAILED"
-        except subprocess.TimeoutExpired:
-            os.killpg(program.pid, sign)
+    try:
+        return "done" if program.wait(seconds - GRACE) == 0 else "FAILED"
+    except subprocess.TimeoutExpired:
+        started = psutil.Process(program.pid).children(recursive=True)
+        program.send_signal(signal.SIGINT)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        program.wait(GRACE)
+    program.kill()
+    for process in started:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(started, timeout=GRACE)
     program.wait()
     return "stopped"
 

@@ -8,6 +8,7 @@ import sys
 import tarfile
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -21,6 +22,13 @@ from tests import pretend
 here = pretend.device()
 here.__enter__()
 atexit.register(here.__exit__, None, None, None)
+"""
+WITH_A_KERNEL = """
+import subprocess, sys, time
+from pathlib import Path
+kernel = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+Path(sys.argv[1]).write_text(str(kernel.pid), encoding="utf-8")
+time.sleep(600)
 """
 
 
@@ -119,6 +127,13 @@ def test_a_part_that_takes_too_long_is_stopped_and_a_failure_is_told(monkeypatch
     assert gpu.call([sys.executable, "-c", "1 / 0"], 60) == "FAILED"
     assert gpu.call([sys.executable, "-c", "import time; time.sleep(600)"], 1.5) == "stopped"
     assert gpu.call([sys.executable, "-c", ""], 0.5).startswith("not started")
+
+
+def test_a_stopped_part_leaves_no_process_behind(monkeypatch, tmp_path):
+    monkeypatch.setattr(gpu, "GRACE", 1)
+    assert gpu.call([sys.executable, "-c", WITH_A_KERNEL, str(tmp_path / "pid")], 4) == "stopped"
+    pid = int((tmp_path / "pid").read_text(encoding="utf-8"))
+    assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
 def test_a_wrong_name_in_train_is_refused_with_the_right_ones():

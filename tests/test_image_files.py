@@ -210,3 +210,8 @@ def test_a_home_folder_in_a_path_or_variable_is_expanded(monkeypatch, tmp_path):
 def test_jpeg_comment_is_kept(tmp_path, pictures):
     path = image_files.write_jpegs(pictures[:1], tmp_path, count=1, comment="a stand-in")[0]
     assert Image.open(io.BytesIO(path.read_bytes())).info["comment"] == b"a stand-in"
+
+
+def test_images_of_a_diverged_model_are_refused():
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        image_files.to_uint8(np.array([[0.5, np.nan]]))

@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -178,3 +179,18 @@ def test_the_number_format_of_a_gpu(monkeypatch, has_bfloat16, capability, forma
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has_bfloat16)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
     assert devices.mixed_precision() == format_
+
+
+def test_values_that_were_tuned_on_stand_ins_are_not_used_for_real_images(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("RUNS_FOLDER", str(tmp_path / "runs"))
+    committed = config.hyperparameters("vae")
+    (tmp_path / "utils").mkdir()
+    shutil.copyfile(PROJECT / "utils" / "hyperparameters.json", tmp_path / "utils" / "hyperparameters.json")
+    monkeypatch.setattr(config, "PROJECT", tmp_path)
+    note = tmp_path / "real_hands" / config.STAND_IN_NOTE
+    note.parent.mkdir()
+    note.touch()
+    config.write_hyperparameters("vae", {"lr": 0.5})
+    assert config.hyperparameters("vae") == {"lr": 0.5} and "tuned in this profile" in capsys.readouterr().out
+    note.unlink()  # real images have come
+    assert config.hyperparameters("vae") == committed and capsys.readouterr().out == ""

@@ -60,11 +60,12 @@ def test_an_older_site_is_replaced_but_other_folders_are_refused(tmp_path, monke
     monkeypatch.setattr(builder, "TASKS", SMALL)
     site = tmp_path / "site"
     site.mkdir()
-    for name in ("index.html", "old.html"):
-        (site / name).touch()
+    (site / "index.html").write_text(f"<head>{builder.MARK}</head>", encoding="utf-8")
+    (site / "old.html").touch()
     pages = {page.name for page in builder.build(config.PROJECT, site)}
     assert pages == {"index.html", "report.html", "username_DLcw2_hypertune.html"}
     (tmp_path / "thesis.txt").touch()
+    (tmp_path / "index.html").touch()  # somebody's own page
     with pytest.raises(FileExistsError, match="something else"):
         builder.build(config.PROJECT, tmp_path)
     with pytest.raises(NotADirectoryError, match="thesis.txt' is a file"):

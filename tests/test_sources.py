@@ -24,8 +24,8 @@ from PIL import Image
 from tests.conftest import draw_pictures
 from utils import __main__ as command
 from utils import config
-from utils.data import archives, filling, hand_images, image_files, labelled_hands, sources
-from utils.models import shipped
+from utils.data import archives, cache, filling, hand_images, image_files, labelled_hands, sources
+from utils.models import shipped, zoo
 
 
 def jpeg(seed: int, size: int = 32) -> bytes:
@@ -144,7 +144,9 @@ def test_hands_of_another_size_are_made_once(root, mednist, tmp_path, monkeypatc
     with tarfile.open(mednist) as archive:
         original = archive.extractfile("MedNIST/Hand/007999.jpeg").read()
     assert (root / "hands_64" / "007999.jpeg").read_bytes() == original
-    sources.of_size(64, archive=tmp_path / "not needed again")
+    assert sources.of_size(64) == root / "hands_64"  # made once
+    with pytest.raises(ValueError, match="hands_64' is there already"):
+        sources.of_size(64, archive=mednist)  # a named archive is not ignored
     with Image.open(sources.of_size(48, archive=mednist) / "000000.jpeg") as image:
         assert image.size == (48, 48)
 
@@ -334,7 +336,7 @@ def test_the_next_start_finishes_an_interrupted_move(root, tmp_path, no_network,
 
 def test_a_part_of_the_images_is_refused_and_gets_no_stand_ins(root, no_network):
     (root / "real_hands" / "000000.jpeg").write_bytes(jpeg(0))
-    (root / "real_hands" / hand_images.FILLING).touch()
+    (root / "real_hands" / image_files.FILLING).touch()
     before = state(root)
     with pytest.raises(ValueError, match="only a part"):
         sources.obtain(root, stand_in=shipped.hands)
@@ -549,3 +551,34 @@ def test_held_out_images_are_counted_and_never_used_for_training(root):
     (root / hand_images.HELD_OUT / "hand_620.jpeg").unlink()
     with pytest.raises(ValueError, match="held_out_hands' holds 319 .* at least 320"):
         hand_images.load_hands(root)
+
+
+def test_an_image_is_never_replaced_by_another_picture_of_its_name(root, tmp_path):
+    (root / "real_hands").mkdir(exist_ok=True)
+    (root / "real_hands" / "000001.jpeg").write_bytes(jpeg(1))
+    before = (root / "real_hands" / "000001.jpeg").read_bytes()
+    with pytest.raises(ValueError, match="000001.jpeg' is there already, with another picture"):
+        sources.from_path(make_tar(tmp_path / "x.tar.gz", {"real_hands/000001.jpeg": jpeg(200)}), root)
+    assert (root / "real_hands" / "000001.jpeg").read_bytes() == before
+    counts = sources.from_path(make_tar(tmp_path / "y.tar.gz", {"real_hands/000001.jpeg": before}), root)
+    assert counts == {"real_hands": 1}  # the same picture
+
+
+def test_a_part_of_any_data_folder_is_refused_until_it_is_complete(root, tmp_path):
+    folder = root / "test_hands"
+    folder.mkdir(exist_ok=True)
+    (folder / "test_hand_0001.jpeg").write_bytes(jpeg(3))
+    (folder / image_files.FILLING).touch()  # filling it was interrupted
+    with pytest.raises(ValueError, match="only a part of its images"):
+        image_files.read(folder)
+    with pytest.raises(ValueError, match="only a part of its images"):
+        cache.images(folder, (32, 32), tmp_path / "cached.npy")
+    sources.from_path(make_tar(tmp_path / "x.tar.gz", {"test_hands/test_hand_0001.jpeg": jpeg(3)}), root)
+    assert len(image_files.read(folder).names) == 1
+
+
+def test_training_on_a_mixture_with_stand_ins_is_refused(tmp_path):
+    for name in ("000001.jpeg", "stand_in_0001.jpeg"):
+        (tmp_path / name).write_bytes(jpeg(4))
+    with pytest.raises(ValueError, match="1 stand-ins beside other images"):
+        zoo.load(str(tmp_path), 32)

@@ -9,6 +9,7 @@ from pathlib import Path
 from utils import files
 
 PROJECT = Path(__file__).resolve().parent.parent
+STAND_IN_NOTE = "STAND_IN.txt"  # a file that is in real_hands/ as long as it holds stand-ins
 PROFILES = ("smoke", "quick", "full")
 FAMILIES = ("VAE", "GAN", "PixelCNN", "flow", "diffusion")  # `models.zoo` has the class of each
 DATA_SETS = ("Fashion-MNIST", "CelebA", "CelebA in colour")
@@ -62,10 +63,17 @@ def results_folder() -> Path:
     return PROJECT if in_place() else run_folder()
 
 
+def tuned_hyperparameters() -> Path:
+    """The file with the values that were tuned in this profile. Values that were tuned on stand-ins have their own."""
+    stand_ins = (PROJECT / "real_hands" / STAND_IN_NOTE).is_file()
+    return run_folder() / f"hyperparameters{'_stand_in' if stand_ins else ''}.json"
+
+
 def hyperparameters(model: str, committed: bool = False) -> dict:
     """The hyper-parameters of a model: the values tuned in this profile, if there are any, or the committed values.
 
-    Tuned values are in `run_folder()`. Committed values are in `utils/hyperparameters.json`.
+    Tuned values are in `tuned_hyperparameters()`, and a line says so if they are used. Committed values are in
+    `utils/hyperparameters.json`.
 
     Args:
         model: a key of these files.
@@ -75,10 +83,13 @@ def hyperparameters(model: str, committed: bool = False) -> dict:
         ValueError: there are no values for this model.
         ValueError: a file is damaged.
     """
-    path, tuned = PROJECT / "utils" / "hyperparameters.json", run_folder() / "hyperparameters.json"
+    path, tuned = PROJECT / "utils" / "hyperparameters.json", tuned_hyperparameters()
     values = _read_hyperparameters(path)
     if not committed and not in_place() and tuned.is_file():
-        values |= _read_hyperparameters(tuned)
+        own = _read_hyperparameters(tuned)
+        values |= own
+        if model in own:
+            print(f"The hyper-parameters of '{model}' are the ones that were tuned in this profile: {tuned}")
     if model not in values:
         raise ValueError(f"'{path}' has no hyper-parameters for '{model}', only for {', '.join(values)}")
     return values[model]
@@ -94,7 +105,7 @@ def write_hyperparameters(model: str, values: dict) -> Path:
         OSError: the file cannot be written.
         ValueError: the file exists, but it is damaged.
     """
-    path = PROJECT / "utils" / "hyperparameters.json" if in_place() else run_folder() / "hyperparameters.json"
+    path = PROJECT / "utils" / "hyperparameters.json" if in_place() else tuned_hyperparameters()
     known = _read_hyperparameters(path) if path.is_file() else {}
     text = json.dumps(known | {model: values}, indent=2) + "\n"
     files.write_atomically(path, text.encode())

@@ -46,6 +46,7 @@ def images(folder: str | Path, size: tuple[int, int], file: str | Path) -> tuple
         raise (NotADirectoryError if folder.exists() else FileNotFoundError)(
             f"There is no folder '{printable(folder)}'."
         )
+    image_files.refuse_part(folder)
     with os.scandir(folder) as entries:
         names = sorted(entry.name for entry in entries if not image_files.is_noise(entry.name))
     if not names:

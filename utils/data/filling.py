@@ -15,7 +15,7 @@ import numpy as np
 
 from utils import files
 from utils.data import image_files
-from utils.data.hand_images import FILLING, STAND_IN_NOTE, STAND_IN_PREFIX, course_images, stand_ins
+from utils.data.hand_images import STAND_IN_NOTE, STAND_IN_PREFIX, course_images, stand_ins
 
 READY = ".data.ready"  # this folder holds verified files while they are moved to their places
 STAND_IN_TEXT = "stand-in: sampled from this project's generator, not a real X-ray"
@@ -35,22 +35,38 @@ def filling(root: Path) -> Iterator[Path]:
 
 def put_in_place(root: Path) -> None:
     """Move verified files into the data folders. If this is interrupted, the next call finishes it."""
-    ready, real_hands = root / READY, root / "real_hands"
-    marker = real_hands / FILLING
+    ready, marker = root / READY, root / "real_hands" / image_files.FILLING
     if ready.is_dir():
-        with_reals = (ready / "real_hands").is_dir()
-        if with_reals:
-            real_hands.mkdir(exist_ok=True)
-            marker.touch()
+        folders = [root / path.name for path in sorted(ready.iterdir())]
+        for folder in folders:
+            folder.mkdir(exist_ok=True)
+            (folder / image_files.FILLING).touch()
+        if (ready / "real_hands").is_dir():
             clear_stand_ins(root)
         for path in sorted(ready.glob("*/*")):
-            (root / path.parent.name).mkdir(exist_ok=True)
             shutil.move(path, root / path.parent.name / path.name)  # a data folder can lie on another disk
-        if with_reals:
-            marker.unlink(missing_ok=True)
+        for folder in folders:
+            (folder / image_files.FILLING).unlink(missing_ok=True)
         shutil.rmtree(ready)
-    if marker.exists() and not course_images(real_hands):
+    if marker.exists() and not course_images(marker.parent):
         marker.unlink()
+
+
+def refuse_to_replace(part: Path, root: Path) -> None:
+    """Check that no image of a data folder would be replaced by another picture of the same name.
+
+    Raises:
+        ValueError: one would be replaced. The message names it.
+    """
+    for path in sorted(part.glob("*/*")):
+        there = root / path.parent.name / path.name
+        if there.is_file() and there.read_bytes() != path.read_bytes():
+            pictures = [image_files.decode(image, (32, 32), resize=True) for image in (path, there)]
+            if not np.array_equal(*pictures):  # another writer of JPEGs may give the same picture in other bytes
+                raise ValueError(
+                    f"'{files.printable(there)}' is there already, with another picture. Nothing was changed. "
+                    f"Move the folder '{there.parent.name}' to another place first, if you want the new images."
+                )
 
 
 def add(part: Path, folder: str, name: str, content: bytes) -> None:

@@ -14,10 +14,9 @@ from utils.data import image_files
 FOLDERS = ("real_hands", "VAE_hands", "GAN_hands", "test_hands")
 COURSE_COUNT = 8000  # number of real hands that the course handed out
 HELD_OUT = "held_out_hands"  # MedNIST's hands 8000 to 9999, which the course did not hand out
-STAND_IN_PREFIX, STAND_IN_NOTE = "stand_in_", "STAND_IN.txt"
+STAND_IN_PREFIX, STAND_IN_NOTE = "stand_in_", config.STAND_IN_NOTE
 # Images that this project has made: `<username>_001.jpeg`, stand-ins, and samples of the shipped models.
 MADE = re.compile(rf"(?:[a-z][a-z0-9]{{1,19}}|{'|'.join(config.SHIPPED)})_\d{{3,}}\..+|{STAND_IN_PREFIX}.*")
-FILLING = ".filling"  # this file is in real_hands while images are moved there. If it is left, some images are missing.
 
 HELD_OUT_COUNT = 2000  # at most this many images are kept out of training
 HELD_OUT_SHARE = 4  # at most one image in four is held out
@@ -58,11 +57,7 @@ def kind(root: Path = config.PROJECT) -> str:
             f"Delete the stand-ins, which are the files {STAND_IN_PREFIX}* and {STAND_IN_NOTE}, and run again: "
             "python -m utils data"
         )
-    if (folder / FILLING).exists():
-        raise ValueError(
-            f"'{folder}' holds only a part of the course's images, because filling it was interrupted. "
-            "Run: python -m utils data (with a network, or with --from PATH)"
-        )
+    image_files.refuse_part(folder)
     return "course" if real else "stand-in" if made else "nothing"
 
 

@@ -16,6 +16,7 @@ from PIL import Image, UnidentifiedImageError
 
 from utils.files import is_utf8, part_folder, printable
 
+FILLING = ".filling"  # a file in a folder that is being filled with images; not all of them are there yet
 JPEG_QUALITY = 75  # Pillow's default; the course's images were saved with it
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF")  # without formats such as EPS, for which Pillow starts other programs
 ENDINGS = (".jpeg", ".jpg", ".png", ".bmp", ".tif", ".tiff")  # upper or lower case
@@ -86,6 +87,15 @@ def decode(path: Path, size: tuple[int, int], resize: bool) -> np.ndarray | str:
         return f"damaged or unreadable: {printable(str(error))}"
 
 
+def refuse_part(folder: Path) -> None:
+    """Raise a ValueError if filling the folder was interrupted, so that it holds only a part of its images."""
+    if (folder / FILLING).exists():
+        raise ValueError(
+            f"'{printable(folder)}' holds only a part of its images, because filling it was interrupted. "
+            "Run: python -m utils data (with a network, or with --from PATH)"
+        )
+
+
 def read(folder: str | Path, size: tuple[int, int] = (32, 32), pattern: str = "*", resize: bool = False) -> ImageFolder:
     """Read every image of a folder into one array, in name order. Colour becomes grey.
 
@@ -114,6 +124,7 @@ def read(folder: str | Path, size: tuple[int, int] = (32, 32), pattern: str = "*
         raise NotADirectoryError(f"'{printable(folder)}' is a file, but a folder of images is needed.")
     try:
         names = [p.name for p in folder.iterdir()]
+        refuse_part(folder)
     except PermissionError as error:
         raise PermissionError(f"The folder '{printable(folder)}' cannot be read: check its permissions.") from error
     paths = sorted(folder / n for n in names if fnmatch.fnmatchcase(n, pattern) and not is_noise(n))
@@ -217,8 +228,14 @@ def write_jpegs(
 
 
 def to_uint8(images) -> np.ndarray:
-    """Convert floats in [-1, 1] to uint8 in [0, 255]. Takes a tensor or an array of any shape, and clips its values."""
+    """Convert floats in [-1, 1] to uint8 in [0, 255]. Takes a tensor or an array of any shape, and clips its values.
+
+    Raises:
+        ValueError: a value is NaN or infinite.
+    """
     array = np.asarray(images.cpu() if hasattr(images, "cpu") else images, dtype=np.float32)
+    if not np.isfinite(array).all():
+        raise ValueError("the images hold values that are NaN or infinite: the model that made them has diverged")
     return np.rint((array.clip(-1, 1) + 1) * 127.5).astype(np.uint8)
 
 

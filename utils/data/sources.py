@@ -22,8 +22,8 @@ import numpy as np
 
 from utils import config, files
 from utils.data import archives, hand_images, image_files
-from utils.data.filling import add, filling, put_in_place, write_stand_ins
-from utils.data.hand_images import COURSE_COUNT, FILLING, FOLDERS, HELD_OUT, course_images, origin
+from utils.data.filling import add, filling, put_in_place, refuse_to_replace, write_stand_ins
+from utils.data.hand_images import COURSE_COUNT, FOLDERS, HELD_OUT, course_images, origin
 
 ARCHIVES = ("hands_cw1.tar.gz", "hands_cw2.tar.gz", "real_hands.zip")  # looked for beside the project
 PLACES = (".", "..", "../shared/data")
@@ -87,6 +87,7 @@ def from_path(source: Path, root: Path) -> dict[str, int]:
                 f"'{files.printable(source)}' holds none of the course's images. It must be a folder or archive with "
                 "real_hands/*.jpeg (and VAE_hands, GAN_hands, test_hands for coursework 2)."
             )
+        refuse_to_replace(part, root)
     return counts
 
 
@@ -126,6 +127,8 @@ def of_size(
     if not 1 <= side <= image_files.LARGEST_SIDE:
         raise ValueError(f"--size is the number of pixels a side, from 1 to {image_files.LARGEST_SIDE}, not {side}")
     folder = root / f"hands_{side}"
+    if folder.is_dir() and archive:
+        raise ValueError(f"'{folder.name}' is there already. Remove it first, to make it again from the archive.")
     if folder.is_dir():
         return folder
     archive = archive or archives.mednist(root, network, report)
@@ -146,7 +149,7 @@ def _have_reals(root: Path) -> bool:
     """Are real hands of coursework 1 there, complete as their source had them? Coursework 2's 500 alone are too few."""
     found = course_images(root / "real_hands")
     others = any(not path.name.startswith(CW2_REAL_PREFIX) for path in found)
-    return others and not (root / "real_hands" / FILLING).exists()
+    return others and not (root / "real_hands" / image_files.FILLING).exists()
 
 
 def obtain(
@@ -199,7 +202,8 @@ def _obtain_from_anywhere(
     if course_images(root / "real_hands") and hand_images.stand_ins(root / "real_hands"):
         return  # the error of `origin` says what to do
     for archive in _found_archives(root):
-        have_it = course_images(root / "test_hands") if "cw2" in archive.name else _have_reals(root)
+        have_tests = course_images(root / "test_hands") and not (root / "test_hands" / image_files.FILLING).exists()
+        have_it = have_tests if "cw2" in archive.name else _have_reals(root)
         if not have_it:
             try:
                 counts = from_path(archive, root)

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from utils import config, files
-from utils.data import cache, image_files, public_images
+from utils.data import cache, hand_images, image_files, public_images
 from utils.models import vae
 from utils.models.dcgan import DCGAN
 from utils.models.diffusion import Diffusion
@@ -109,6 +109,7 @@ def load(name: str, size: int, file: Path | None = None) -> Tensor:
     """
     if name in config.DATA_SETS:
         return image_files.to_float(public_images.load(name).train.images)
+    name = str(Path(name).expanduser())
     if not Path(name).exists():
         raise FileNotFoundError(
             f"'{files.printable(name)}' is neither a folder nor a data set. The data sets are: "
@@ -119,6 +120,9 @@ def load(name: str, size: int, file: Path | None = None) -> Tensor:
     else:
         found = image_files.read(name, (size, size), resize=True)
         images, skipped = image_files.to_float(found.images), found.skipped
+    made = len(hand_images.stand_ins(Path(name)))
+    if 0 < made < len(images):
+        raise ValueError(f"'{name}' holds {made} stand-ins beside other images, and these must not be mixed")
     if skipped and devices.accelerator().is_main_process:
         print(f"{len(skipped)} files of '{name}' were set aside; the first: {skipped[0].name}, {skipped[0].reason}")
     return images

@@ -63,6 +63,15 @@ def time_left(known: list[float], done: int, elapsed: float) -> float:
     return pace * sum(known[done:])
 
 
+def interrupted(error: BaseException | None) -> bool:
+    """Did Ctrl-C cause this error, or an error before it?"""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt) or getattr(error, "ename", "") == "KeyboardInterrupt":
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def execute(path: Path, target: Path) -> list[float]:
     """Execute the notebook `path` in the project's folder. Save it as `target` after every cell.
 
@@ -103,6 +112,10 @@ def execute(path: Path, target: Path) -> list[float]:
     )
     try:
         client.execute()
+    except Exception as error:  # Ctrl-C reaches the kernel too, and the client fails in several ways after it
+        if interrupted(error):
+            raise KeyboardInterrupt from None
+        raise
     finally:
         save()
     print(f"  {clock(ends[-1]):>5}  finished", flush=True)

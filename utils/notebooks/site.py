@@ -31,10 +31,12 @@ table { border-collapse: collapse; }
 th, td { padding: .25rem .6rem; border-bottom: 1px solid #8886; text-align: left; }
 @media print { body { max-width: none; padding: 0; } a { color: inherit; } table { break-inside: avoid; } }
 """
+MARK = '<meta name="generator" content="python -m utils report">'  # only a folder with this page is replaced
 PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
+{mark}
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
 <style>{style}</style>
@@ -85,7 +87,7 @@ def page(shown: str, pages: dict[str, str], folder: Path) -> str:
     html = markdown2html_mistune(export.without_dead_links(shown, folder))
     html = re.sub(r"(<table.*?</table>)", r'<div class="table">\1</div>', html, flags=re.S)
     title = shown.splitlines()[0].lstrip("# ")
-    return PAGE.format(title=title, style=STYLE, body=html)
+    return PAGE.format(mark=MARK, title=title, style=STYLE, body=html)
 
 
 def build(project: Path, out: Path) -> list[Path]:
@@ -98,7 +100,9 @@ def build(project: Path, out: Path) -> list[Path]:
     """
     if out.exists() and not out.is_dir():
         raise NotADirectoryError(f"'{out}' is a file, but the site is a folder. Choose a new folder.")
-    if out.exists() and any(out.iterdir()) and not (out / "index.html").is_file():
+    index = out / "index.html"
+    ours = index.is_file() and MARK in index.read_text(encoding="utf-8", errors="replace")
+    if out.exists() and any(out.iterdir()) and not ours:
         raise FileExistsError(f"'{out}' holds something else. Choose a new folder, or remove it.")
     notebooks = [name for names in TASKS.values() for name in names]
     building = out.with_name(f".{out.name}.part")

@@ -7,8 +7,10 @@ import json
 import operator
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nbformat
@@ -297,3 +299,20 @@ def test_progress_bars_and_widgets_are_removed():
     notebook.metadata["widgets"] = {}
     execute.clean(notebook)
     assert [o.text for o in notebook.cells[0].outputs] == ["100%\nkept\n"] and "widgets" not in notebook.metadata
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends the signal of Ctrl-C as on Linux and macOS")
+def test_ctrl_c_ends_the_cell_and_says_so(tmp_path):
+    cells = [nbformat.v4.new_code_cell("print('so far')"), nbformat.v4.new_code_cell("import time; time.sleep(600)")]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "long.ipynb")
+    command = [sys.executable, "-m", "utils", "notebooks", str(tmp_path / "long.ipynb")]
+    environment = os.environ | {"PROFILE": "smoke", "RUNS_FOLDER": str(tmp_path)}
+    saved = tmp_path / "smoke" / "long.ipynb"
+    with subprocess.Popen(command, cwd=PROJECT, env=environment, stderr=subprocess.PIPE, text=True) as program:
+        while not saved.is_file():  # the first cell has ended
+            assert program.poll() is None
+            time.sleep(0.1)
+        program.send_signal(signal.SIGINT)
+        said = program.communicate(timeout=60)[1]
+    assert program.returncode == 130 and "Stopped with Ctrl-C" in said and "Traceback" not in said
+    assert "so far" in saved.read_text(encoding="utf-8")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import nbformat
@@ -63,13 +65,18 @@ def time_left(known: list[float], done: int, elapsed: float) -> float:
     return pace * sum(known[done:])
 
 
-def interrupted(error: BaseException | None) -> bool:
-    """Did Ctrl-C cause this error, or an error before it?"""
-    while error is not None:
-        if isinstance(error, KeyboardInterrupt) or getattr(error, "ename", "") == "KeyboardInterrupt":
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+def execute_in_thread(client: NotebookClient) -> None:
+    """Execute a notebook so that Ctrl-C ends its cell. In the main thread, the client would kill the kernel first."""
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(client.execute)
+        try:
+            while not running.done():
+                wait([running], timeout=1)
+        except KeyboardInterrupt:
+            asyncio.run(client.km.interrupt_kernel())
+            wait([running])
+            raise
+        running.result()
 
 
 def execute(path: Path, target: Path) -> list[float]:
@@ -111,11 +118,7 @@ def execute(path: Path, target: Path) -> list[float]:
         on_cell_executed=save,
     )
     try:
-        client.execute()
-    except Exception as error:  # Ctrl-C reaches the kernel too, and the client fails in several ways after it
-        if interrupted(error):
-            raise KeyboardInterrupt from None
-        raise
+        execute_in_thread(client)
     finally:
         save()
     print(f"  {clock(ends[-1]):>5}  finished", flush=True)

@@ -134,11 +134,17 @@ def _class_text(kind: type) -> str:
 
 
 def _function_text(function: FunctionType) -> str:
-    """A function's source without comments, docstrings and blank lines, and the values of its defaults."""
+    """A function's source without comments, docstrings and blank lines, and the values of its defaults.
+
+    Raises:
+        OSError: the file with the source is missing.
+    """
     try:
         source = inspect.getsource(function)
-    except (OSError, TypeError):  # made at run time, for example by a dataclass
-        source = function.__qualname__
+    except (OSError, TypeError):
+        if not function.__code__.co_filename.startswith("<"):
+            raise
+        source = function.__qualname__  # made at run time, for example by a dataclass
     defaults = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
     return "\n".join([without_comments(source), *map(_plain, defaults)])
 

@@ -14,11 +14,9 @@ from utils import OLDEST_PYTHON, config
 from utils.commands import environment
 
 NEWEST_PYTHON = (3, 14)  # the pins were resolved up to this version
-FAKE_UV = """#!{python}
-import sys
-with open({log!r}, "a", encoding="utf-8") as file:
-    file.write("\\t".join(sys.argv[1:]) + "\\n")
-sys.exit({code})
+FAKE_UV = """#!/bin/sh
+(IFS="\t"; echo "$*") >> '{log}'
+exit {code}
 """
 
 
@@ -40,7 +38,7 @@ def fake_uv(tmp_path, monkeypatch):
 
     def install(code: int = 0) -> Path:
         (programs / "uv").write_text(
-            FAKE_UV.format(python=sys.executable, log=str(tmp_path / "log"), code=code), encoding="utf-8"
+            FAKE_UV.format(log=tmp_path / "log", code=code), encoding="utf-8"
         )
         (programs / "uv").chmod(0o755)
         return tmp_path / "log"
@@ -129,14 +127,14 @@ def test_advice_in_a_folder_without_write_permission(place):
 @pytest.mark.parametrize(
     "folder",
     [
-        "/home/me/OneDrive - A University/work", "/Users/me/Library/Mobile Documents/com~apple~CloudDocs/work",
-        "/home/me/Dropbox/work", "/Users/me/Library/CloudStorage/Box-Box/work", "/content/drive/MyDrive/work",
+        "/Users/me/OneDrive - A University/work", "/Users/me/Library/Mobile Documents/com~apple~CloudDocs/work",
+        "/Users/me/Dropbox/work", "/Users/me/Library/CloudStorage/Box-Box/work", "/content/drive/MyDrive/work",
         "C:/Users/me/iCloudDrive/work",
     ],
 )  # fmt: skip
 def test_synchronised_places_are_recognised_by_name(folder):
     assert environment.synchronised(Path(folder))
-    assert not environment.synchronised(Path("/home/me/work/my dropbox notes"))
+    assert not environment.synchronised(Path("/Users/me/work/my dropbox notes"))
     error = OSError(errno.EPERM, "Operation not permitted", folder)
     assert "synchronised place" in environment.advice(Path(folder), error)
 

@@ -47,6 +47,8 @@ def advice(folder: Path, error: OSError) -> str:
         reason = "the folder is read-only"
     elif error.errno == errno.ENOSPC:
         return f"the disk is full ({error}). Make room for 8 GB, then start the same command again."
+    elif error.errno == errno.ENOENT:  # a program or a file is missing
+        return f"no environment can be made in '{folder}': {error}"
     else:
         reason = "the disk may not allow symbolic links (many USB sticks and network drives do not)"
     return (

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -38,16 +36,13 @@ class Detector(nn.Module):
         return self.net(torch.cat([images, detail], 1)).squeeze(1)
 
 
-def train_detector(
-    real: np.ndarray, fake: np.ndarray, steps: int = 600, seed: int = 0, precision: Callable | None = None
-) -> Detector:
+def train_detector(real: np.ndarray, fake: np.ndarray, steps: int = 600, seed: int = 0) -> Detector:
     """Train a `Detector` from random weights on batches of 64 real and 64 generated images, flipped and shifted.
 
     Args:
         real, fake: uint8 (N, 1, H, W) and (M, 1, H, W).
         steps: the number of training steps, at least 1.
         seed: the seed of the weights and of the batches.
-        precision: a function that returns a context for mixed precision, for example `accelerator.autocast`.
 
     Returns:
         The detector in eval mode, on the accelerator's device. In float16, the loss is scaled as in `loop.fit`.
@@ -72,7 +67,7 @@ def train_detector(
             top, left = torch.randint(0, 5, (2,)).tolist()
             height, width = batch.shape[2:]
             batch = F.pad(batch, (2, 2, 2, 2), mode="replicate")[:, :, top : top + height, left : left + width]
-            with precision() if precision else torch.autocast(device.type, enabled=False):
+            with accelerator.autocast():
                 logits = model(batch.contiguous(memory_format=torch.channels_last))
             loss = F.binary_cross_entropy_with_logits(logits.float(), target)
             optimizer.zero_grad()
@@ -99,7 +94,6 @@ def learned_two_sample_accuracy(
     test: tuple[np.ndarray, np.ndarray],
     steps: int,
     seed: int = 0,
-    precision: Callable | None = None,
 ) -> float:
     """Classifier two-sample test with a network (Lopez-Paz & Oquab 2017).
 
@@ -109,7 +103,7 @@ def learned_two_sample_accuracy(
     Args:
         train: real images and samples for training, uint8 (N, 1, H, W) each.
         test: real images and samples for the test, uint8 (N, 1, H, W) each.
-        steps, seed, precision: as in `train_detector`.
+        steps, seed: as in `train_detector`.
 
     Returns:
         The mean of the accuracy on real images and the accuracy on samples, in [0, 1]. Guessing gives 0.5.
@@ -118,6 +112,6 @@ def learned_two_sample_accuracy(
         ValueError: a set is empty, or `steps` is less than 1.
     """
     require(1, "a two-sample test", real_test_images=len(test[0]), test_samples=len(test[1]))
-    detector = train_detector(*train, steps, seed, precision)
+    detector = train_detector(*train, steps, seed)
     real, fake = (pass_rate(detector, images) for images in test)
     return (real + 1 - fake) / 2

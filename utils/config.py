@@ -11,6 +11,7 @@ from utils import files
 PROJECT = Path(__file__).resolve().parent.parent
 STAND_IN_NOTE = "STAND_IN.txt"  # a file that is in real_hands/ as long as it holds stand-ins
 PROFILES = ("smoke", "quick", "full")
+CLASSES = ("real", "VAE", "GAN")  # of hands; a label is an index of this tuple
 FAMILIES = ("VAE", "GAN", "PixelCNN", "flow", "diffusion")  # `models.zoo` has the class of each
 DATA_SETS = ("Fashion-MNIST", "CelebA", "CelebA in colour")
 SHIPPED = ("hands-gan", "hands-vae", "heads")  # models whose weights this repository ships

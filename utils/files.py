@@ -9,6 +9,7 @@ import glob
 import os
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)  # errors of a folder that we may not write to
@@ -63,6 +64,22 @@ def part_folder(parent: Path, name: str) -> Path:
     except OSError as error:
         raise could_not_write(parent, error) from error
     return part
+
+
+@contextlib.contextmanager
+def all_or_none(folder: Path) -> Iterator[Path]:
+    """A hidden folder for new files. They are moved into `folder` if the block ends without an error.
+
+    Raises:
+        OSError: `folder` cannot be written to.
+    """
+    part = part_folder(folder, "writing")
+    try:
+        yield part
+        for path in sorted(part.iterdir()):
+            path.replace(folder / path.name)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def delete_leftovers(folder: Path, name: str) -> None:

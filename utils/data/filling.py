@@ -15,7 +15,7 @@ import numpy as np
 
 from utils import files
 from utils.data import image_files
-from utils.data.hand_images import STAND_IN_NOTE, STAND_IN_PREFIX, course_images, stand_ins
+from utils.data.hand_images import FOLDERS, STAND_IN_NOTE, STAND_IN_PREFIX, course_images, stand_ins
 
 READY = ".data.ready"  # this folder holds verified files while they are moved to their places
 STAND_IN_TEXT = "stand-in: sampled from this project's generator, not a real X-ray"
@@ -35,7 +35,7 @@ def filling(root: Path) -> Iterator[Path]:
 
 def put_in_place(root: Path) -> None:
     """Move verified files into the data folders. If this is interrupted, the next call finishes it."""
-    ready, marker = root / READY, root / "real_hands" / image_files.FILLING
+    ready = root / READY
     if ready.is_dir():
         folders = [root / path.name for path in sorted(ready.iterdir())]
         for folder in folders:
@@ -48,8 +48,10 @@ def put_in_place(root: Path) -> None:
         for folder in folders:
             (folder / image_files.FILLING).unlink(missing_ok=True)
         shutil.rmtree(ready)
-    if marker.exists() and not course_images(marker.parent):
-        marker.unlink()
+    for folder in FOLDERS:  # interrupted before the first image was moved: nothing is missing from a source
+        marker = root / folder / image_files.FILLING
+        if marker.exists() and not course_images(marker.parent):
+            marker.unlink()
 
 
 def refuse_to_replace(part: Path, root: Path) -> None:

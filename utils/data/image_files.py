@@ -5,7 +5,6 @@ from __future__ import annotations
 import fnmatch
 import io
 import re
-import shutil
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from utils.files import is_utf8, part_folder, printable
+from utils.files import all_or_none, is_utf8, printable
 
 FILLING = ".filling"  # a file in a folder that is being filled with images; not all of them are there yet
 JPEG_QUALITY = 75  # Pillow's default; the course's images were saved with it
@@ -181,8 +180,8 @@ def write_jpegs(
 ) -> list[Path]:
     """Write the 8-bit grey JPEGs `prefix_001.jpeg`, `prefix_002.jpeg`, ...
 
-    All files are first written into a hidden folder, and then moved to their place. After an error, such as a full
-    disk, an older set has not changed.
+    All files are first written into a hidden folder, and then moved to their place. So a full disk does not change an
+    older set.
 
     Args:
         images: uint8 (count, 1, H, W) in [0, 255].
@@ -205,8 +204,8 @@ def write_jpegs(
     if len(images) != count:
         raise ValueError(f"exactly {count} images are needed, but {len(images)} were given")
     folder = Path(folder)
-    part = part_folder(folder, "writing")
-    try:
+    names = [f"{prefix}_{i:0{max(3, len(str(count)))}d}.jpeg" for i in range(1, count + 1)]
+    with all_or_none(folder) as part:
         older = {p for p in folder.iterdir() if NUMBERED.fullmatch(p.name) and not COURSE_NAME.fullmatch(p.name)}
         foreign = {p for p in older if not p.name.startswith(f"{prefix}_")}
         if foreign or (older and not replace):
@@ -215,16 +214,12 @@ def write_jpegs(
                 "Two sets are never mixed. Move the older one away; if it has the same name, you can also pass "
                 "replace=True to replace it."
             )
-        digits = max(3, len(str(count)))
-        for i, image in enumerate(images[:, 0], start=1):
-            path = part / f"{prefix}_{i:0{digits}d}.jpeg"
-            Image.fromarray(image).save(path, "JPEG", quality=JPEG_QUALITY, comment=comment.encode())
-        written = [path.replace(folder / path.name) for path in sorted(part.iterdir())]
-        for path in older - set(written):
-            path.unlink()
-        return written
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+        for name, image in zip(names, images[:, 0]):
+            Image.fromarray(image).save(part / name, "JPEG", quality=JPEG_QUALITY, comment=comment.encode())
+    written = [folder / name for name in names]
+    for path in older - set(written):
+        path.unlink()
+    return written
 
 
 def to_uint8(images) -> np.ndarray:

@@ -20,7 +20,6 @@ from utils.data import hand_images, image_files
 from utils.files import printable
 
 REAL, VAE, GAN = 0, 1, 2
-CLASS_NAMES = ("real", "VAE", "GAN")
 LABELLED_REALS = 500  # the course's real hands of this coursework are the first 500 of coursework 1's
 COURSE = "the course's labelled images"
 OWN = "OUR OWN GENERATED HANDS, because the course's are not here"
@@ -63,7 +62,7 @@ def has_course_fakes(root: Path) -> bool:
     Raises:
         ValueError: the fakes of only one kind are here.
     """
-    found = {kind: any((root / f"{kind}_hands").glob(f"{kind}_hand_*")) for kind in CLASS_NAMES[1:]}
+    found = {kind: any((root / f"{kind}_hands").glob(f"{kind}_hand_*")) for kind in config.CLASSES[1:]}
     if len(set(found.values())) > 1:
         here, missing = sorted(found, key=found.get, reverse=True)
         raise ValueError(
@@ -114,12 +113,12 @@ def load_labelled(root: Path = config.PROJECT) -> Labelled:
             are needed), or the course's fakes of only one kind are here.
     """
     reals, further, _ = _reals(root)
-    parts = [reals, *(_fakes(root, kind)[0] for kind in CLASS_NAMES[1:])]
+    parts = [reals, *(_fakes(root, kind)[0] for kind in config.CLASSES[1:])]
     parts = [image_files.first(part, budgets.reading().labelled_images) for part in parts]
-    names = [f"{kind}_hands/{name}" for kind, part in zip(CLASS_NAMES, parts) for name in part.names]
+    names = [f"{kind}_hands/{name}" for kind, part in zip(config.CLASSES, parts) for name in part.names]
     skipped = [
         image_files.Skipped(f"{kind}_hands/{name}", reason)
-        for kind, part in zip(CLASS_NAMES, parts)
+        for kind, part in zip(config.CLASSES, parts)
         for name, reason in part.skipped
     ]
     every = image_files.ImageFolder(np.concatenate([part.images for part in parts]), names, skipped)
@@ -127,7 +126,7 @@ def load_labelled(root: Path = config.PROJECT) -> Labelled:
     different = image_files.drop_duplicates(every)
     labels = np.array([label_of[name] for name in different.names])
     group = groups(different.images)
-    for label, kind in enumerate(CLASS_NAMES):
+    for label, kind in enumerate(config.CLASSES):
         count = len(np.unique(group[labels == label]))
         holds = f"'{printable(root / f'{kind}_hands')}' holds {count} labelled images that are not copies of others"
         _require(holds, count, least_images())
@@ -166,7 +165,7 @@ def load_test(root: Path = config.PROJECT, seed: int = 0) -> Unlabelled:
             f"'{printable(folder)}' holds no file named test_hand_*, so there is nothing to label. "
             "Fill it with: python -m utils data --from PATH"
         )
-    parts = [_reals(root)[2], *(_fakes(root, kind)[1] for kind in CLASS_NAMES[1:])]
+    parts = [_reals(root)[2], *(_fakes(root, kind)[1] for kind in config.CLASSES[1:])]
     images, truth = np.concatenate(parts), np.repeat([REAL, VAE, GAN], [len(part) for part in parts])
     order = np.random.default_rng(seed).permutation(len(images))
     names = [f"test_hand_{i + 1:04d}.jpeg" for i in range(len(images))]

@@ -63,7 +63,8 @@ def from_path(source: Path, root: Path) -> dict[str, int]:
 
     Raises:
         FileNotFoundError: there is no such path.
-        ValueError: an archive is damaged or unsafe, or the source holds none of the course's images.
+        ValueError: an archive is damaged or unsafe, the source holds none of the course's images, or an image would
+            replace another picture of the same name.
         OSError: the data folders cannot be written to.
     """
     if not source.exists():
@@ -121,7 +122,7 @@ def of_size(
     Raises:
         DownloadFailed: no `archive` was given, and it could not be downloaded.
         FileNotFoundError, UnsafeArchive, ValueError: see `archives.mednist_hands`.
-        ValueError: `side` is not between 1 and 8192.
+        ValueError: `side` is not between 1 and 8192, or an archive was given and the folder is already there.
         OSError: the folder cannot be written.
     """
     if not 1 <= side <= image_files.LARGEST_SIDE:

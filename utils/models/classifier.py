@@ -15,11 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from utils.config import CLASSES
 from utils.data.image_files import to_float
 from utils.models.blocks import TextureClassifier
 from utils.training import checkpoints, devices, loop
 
-CLASSES = ("real", "VAE", "GAN")  # a label is an index of this tuple
 VIEWS = ((0, 0), (0, 1), (1, 0), (0, -1), (-1, 0))  # offsets (rows, columns) in pixels; the logits are means over them
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -91,11 +90,6 @@ def sample(model: str, count: int, seed: int = 0) -> np.ndarray:
     if model == "hands-gan":
         return hands(count, seed)
     if model == "hands-vae":
-        if not HANDS_VAE.is_file():
-            raise FileNotFoundError(
-                f"There are no weights at '{HANDS_VAE}'. The notebook username_DLcw1_clean.ipynb writes them when it "
-                "runs in the profile full. Until then, use 'hands-gan'."
-            )
         return image_files.to_uint8(VAE.from_weights(HANDS_VAE).sample(count, seed))
     return image_files.to_uint8(2 * torch.cat(own_heads(count, HEAD_STEPS, 100, seed=seed)) - 1)
 
@@ -135,12 +129,7 @@ def write(model: str, count: int, seed: int, out: Path, form: str | None = None)
 
 def _write_pngs(images: np.ndarray, folder: Path, prefix: str) -> None:
     """Write images uint8 (N, 1, H, W) as `prefix_001.png`, ... into a new or empty folder, all of them or none."""
-    part = files.part_folder(folder, "writing")
-    try:
+    with files.all_or_none(folder) as part:
         digits = max(3, len(str(len(images))))
         for number, image in enumerate(images[:, 0], start=1):
             Image.fromarray(image).save(part / f"{prefix}_{number:0{digits}d}.png")
-        for path in sorted(part.iterdir()):
-            path.replace(folder / path.name)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)

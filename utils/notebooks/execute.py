@@ -53,7 +53,10 @@ def clock(seconds: float) -> str:
 
 
 def known_durations(name: str, cells: int) -> list[float]:
-    """The measured seconds of each code cell of a notebook in this profile, or an empty list if they are unknown."""
+    """The measured seconds of each code cell of a notebook in this profile, or an empty list if they are unknown.
+
+    They are in `durations_PROFILE.json`, a copy of `runs/PROFILE/durations.json` from a run that trained everything.
+    """
     path = Path(__file__).with_name(f"durations_{config.profile()}.json")
     known = json.loads(path.read_text(encoding="utf-8")).get(name, []) if path.is_file() else []
     return known if len(known) == cells else []

@@ -11,7 +11,6 @@ from utils import config
 from utils.data import image_files, label_csv
 
 COLUMNS, ZOOM = 20, 3  # of the contact sheet; the hands have only 32 pixels, so they are enlarged
-CLASSES = ("real", "VAE", "GAN")
 
 
 def contact_sheet(folder: Path, out: Path) -> Path:
@@ -26,7 +25,7 @@ def label_counts(path: Path) -> str:
     """The number of files with each label in a label file, for example `8434 files: 2100 real, ...`."""
     labels = label_csv.read(path)
     counts = Counter(labels.values())
-    return f"{len(labels)} files: {', '.join(f'{counts[number]} {name}' for number, name in enumerate(CLASSES))}"
+    return f"{len(labels)} files: {', '.join(f'{counts[number]} {name}' for number, name in enumerate(config.CLASSES))}"
 
 
 def summary(notebooks: list[Path]) -> list[str]:

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from utils.models.blocks import TextureClassifier, Upsampler
 from utils.models.latent_flow import LatentFlow
 from utils.models.vae import VAE, cosine_matrix
-from utils.training import checkpoints, devices, identity
+from utils.training import checkpoints, devices
 
 
 def augment(images: Tensor, colour: float = 0.0, shift: float = 0.125) -> Tensor:
@@ -163,10 +163,9 @@ class DCGAN(nn.Module):
         Raises:
             ValueError: the VAE has another size, channels, latent_dim or base.
         """
-        names = ("size", "channels", "latent_dim", "base")
-        found = identity.differences({n: vae.config[n] for n in names}, {n: self.config[n] for n in names})
-        if found:
-            raise ValueError(f"the VAE does not fit this GAN: {'; '.join(found)}")
+        for name in ("size", "channels", "latent_dim", "base"):
+            if vae.config[name] != self.config[name]:
+                raise ValueError(f"the VAE has {name} {vae.config[name]}, but this GAN has {self.config[name]}")
         self.generator.copy_from(vae.decoder)
         self.prior = copy.deepcopy(vae.prior).requires_grad_(False)
         self.latent_bank = vae.prior.latent_bank(min(images_seen, self.LATENT_BANK_SIZE))

@@ -97,6 +97,27 @@ def test_precision_and_recall_by_hand():
     assert recall == pytest.approx(4 / 7)  # without this fake, only the first cluster is covered
 
 
+def test_precision_and_recall_over_sets_of_reals_by_hand():
+    fake = two_pixels([[10 * x, 0] for x in range(8)])
+    far = two_pixels([[200, x] for x in range(8)])
+    real = np.concatenate([fake, far, fake[:7]])  # one equal set, one far away, and 7 reals that are left over
+    mean, deviation = fidelity.precision_recall_spread(Corner(), real, fake)
+    assert list(mean) == [0.5, 0.5] and list(deviation) == [0.5, 0.5]
+    mean, deviation = fidelity.precision_recall_spread(Corner(), real, fake, subsets=1)
+    assert list(mean) == [1, 1] and list(deviation) == [0, 0]
+    with pytest.raises(ValueError, match="0 generated images are too few"):
+        fidelity.precision_recall_spread(Corner(), far, fake[:0])
+
+
+def test_the_surest_images_of_each_class_are_chosen():
+    sure = torch.tensor([0.6, 0.9, 0.7, 0.8, 0.95, 0.5])
+    kind = torch.tensor([0, 1, 0, 0, 1, 0])
+    probabilities = torch.where(kind[:, None] == torch.arange(2), sure[:, None], 1 - sure[:, None])
+    assert feature_spaces.surest_of_each_class(probabilities, 4).tolist() == [3, 2, 4, 1]
+    assert feature_spaces.surest_of_each_class(probabilities, 3).tolist() == [3, 2, 4]
+    assert feature_spaces.surest_of_each_class(probabilities, 8).tolist() == [3, 2, 0, 5, 4, 1]  # class 1 has only 2
+
+
 def test_mode_collapse_lowers_recall_and_not_precision(spaces):
     collapsed = np.repeat(REAL[200:210], 20, axis=0)
     precision, recall = fidelity.precision_recall(spaces["pixels"], REAL[:200], collapsed)

@@ -36,6 +36,18 @@ def test_the_numbers_in_report_and_readme_come_from_the_notebook(document):
         assert any(set(wanted) <= values for values in found), (family, wanted)
 
 
+def test_the_results_are_valid_json():
+    json.loads((HERE / "results.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
+    assert RESULTS["samples"]["real, never seen (floor)"]["minutes of training"] is None  # real images have no cost
+
+
+def test_the_notebook_writes_the_figures_of_the_report():
+    shown = re.findall(r"\]\(figures/(\S+)\)", (HERE / "report.md").read_text(encoding="utf-8"))
+    assert len(shown) == 2 and set(shown) == {path.name for path in (HERE / "figures").iterdir()}
+    notebook = (HERE / "generative_models.ipynb").read_text(encoding="utf-8")
+    assert [name for name in shown if name not in notebook] == []
+
+
 def test_report_says_which_split_optimiser_and_sizes_were_used():
     text = (HERE / "report.md").read_text(encoding="utf-8")
     assert "55,000" in text and "5,000" in text and "AdamW" in text

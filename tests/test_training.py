@@ -3,6 +3,7 @@
 import errno
 import importlib.util
 import json
+import math
 import os
 import random
 import re
@@ -151,6 +152,13 @@ def test_a_finished_run_is_not_trained_again(tmp_path):
     again, same = train("vae", tmp_path, evaluate=lambda model: pytest.fail("a finished run was trained again"))
     assert history == same == json.loads((tmp_path / "history.json").read_text(encoding="utf-8"))
     assert torch.equal(first.sample(2), again.sample(2))
+
+
+def test_an_evaluation_of_nan_or_infinity_is_null_in_the_history_file(tmp_path):
+    _, history = train("vae", tmp_path, evaluate=lambda model: {"a": math.nan, "b": -math.inf, "c": 0.5})
+    rows = json.loads((tmp_path / "history.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
+    assert [(row["a"], row["b"], row["c"]) for row in rows] == [(None, None, 0.5)] * 3
+    assert math.isnan(history[0]["a"]) and rows[0]["step"] == 4
 
 
 def test_a_full_disk_does_not_damage_the_old_history(tmp_path, monkeypatch):

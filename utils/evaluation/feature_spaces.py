@@ -147,6 +147,24 @@ class FeatureClassifier(nn.Module):
         return self.head(features.to(self.head.weight.device)).softmax(1).cpu()
 
 
+def surest_of_each_class(probabilities: Tensor, count: int) -> np.ndarray:
+    """Choose images for a picture: of each predicted class, those that a classifier is surest of.
+
+    Args:
+        probabilities: class probabilities (N, classes) of the images; see `FeatureClassifier.probabilities`.
+        count: number of images to choose.
+
+    Returns:
+        Their indices, class by class, the surest first. Each class has an equal share of `count`, rounded up; the last
+        classes have less. If a class is predicted too rarely, there are fewer than `count`.
+    """
+    sure, kind = probabilities.max(1)
+    order = sure.argsort(descending=True, stable=True)
+    share = -(-count // probabilities.shape[1])
+    chosen = [order[kind[order] == number][:share] for number in range(probabilities.shape[1])]
+    return torch.cat(chosen)[:count].numpy()
+
+
 def train_feature_classifier(
     images: np.ndarray, labels: np.ndarray, images_seen: int, folder: str | Path, batch_size: int = 64, seed: int = 0
 ) -> tuple[FeatureClassifier, list[dict]]:

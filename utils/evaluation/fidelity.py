@@ -120,6 +120,27 @@ def precision_recall(
     return float(precision), float(recall)
 
 
+def precision_recall_spread(
+    space: nn.Module, real: np.ndarray, fake: np.ndarray, subsets: int = 5
+) -> tuple[np.ndarray, np.ndarray]:
+    """How much precision and recall depend on which real images are used.
+
+    They are measured with up to `subsets` sets of reals. The sets have no image in common, and each has as many images
+    as `fake`.
+
+    Returns:
+        The mean (2,) of precision and recall over the sets, and their standard deviation (2,), which is 0 if the reals
+        are enough for one set only.
+
+    Raises:
+        ValueError: one kind has too few images for `precision_recall`.
+    """
+    require(1, "precision and recall", generated_images=len(fake))
+    starts = range(0, max(1, len(real) - len(fake) + 1), len(fake))[:subsets]
+    found = [precision_recall(space, real[start:], fake) for start in starts]
+    return np.mean(found, axis=0), np.std(found, axis=0)
+
+
 def two_sample_accuracy(
     spaces: list[nn.Module], real: np.ndarray, fake: np.ndarray, seed: int = 0
 ) -> tuple[float, float]:

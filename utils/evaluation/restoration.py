@@ -1,16 +1,21 @@
 """Measures of filled images: error on the missing pixels, structure, and traces of the stripes.
 
-Confidence intervals are here too, and two classical methods that the network is compared with.
+Confidence intervals are here too, and the classical methods that the network is compared with.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
+import torch
 from scipy.interpolate import griddata
 from scipy.spatial import QhullError
 from skimage.metrics import structural_similarity
 from skimage.restoration import inpaint_biharmonic
+from torch import Tensor
 
+from utils.data import masks
 from utils.evaluation.sample_sizes import require
 
 SSIM_WINDOW = 11  # width in pixels of the window of structural similarity
@@ -142,3 +147,15 @@ def fill_biharmonic(images: np.ndarray, known: np.ndarray) -> np.ndarray:
         require(1, f"inpainting of image {number}", known_pixels=is_known.sum())
     filled = [inpaint_biharmonic(image, ~is_known) for image, is_known in zip(images[:, 0], known[:, 0])]
     return np.where(known, images, np.stack(filled)[:, None].clip(0, 1)).astype(images.dtype)
+
+
+def _for_tensors(fill: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Callable[[Tensor, Tensor], Tensor]:
+    """The same method, with tensors instead of arrays."""
+    return lambda images, known: torch.from_numpy(fill(images.numpy(), known.numpy()))
+
+
+CLASSICAL = {  # each takes images (N, 1, H, W) in [0, 1] and bool (N, 1, H, W), true at known pixels; all are tensors
+    "row-wise linear": masks.fill_rows,
+    "cubic (SciPy)": _for_tensors(fill_cubic),
+    "biharmonic (scikit-image)": _for_tensors(fill_biharmonic),
+}

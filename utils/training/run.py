@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -210,7 +211,10 @@ class Run:
             checkpoints.save(self.folder, self.step, state, self.config, devices.device_name())
 
     def finish(self) -> None:
-        """Copy the EMA's weights to the model, make them the same in all processes, and write `history.json`."""
+        """Copy the EMA's weights to the model, make them the same in all processes, and write `history.json`.
+
+        JSON has no NaN and no infinity, so these values of an evaluation are null in the file.
+        """
         if self.steps in self.skipped.values() and self.is_main:  # a very short run
             tqdm.write(f"NOT TRAINED: all {self.steps} steps were skipped: {SKIPPED}")
         for name, average in self.ema.items():
@@ -218,4 +222,6 @@ class Run:
         devices.same_everywhere(self.model)
         self.model.eval()
         if self.is_main:
-            write_atomically(self.folder / "history.json", (json.dumps(self.history, indent=1) + "\n").encode())
+            rows = [{name: x if math.isfinite(x) else None for name, x in row.items()} for row in self.history]
+            text = json.dumps(rows, indent=1, allow_nan=False) + "\n"
+            write_atomically(self.folder / "history.json", text.encode())

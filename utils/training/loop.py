@@ -18,7 +18,8 @@ from utils.training import devices, identity
 from utils.training.progress import Progress
 from utils.training.run import Evaluate, Run, ema_copy
 
-CONSTANT_SHARE = 0.4  # share of the training with the full learning rate; then the rate falls linearly to zero
+WARM_UP_SHARE = 0.02  # share of the training in which the learning rate rises to its full value
+DECAY_SHARE = 0.2  # share of the training, at its end, in which it falls to zero
 EMA_SHARE = 0.05  # default half-life of the EMA, as a share of the training
 
 
@@ -139,9 +140,9 @@ def _epoch_order(count: int, seed: int, device: torch.device | str) -> Tensor:
 
 
 def learning_rate_scale(step: int, steps: int) -> float:
-    """Factor on the learning rate, in [0, 1]: constant at first, then linear to zero.
+    """Factor on the learning rate, in (0, 1]: it rises linearly, stays at 1, and falls linearly (Hu et al. 2024).
 
-    The small steps at the end keep a GAN's generator from changing much just before its samples are drawn.
+    While the rate is constant, a curve flattens only if there is little left to learn. The small steps at the end
+    remove the noise of the last steps.
     """
-    left = 1 - step / steps
-    return min(1.0, left / (1 - CONSTANT_SHARE))
+    return min(1.0, (step + 1) / (WARM_UP_SHARE * steps), (steps - step) / (DECAY_SHARE * steps))

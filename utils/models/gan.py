@@ -1,0 +1,340 @@
+"""A GAN for small images and small data sets.
+
+This is the GAN of Goodfellow et al. (2014) with the loss of Huang et al. (2024): the discriminator compares a real
+image with a generated one, and its gradients at both are kept small. This lets a strong discriminator train for a long
+time without driving some kinds of images out. Further parts:
+
+1. A warm start: the generator begins as the decoder of a trained VAE, and its latents come from the VAE's prior. The
+   VAE makes every kind of hand, because it maximises a likelihood. The GAN only has to make the images sharper.
+   (Larsen et al. 2016 train a VAE and a GAN together.)
+2. Augmentation: the discriminator sees some images moved, turned, scaled or with another brightness (Karras et al.
+   2020a). So it cannot learn the few thousand real images by heart.
+3. Noise inputs in the generator (Karras et al. 2019) and a moving average of its weights (in the training loop).
+4. `jpeg_quality`: the discriminator gets the generated images as JPEGs. The real images are JPEGs too. Without this,
+   the discriminator would learn this difference first.
+5. `anchor`: at low resolution, the generated image stays close to the VAE's image. So the generator only changes
+   details.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import math
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+
+from utils.models.blocks import Decoder
+from utils.models.latent_flow import LatentFlow
+from utils.models.vae import VAE
+from utils.training import checkpoints, devices
+
+
+def augment(images: Tensor, probability: float) -> Tensor:
+    """Move, turn and scale images (N, C, H, W), and change brightness and contrast (Karras et al. 2020a).
+
+    Each image gets the change of geometry with this probability, and independently the change of brightness. The rest
+    stays as it is. So the generator cannot learn that changed images are the right ones. Images are not mirrored,
+    because all hands are left hands. Differentiable once.
+    """
+    count, device = len(images), images.device
+
+    def draw(width: float) -> Tensor:
+        """Random numbers (N,) in [-width, width]; zero for the images that are not changed."""
+        return (2 * torch.rand(count, device=device) - 1) * width * changed
+
+    changed = (torch.rand(count, device=device) < probability).float()
+    angle, scale = draw(math.pi / 12), 1 + draw(0.15)
+    cos, sin = angle.cos() * scale, angle.sin() * scale
+    maps = torch.stack([cos, -sin, draw(0.25), sin, cos, draw(0.25)], 1).view(-1, 2, 3)
+    grid = F.affine_grid(maps, list(images.shape), align_corners=False)
+    moved = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    images = torch.where(changed[:, None, None, None] > 0, moved, images)
+
+    changed = (torch.rand(count, device=device) < probability).float()
+    brightness, contrast = draw(0.2)[:, None, None, None], 1 + draw(0.2)[:, None, None, None]
+    return images * contrast + brightness
+
+
+def cosine_matrix(size: int) -> Tensor:
+    """The orthonormal type-II discrete cosine transform as a matrix (size, size); row k is frequency k."""
+    n, k = torch.arange(size), torch.arange(size)[:, None]
+    matrix = torch.cos(math.pi * (2 * n + 1) * k / (2 * size)) * math.sqrt(2 / size)
+    matrix[0] /= math.sqrt(2)
+    return matrix
+
+
+def jpeg_table(quality: int) -> Tensor:
+    """Quantisation steps (8, 8) of grey JPEGs that Pillow writes with this quality, one step for each frequency."""
+    buffer = io.BytesIO()
+    Image.new("L", (8, 8)).save(buffer, "JPEG", quality=quality)
+    return torch.tensor(Image.open(buffer).quantization[0], dtype=torch.float32).view(8, 8)
+
+
+def as_jpeg(images: Tensor, table: Tensor, transform: Tensor) -> Tensor:
+    """Change grey images (N, 1, H, W) in [-1, 1] as if they were saved as JPEGs and read again; differentiable.
+
+    JPEG rounds the cosine coefficients of each block of 8 x 8 pixels (ITU T.81, 1992). Rounding has no useful gradient.
+    So the gradient of the identity function is used, as a straight-through estimator (Bengio et al. 2013).
+
+    Args:
+        table: quantisation steps (8, 8) from `jpeg_table`.
+        transform: `cosine_matrix(8)`. Both are on the device of the images.
+    """
+    height, width = images.shape[2:]
+    with torch.no_grad(), torch.autocast(images.device.type, enabled=False):  # bfloat16 is not exact enough
+        grey = images.float().clamp(-1, 1) * 127.5 - 0.5  # JPEG's zero is grey level 128
+        grey = F.pad(grey, (0, -width % 8, 0, -height % 8), mode="replicate")
+        blocks = grey.unfold(2, 8, 8).unfold(3, 8, 8)  # (N, 1, rows, columns, 8, 8)
+        coefficients = ((transform @ blocks @ transform.T) / table).round() * table
+        blocks = (transform.T @ coefficients @ transform).round()
+        saved = blocks.permute(0, 1, 2, 4, 3, 5).reshape(grey.shape)[:, :, :height, :width]
+        saved = ((saved + 0.5) / 127.5).clamp(-1, 1)
+    return images + (saved - images).detach()
+
+
+def coarse(images: Tensor) -> Tensor:
+    """Means of blocks of 4 x 4 pixels: (N, C, H, W) to (N, C, H / 4, W / 4)."""
+    return F.avg_pool2d(images, 4)
+
+
+class CriticBlock(nn.Module):
+    """A residual block without normalisation. Its last convolution begins at zero (Zhang et al. 2019).
+
+    Maps (N, C, H, W) to the same shape.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.LeakyReLU(0.2), nn.Conv2d(channels, channels, 3, padding=1),
+            nn.LeakyReLU(0.2), nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+        )  # fmt: skip
+        nn.init.zeros_(self.body[-1].weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.body(x)
+
+
+class Discriminator(nn.Module):
+    """Maps images (N, channels, H, W) to scores (N,). A higher score means more real.
+
+    It has no normalisation, so the score of an image does not depend on the other images of the batch.
+
+    Args:
+        size: (height, width) in pixels, each divisible by 4.
+        base: channels at full size; twice as many at half size, four times as many below.
+    """
+
+    def __init__(self, size: tuple[int, int], channels: int, base: int):
+        super().__init__()
+        half, quarter = 2 * base, 4 * base
+        last = [-(-side // 8) for side in size]
+        self.layers = nn.Sequential(
+            nn.Conv2d(channels, base, 3, padding=1), CriticBlock(base), CriticBlock(base),
+            nn.Conv2d(base, half, 4, stride=2, padding=1), CriticBlock(half), CriticBlock(half),
+            nn.Conv2d(half, quarter, 4, stride=2, padding=1), CriticBlock(quarter), CriticBlock(quarter),
+            nn.Conv2d(quarter, quarter, 3, stride=2, padding=1), CriticBlock(quarter), nn.LeakyReLU(0.2),
+            nn.Conv2d(quarter, 2 * quarter, tuple(last)), nn.LeakyReLU(0.2), nn.Flatten(), nn.Linear(2 * quarter, 1),
+        )  # fmt: skip
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers(images.contiguous(memory_format=torch.channels_last)).float().squeeze(1)
+
+
+class GAN(nn.Module):
+    """Generator, discriminator and the distribution of the latents.
+
+    Latents are standard normal; after `start_from` they come from a VAE's prior.
+
+    Args:
+        size: (height, width) in pixels, each divisible by 4.
+        channels: number of channels of an image.
+        latent_channels: numbers at each position of the latent map.
+        base: channels of the generator's largest hidden map.
+        discriminator_base: channels of the discriminator's largest hidden map.
+        lr_generator, lr_discriminator: Adam's learning rates.
+        penalty: weight of the squared gradients of the discriminator at real and at generated images.
+        augmentation: probability of each augmentation; see `augment`.
+        anchor: after `start_from`, weight of the squared difference between the generator's image and the VAE's image
+            of the same latent. Both are averaged over blocks of 4 x 4 pixels.
+        jpeg_quality: quality of the JPEG files that the images will be saved as; None if they are not saved as JPEGs.
+
+    Raises:
+        ValueError: `jpeg_quality` is given for colour images, or a side is not divisible by 4.
+    """
+
+    ema_modules = ("generator",)
+    LATENT_BANK_SIZE = 50_000  # at most this many latents of the prior are used in training; drawing them is slow
+
+    def __init__(
+        self,
+        size: tuple[int, int] = (32, 32),
+        channels: int = 1,
+        latent_channels: int = 4,
+        base: int = 48,
+        discriminator_base: int = 48,
+        lr_generator: float = 1e-4,
+        lr_discriminator: float = 2e-4,
+        penalty: float = 0.05,
+        augmentation: float = 0.3,
+        anchor: float = 0.0,
+        jpeg_quality: int | None = None,
+    ):
+        super().__init__()
+        if jpeg_quality and channels != 1:
+            raise ValueError("jpeg_quality is for grey images; colour JPEGs are quantised differently")
+        if size[0] % 4 or size[1] % 4:
+            raise ValueError(f"image sides must be divisible by 4, not {size[0]}x{size[1]}")
+        self.config = {
+            "size": list(size), "channels": channels, "latent_channels": latent_channels, "base": base,
+            "discriminator_base": discriminator_base, "lr_generator": float(lr_generator),
+            "lr_discriminator": float(lr_discriminator), "penalty": penalty, "augmentation": augmentation,
+            "anchor": anchor, "jpeg_quality": jpeg_quality,
+        }  # fmt: skip
+        self.latent_shape = (latent_channels, size[0] // 4, size[1] // 4)
+        self.generator = Decoder(latent_channels, channels, base, noise=True)
+        self.discriminator = Discriminator(size, channels, discriminator_base)
+        self.start = "random weights"
+        self.prior: LatentFlow | None = None
+        constants = {
+            "latent_bank": None,  # latents of the prior
+            "latent_bank_coarse": None,  # the VAE's images of them, averaged over 4 x 4 pixels
+            "table": jpeg_table(jpeg_quality) if jpeg_quality else None,
+            "transform": cosine_matrix(8) if jpeg_quality else None,
+        }
+        for name, constant in constants.items():  # they move to the device with the model, but are not weights
+            self.register_buffer(name, constant, persistent=False)
+
+    def start_from(self, vae: VAE, images_seen: int) -> None:
+        """Begin with the decoder of a trained VAE as the generator, and with its prior for the latents.
+
+        After that, `self.start` identifies both. Add it to the configuration of a run.
+
+        Args:
+            images_seen: number of images that the next training sees; it needs no more latents than this.
+
+        Raises:
+            ValueError: the VAE has another size, channels, latent_channels or base.
+        """
+        for name in ("size", "channels", "latent_channels", "base"):
+            if vae.config[name] != self.config[name]:
+                raise ValueError(f"the VAE has {name} {vae.config[name]}, but this GAN has {self.config[name]}")
+        self.generator.copy_from(vae.decoder)
+        self.prior = copy.deepcopy(vae.prior).requires_grad_(False)
+        self.bank = vae, min(images_seen, self.LATENT_BANK_SIZE)
+        self.start = checkpoints.fingerprint(vae.decoder, vae.prior)
+
+    def draw_latents(self, count: int, device: torch.device) -> tuple[Tensor, Tensor | None]:
+        """Latents (count, *latent_shape) for a training step, and the VAE's coarse images (count, C, H / 4, W / 4).
+
+        The latents are drawn with the global random state. Without a VAE, the second value is None.
+        """
+        if self.prior is None:
+            return torch.randn(count, *self.latent_shape, device=device), None
+        if self.latent_bank is None:  # in the first step, because a finished training needs no latents
+            vae, size = self.bank
+            latents = vae.prior.latent_bank(size)
+            self.latent_bank, self.latent_bank_coarse = latents.to(device), coarse(vae.decode(latents)).to(device)
+        chosen = torch.randint(len(self.latent_bank), (count,), device=device)
+        return self.latent_bank[chosen], self.latent_bank_coarse[chosen]
+
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        rates = {"generator": self.config["lr_generator"], "discriminator": self.config["lr_discriminator"]}
+        return {
+            name: torch.optim.Adam(getattr(self, name).parameters(), rate, betas=(0.0, 0.99))
+            for name, rate in rates.items()
+        }
+
+    def as_saved(self, images: Tensor) -> Tensor:
+        """Generated images (N, C, H, W) as they will be saved: as JPEGs if `jpeg_quality` is set. Differentiable."""
+        return as_jpeg(images, self.table, self.transform) if self.table is not None else images
+
+    def step(self, images: Tensor, update) -> dict[str, Tensor]:
+        """One update of each network on images (N, C, H, W) in [-1, 1], with the losses of Huang et al. (2024).
+
+        Each real image is paired with a generated one. The discriminator's loss is small if the real one has the higher
+        score, and the generator's loss if the generated one has. If the discriminator can only guess, both are
+        log 2 = 0.69. `gradient` is the mean squared gradient of the score at real and at generated images. `ranked`
+        is the share of pairs in which the real image has the higher score. `drift` is the mean squared difference
+        whose weight is `anchor`.
+
+        Both updates use the same generated images.
+        """
+        latents, target = self.draw_latents(len(images), images.device)
+        generated = self.generator(latents).float()
+        saved, probability = self.as_saved(generated), self.config["augmentation"]
+
+        shown = augment(torch.cat([images, saved.detach()]), probability).requires_grad_()
+        scores = self.discriminator(shown)
+        (slope,) = torch.autograd.grad(scores.sum(), shown, create_graph=True)
+        gradient = slope.float().square().sum((1, 2, 3)).mean()
+        real, fake = scores.chunk(2)
+        loss_d = F.softplus(fake - real).mean()
+        update("discriminator", loss_d + self.config["penalty"] * gradient)
+
+        self.discriminator.requires_grad_(False)  # its weights need no gradients here
+        with torch.no_grad():
+            against = self.discriminator(augment(images, probability))
+        loss_g = F.softplus(against - self.discriminator(augment(saved, probability))).mean()
+        drift = F.mse_loss(coarse(generated), target) if target is not None else generated.new_zeros(())
+        update("generator", loss_g + self.config["anchor"] * drift)
+        self.discriminator.requires_grad_(True)
+        ranked = (real > fake).float().mean()
+        return {
+            "discriminator": loss_d, "generator": loss_g, "gradient": gradient, "ranked": ranked, "drift": drift,
+        }  # fmt: skip
+
+    def sample_latents(self, count: int, seed: int = 0) -> Tensor:
+        """Latents (count, *latent_shape) on the CPU, the same for the same seed."""
+        if self.prior is not None:
+            return self.prior.sample(count, seed)
+        return torch.randn(count, *self.latent_shape, generator=torch.Generator().manual_seed(seed))
+
+    def sample(self, count: int, seed: int = 0) -> Tensor:
+        """New images float32 (count, C, H, W) in [-1, 1] on the CPU, the same for the same seed."""
+        return self.decode(self.sample_latents(count, seed), seed)
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor, seed: int = 0) -> Tensor:
+        """Latents (N, *latent_shape) to images (N, C, H, W) in [-1, 1] on the CPU.
+
+        Args:
+            seed: seed of the generator's noise inputs.
+        """
+        self.eval()
+        device = next(self.generator.parameters()).device
+        with devices.seeded(seed):
+            return torch.cat([self.generator(z.to(device)).float().clamp(-1, 1).cpu() for z in latents.split(500)])
+
+    def export(self, path: str | Path) -> Path:
+        """Write the generator and the prior, which sampling needs, as float16 safetensors. Returns the path."""
+        parts = nn.ModuleDict({"generator": self.generator})
+        config = {"model": self.config}
+        if self.prior is not None:
+            parts["prior"] = self.prior
+            config["prior"] = self.prior.config
+        return checkpoints.export_weights(path, parts, config)
+
+    @classmethod
+    def from_weights(cls, path: str | Path) -> GAN:
+        """A model for sampling, from a file that `export` wrote.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            CheckpointDamaged: the file does not hold weights of this class.
+        """
+        config, tensors = checkpoints.read_weights(path)
+        try:
+            model = cls(**config["model"])
+            parts = nn.ModuleDict({"generator": model.generator})
+            if "prior" in config:
+                model.prior = parts["prior"] = LatentFlow(**config["prior"])
+            parts.load_state_dict(tensors)
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise checkpoints.CheckpointDamaged(f"'{path}' holds no GAN of this project: {error}") from error
+        return model.eval()

@@ -32,10 +32,11 @@ models/            the networks: `step` is one training step of a model, `sample
   blocks           convolutional building blocks
   vae              variational autoencoder
   latent_flow      the prior of a VAE's latents
-  dcgan            GAN
+  gan              GAN
   pixelcnn         autoregressive model
   flow             normalising flow
   diffusion        diffusion model
+  unet             the U-Net of the diffusion model
   zoo              trains VAE, GAN, PixelCNN, flow and diffusion in the same way; also for the command `train`
   classifier       classifies hands: real, made by a VAE, or made by a GAN
   imputer          fills the missing stripes of head slices
@@ -47,12 +48,11 @@ evaluation/        measures how good the results are
   sample_sizes     checks that there are enough images for a measure
   detector         learns to detect generated images; its success is a measure of their quality
   likelihood       bits per dimension
-  grey_levels      probabilities of integer grey levels
   calibration      turns logits into probabilities
   cross_validation trains the classifier once for each fold
   folds            stratified folds that keep copies together
   pu_learning      learns from images without labels (positive-unlabelled learning)
-  restoration      measures how good filled head slices are
+  restoration      trains the networks of the MRI project, and measures how good filled head slices are
 
 handin/            checks, renames and packs a hand-in; needs no torch
   briefs           the requirements of each brief, as data

@@ -95,7 +95,7 @@ class Coupling(nn.Module):
 
     def __init__(self, mask: Tensor, width: int, depth: int, bins: int):
         super().__init__()
-        self.register_buffer("mask", mask, persistent=False)
+        self.register_buffer("mask", mask.clone(), persistent=False)
         channels = mask.flatten(1).any(1).nonzero()[:, 0].tolist()
         apart = channels[1] - channels[0] if len(channels) > 1 else len(mask)
         self.changed = slice(channels[0], None, apart)  # a list of numbers would be sent to the GPU in every step

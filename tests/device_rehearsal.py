@@ -16,7 +16,7 @@ from tests.test_zoo import SETTINGS, pictures, samples
 from utils.data import image_files
 from utils.evaluation import detector, feature_spaces, fidelity, likelihood
 from utils.models import blocks, imputer, zoo
-from utils.models.dcgan import DCGAN
+from utils.models.gan import GAN
 from utils.models.vae import VAE
 from utils.training import checkpoints, devices, loop, run
 
@@ -132,9 +132,9 @@ def test_a_training_step_sends_nothing_to_the_device(kind, tmp_path):
     name = kind.removesuffix(" from a VAE")
     with pretend.device() as device:
         devices.seed_everything(0)
-        model = soak.MODELS[name]() if name == kind else DCGAN(soak.SIZE, latent_dim=4, base=4, jpeg_quality=75)
+        model = soak.MODELS[name]() if name == kind else GAN(soak.SIZE, latent_channels=4, base=4, jpeg_quality=75)
         if name != kind:
-            model.start_from(VAE(soak.SIZE, latent_dim=4, base=4), 20)
+            model.start_from(VAE(soak.SIZE, latent_channels=4, base=4), 20)
         model = run.Run(model, 10, tmp_path, {"data": ""}, 0, 1.0)
         data = soak.data(name)
         batch = tuple(x[:8].to(device) for x in (data if isinstance(data, tuple) else (data,)))

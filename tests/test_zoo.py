@@ -14,8 +14,8 @@ from utils.models.diffusion import Diffusion
 from utils.training import checkpoints
 
 SETTINGS = {
-    "VAE": {"latent_dim": 8, "base": 8},
-    "GAN": {"latent_dim": 8, "base": 8, "discriminator_base": 8, "ema_share": 0.2},
+    "VAE": {"base": 8},
+    "GAN": {"base": 8, "discriminator_base": 8, "ema_share": 0.2},
     "PixelCNN": {"width": 8, "layers": 2, "hidden": 8, "components": 3},
     "flow": {"width": 8, "depth": 1, "bins": 4},
     "diffusion": {"widths": (24, 24), "dropout": 0.0},
@@ -106,15 +106,15 @@ def test_a_class_without_what_a_family_needs_is_refused_before_the_training(monk
 
 def test_a_gan_starts_from_the_given_vae_and_the_cost_of_both_counts(tmp_path):
     images = pictures(1, (16, 16))
-    shared = {"latent_dim": 8, "base": 8, "batch_size": 16}
+    shared = {"base": 8, "batch_size": 16}
     start = zoo.train("VAE", images, 64, tmp_path / "vae", shared)
     still = shared | {"discriminator_base": 8, "lr_generator": 0.0}
     found = zoo.train("GAN", images, 32, tmp_path / "gan", still, start=start)
     assert found.seconds > start.seconds
     latents = found.model.sample_latents(4, seed=0)
     assert torch.equal(latents, start.model.prior.sample(4, seed=0))
-    for name, value in start.model.decoder.linear.state_dict().items():
-        assert torch.equal(found.model.generator.linear.state_dict()[name], value)
+    for name, value in start.model.decoder.layers[0].state_dict().items():
+        assert torch.equal(found.model.generator.layers[0].state_dict()[name], value)
 
 
 def test_the_feature_classifier_learns_classes_and_is_a_feature_space(tmp_path):

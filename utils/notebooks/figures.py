@@ -73,6 +73,29 @@ def show_curves(histories: dict[str, list[dict]], panels: dict[str, list[str]], 
     return figure
 
 
+def show_chains(chains: dict[str, list[str]]):
+    """Draw what happens to the data: one row of boxes with arrows for each chain, with the name of the chain.
+
+    Args:
+        chains: the texts of the boxes from left to right, by the name of the chain. A text may have several lines.
+    """
+    longest = max(len(boxes) for boxes in chains.values())
+    figure, axis = plt.subplots(figsize=(1.9 * longest + 1, 1.0 * len(chains)))
+    for row, (name, boxes) in enumerate(chains.items()):
+        axis.text(-0.75, -row, name, ha="right", va="center", weight="bold")
+        for place, text in enumerate(boxes):
+            frame = {"boxstyle": "round,pad=0.4", "facecolor": "whitesmoke", "edgecolor": "black"}
+            shown = axis.text(place, -row, text, ha="center", va="center", fontsize=9, bbox=frame)
+            if place:
+                arrow = {"arrowstyle": "->", "patchA": before.get_bbox_patch(), "patchB": shown.get_bbox_patch()}
+                axis.annotate("", (place, -row), (place - 1, -row), arrowprops=arrow)
+            before = shown
+    axis.set(xlim=(-1.5, longest - 0.4), ylim=(0.5 - len(chains), 0.5))
+    axis.axis("off")
+    figure.tight_layout()
+    return figure
+
+
 def show_source(*objects) -> None:
     """Show the code of imported functions or classes in the notebook's output."""
     for thing in objects:

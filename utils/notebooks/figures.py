@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from itertools import pairwise
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -83,13 +84,11 @@ def show_chains(chains: dict[str, list[str]]):
     figure, axis = plt.subplots(figsize=(1.9 * longest + 1, 1.0 * len(chains)))
     for row, (name, boxes) in enumerate(chains.items()):
         axis.text(-0.75, -row, name, ha="right", va="center", weight="bold")
-        for place, text in enumerate(boxes):
-            frame = {"boxstyle": "round,pad=0.4", "facecolor": "whitesmoke", "edgecolor": "black"}
-            shown = axis.text(place, -row, text, ha="center", va="center", fontsize=9, bbox=frame)
-            if place:
-                arrow = {"arrowstyle": "->", "patchA": before.get_bbox_patch(), "patchB": shown.get_bbox_patch()}
-                axis.annotate("", (place, -row), (place - 1, -row), arrowprops=arrow)
-            before = shown
+        frame = {"boxstyle": "round,pad=0.4", "facecolor": "whitesmoke", "edgecolor": "black"}
+        shown = [axis.text(i, -row, text, ha="center", va="center", bbox=frame) for i, text in enumerate(boxes)]
+        for place, (left, right) in enumerate(pairwise(shown)):
+            arrow = {"arrowstyle": "->", "patchA": left.get_bbox_patch(), "patchB": right.get_bbox_patch()}
+            axis.annotate("", (place + 1, -row), (place, -row), arrowprops=arrow)
     axis.set(xlim=(-1.5, longest - 0.4), ylim=(0.5 - len(chains), 0.5))
     axis.axis("off")
     figure.tight_layout()

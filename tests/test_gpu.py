@@ -156,14 +156,18 @@ def test_nothing_is_missing_in_this_environment_and_a_missing_package_is_named(m
 
 def test_the_table_of_the_speed_has_a_dash_where_nothing_could_be_measured(monkeypatch, tmp_path, capsys):
     case = models.Case(soak.MODELS["classifier"], soak.data("classifier"), 4)
-    monkeypatch.setattr(models, "cases", lambda: {"small": case, "broken": case._replace(batch_size=0)})
+    broken = case._replace(batch_size=0)
+    cases = {"small": lambda: case, "broken": lambda: broken, "absent": lambda: models.settings("no such model")}
+    monkeypatch.setattr(models, "CASES", cases)
     monkeypatch.setattr(sys, "argv", ["gpu_speed", str(tmp_path / "speed.md")])
     for name in ("ROUNDS", "SECONDS"):
         monkeypatch.setattr(models, name, getattr(models, name))  # `main` changes them
     gpu_speed.main()
     rows = (tmp_path / "speed.md").read_text(encoding="utf-8").splitlines()
-    assert re.match(r"\| small \| [\d,.e+]+ \| [\d,.e+]+ \| [\d.e+]+ \| - \|", rows[-2])
-    assert rows[-1].startswith("| broken | - | - | - |") and "broken: " in capsys.readouterr().out
+    assert re.match(r"\| small \| [\d,.e+]+ \| [\d,.e+]+ \| [\d.e+]+ \| - \|", rows[-3])
+    assert rows[-2].startswith("| broken | - | - | - |") and rows[-1].startswith("| absent | - | - | - |")
+    said = capsys.readouterr().out
+    assert "broken: " in said and "absent: ValueError: " in said
 
 
 def test_a_compiled_step_that_computes_the_same_has_the_same_losses(monkeypatch):

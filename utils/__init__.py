@@ -9,7 +9,7 @@ budgets            how much each notebook does in each profile: numbers of image
 data/              from files to arrays of images
   image_files      image folders <-> uint8 arrays; writes the JPEGs
   hand_images      the real hands, split into training and held-out images
-  labelled_hands   the labelled and the test images of the classification coursework
+  labelled_hands   the images of the classification coursework: labelled, locked, test
   label_csv        the CSV with a label for each test image
   head_images      the head slices: reading, writing, splitting, augmenting
   masks            the missing stripes of the heads: where they are, and classical ways to fill them
@@ -48,10 +48,11 @@ evaluation/        measures how good the results are
   sample_sizes     checks that there are enough images for a measure
   detector         learns to detect generated images; its success is a measure of their quality
   likelihood       bits per dimension
+  garment_study    the final models of the last assignment: how each is trained, sampled and measured
   calibration      turns logits into probabilities
-  cross_validation trains the classifier once for each fold
-  folds            stratified folds that keep copies together
+  cross_validation stratified folds that keep copies together; trains the classifier once for each fold
   pu_learning      learns from images without labels (positive-unlabelled learning)
+  hand_study       the trainings of coursework 2: with the test folder, of the table's rows, of the search, the last
   restoration      trains the networks of the MRI project, and measures how good filled head slices are
 
 handin/            checks, renames and packs a hand-in; needs no torch

@@ -50,36 +50,36 @@ class HandsTuning:
 class Classifier:
     """Coursework 2: the classifier of real hands, VAE hands and GAN hands."""
 
-    images: int  # images seen by each classifier
-    mixture_images: int  # images seen by each network that learns to separate reals from the test images
-    presumed_images: int  # images seen by each network that learns to separate reals from presumed fakes
-    folds: int  # cross-validation folds of images without labels
-    labelled_folds: int  # cross-validation folds of labelled images; a multiple of `folds`
-    seeds: int  # repetitions of the cross-validation, each with its own seed
-    views: int  # shifted copies of an image that the classifier gets; the result is their mean
-    network_kinds: int  # 1: networks that get the pixels; 2: also networks that get high-pass residuals too
+    pretraining_images: int  # images seen by each network that learns to separate reals from the test folder
+    images: int  # images seen by each network on the labelled images
+    folds: int  # cross-validation folds, of labelled images and of the test folder
+    seeds: int  # repetitions, each with its own seed; the logits are means over them
 
 
 @dataclass(frozen=True)
 class ClassifierTuning:
-    """The search for coursework 2's hyper-parameters."""
+    """The search for coursework 2's hyper-parameters. All of it begins with the clean notebook's pre-training."""
 
     trials: int  # trials of the search
-    images: int  # images seen by each classifier in a trial
-    mixture_images: int  # images seen by each network that learns to separate reals from test images or presumed fakes
-    folds: int  # cross-validation folds
-    views: int  # shifted copies of an image that the classifier gets; the result is their mean
+    images: int  # images seen by each network in a trial
+    shorter_images: int  # the same, to see whether trials could be shorter
+    compared_trials: int  # trials that are also trained for `shorter_images` and for the clean notebook's length
+    finalists: int  # trials that are trained for the clean notebook's length with other seeds
+    seeds: int  # number of these seeds
+    folds: int  # cross-validation folds, as many as in the clean notebook
 
 
 @dataclass(frozen=True)
 class Heads:
-    """The MRI project: a generator of heads and the imputer."""
+    """The MRI project: a generator of heads and the imputers."""
 
     generator_images: int  # images seen by the generator
-    generated_heads: int  # generated heads that are added to the training images
+    generator_batch: int  # images in a step of its training
+    generated_heads: int  # generated heads in the folder that question 1 asks for
     imputer_images: int  # images seen by each imputer
-    trials: int  # trials of the imputer's search
-    trial_images: int  # images seen by the imputer in a trial, and in each ablation
+    imputer_batch: int  # images in a step of its training
+    networks: int  # imputers whose mean is the answer
+    variants: int | None  # number of variants of the recipe that are compared; None: all of them
 
 
 @dataclass(frozen=True)
@@ -92,8 +92,8 @@ class Garments:
     samples: int  # samples that are drawn from each model and evaluated
     classifier_images: int  # images seen by the classifier whose features measure the samples
     images_seen: dict[str, int]  # images seen by the model of each family
-    gan_alone_images: int  # images seen by the GAN that starts from random weights
-    longer_pixelcnn_images: int  # images seen by the PixelCNN that is trained for longer
+    warm_gan_images: int  # images seen by the GAN that starts from the VAE
+    faces_images: int  # images seen by each model that is trained on CelebA
     trials: int  # trials of each family's search
     trial_images: dict[str, int]  # images seen by the model of each family in a trial
 
@@ -130,46 +130,54 @@ HANDS_TUNING = {
     ),
 }  # fmt: skip
 CLASSIFIER = {
-    "smoke": Classifier(
-        images=128, mixture_images=128, presumed_images=128, folds=2, labelled_folds=2, seeds=1, views=1,
-        network_kinds=2,
+    "smoke": Classifier(pretraining_images=256, images=256, folds=2, seeds=1),
+    "quick": Classifier(pretraining_images=12_000, images=6_000, folds=2, seeds=1),
+    "full": Classifier(pretraining_images=128_000, images=40_000, folds=5, seeds=3),
+}
+CLASSIFIER_TUNING = {
+    "smoke": ClassifierTuning(
+        trials=2, images=256, shorter_images=256, compared_trials=2, finalists=1, seeds=1, folds=2
     ),
-    "quick": Classifier(
-        images=5_000, mixture_images=8_000, presumed_images=6_000, folds=2, labelled_folds=2, seeds=1, views=1,
-        network_kinds=1,
+    "quick": ClassifierTuning(
+        trials=4, images=1_024, shorter_images=512, compared_trials=2, finalists=1, seeds=1, folds=2
     ),
-    "full": Classifier(
-        images=30_000, mixture_images=80_000, presumed_images=200_000, folds=5, labelled_folds=10, seeds=2, views=5,
-        network_kinds=2,
+    "full": ClassifierTuning(
+        trials=30, images=12_800, shorter_images=6_400, compared_trials=10, finalists=3, seeds=5, folds=5
     ),
 }  # fmt: skip
-CLASSIFIER_TUNING = {
-    "smoke": ClassifierTuning(trials=1, images=128, mixture_images=128, folds=2, views=1),
-    "quick": ClassifierTuning(trials=1, images=800, mixture_images=1_000, folds=2, views=1),
-    "full": ClassifierTuning(trials=6, images=10_000, mixture_images=20_000, folds=5, views=5),
-}
 HEADS = {
-    "smoke": Heads(generator_images=32, generated_heads=8, imputer_images=64, trials=1, trial_images=32),
-    "quick": Heads(generator_images=800, generated_heads=40, imputer_images=2_000, trials=2, trial_images=400),
-    "full": Heads(generator_images=32_000, generated_heads=250, imputer_images=50_000, trials=6, trial_images=4_000),
-}
+    "smoke": Heads(
+        generator_images=32, generator_batch=8, generated_heads=80, imputer_images=64, imputer_batch=16, networks=1,
+        variants=2,
+    ),
+    "quick": Heads(
+        generator_images=800, generator_batch=8, generated_heads=100, imputer_images=2_400, imputer_batch=16,
+        networks=2, variants=4,
+    ),
+    "full": Heads(
+        generator_images=600_000, generator_batch=128, generated_heads=1_060, imputer_images=1_000_000,
+        imputer_batch=256, networks=3, variants=None,
+    ),
+}  # fmt: skip
 GARMENTS = {
     "smoke": Garments(
         images=400, curve_images=10, test_images=10, samples=24, classifier_images=256,
         images_seen={"VAE": 128, "GAN": 64, "PixelCNN": 64, "flow": 64, "diffusion": 64},
-        gan_alone_images=64, longer_pixelcnn_images=64,
+        warm_gan_images=64, faces_images=64,
         trials=1, trial_images={"VAE": 128, "GAN": 64, "PixelCNN": 32, "flow": 32, "diffusion": 32},
     ),
     "quick": Garments(
         images=12_000, curve_images=100, test_images=200, samples=200, classifier_images=15_000,
         images_seen={"VAE": 15_000, "GAN": 1_500, "PixelCNN": 4_000, "flow": 2_000, "diffusion": 3_000},
-        gan_alone_images=1_500, longer_pixelcnn_images=8_000,
+        warm_gan_images=1_500, faces_images=2_000,
         trials=2, trial_images={"VAE": 2_000, "GAN": 500, "PixelCNN": 500, "flow": 250, "diffusion": 500},
     ),
     "full": Garments(
-        images=None, curve_images=500, test_images=10_000, samples=1_000, classifier_images=120_000,
-        images_seen={"VAE": 160_000, "GAN": 6_000, "PixelCNN": 100_000, "flow": 56_000, "diffusion": 90_000},
-        gan_alone_images=40_000, longer_pixelcnn_images=400_000,
+        images=None, curve_images=500, test_images=10_000, samples=10_000, classifier_images=1_100_000,
+        images_seen={
+            "VAE": 1_100_000, "GAN": 1_100_000, "PixelCNN": 1_100_000, "flow": 1_100_000, "diffusion": 1_650_000,
+        },
+        warm_gan_images=550_000, faces_images=400_000,
         trials=6, trial_images={"VAE": 14_560, "GAN": 15_000, "PixelCNN": 4_160, "flow": 2_330, "diffusion": 4_160},
     ),
 }  # fmt: skip

@@ -280,8 +280,8 @@ def _face(source: Path | io.BytesIO, name: str | Path, colour: bool) -> np.ndarr
             scale = image.width / CELEBA_ALIGNED[1], image.height / CELEBA_ALIGNED[0]
             size = image.size[::-1]
             box = tuple(place * scale[i % 2] for i, place in enumerate(CELEBA_FACE))
-            face = image.convert("RGB" if colour else "L")
-            pixels = np.asarray(face.resize(CELEBA_SIZE[::-1], Image.Resampling.BICUBIC, box, reducing_gap=3.0))
+            face = image.convert("RGB").resize(CELEBA_SIZE[::-1], Image.Resampling.BICUBIC, box, reducing_gap=3.0)
+            pixels = np.asarray(face if colour else face.convert("L"))
     except OSError as error:
         raise ValueError(f"'{name}' is missing or not a readable image: {error}") from error
     if abs(scale[0] / scale[1] - 1) > 0.02:

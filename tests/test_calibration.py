@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from utils.evaluation import calibration
-from utils.evaluation.folds import Folds
+from utils.evaluation.cross_validation import Folds
 
 
 def test_the_true_temperature_is_found():

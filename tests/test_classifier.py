@@ -1,5 +1,8 @@
 """The classifier of coursework 2: augmentation, training, cross-validation and scores."""
 
+import dataclasses
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +10,7 @@ import torch
 from tests.conftest import three_kinds
 from utils.data import labelled_hands
 from utils.evaluation import cross_validation
-from utils.evaluation.folds import Folds
+from utils.evaluation.cross_validation import CrossValidation, Folds
 from utils.models import blocks, classifier
 from utils.models.classifier import Classifier
 from utils.training import checkpoints
@@ -87,43 +90,54 @@ def test_learns_three_classes_and_does_not_repeat_a_finished_training(tmp_path):
     images, truth = three_kinds(60)
     unseen, unseen_truth = three_kinds(30, seed=1)
     settings = {"base": 8, "lr": 3e-3}
-    model, history = classifier.train(images, truth, 6000, tmp_path, settings, plot=False, evaluations=2)
+    options = {"batch_size": 64, "plot": False, "evaluations": 2}
+    model, history = classifier.train(images, truth, 6000, tmp_path, settings, **options)
     assert (model.logits(unseen).argmax(1).numpy() == unseen_truth).mean() > 0.9
     assert history[-1]["images"] == 6000 // 64 * 64
-    again, _ = classifier.train(images, truth, 6000, tmp_path, settings, plot=False, evaluations=2)
+    again, _ = classifier.train(images, truth, 6000, tmp_path, settings, **options)
     assert torch.equal(again.logits(unseen), model.logits(unseen))
 
 
 def test_changed_labels_are_another_run(tmp_path):
     images, truth = three_kinds(8)
-    classifier.train(images, truth, 64, tmp_path, {"base": 4}, plot=False)
+    options = {"batch_size": 64, "plot": False}
+    classifier.train(images, truth, 64, tmp_path, {"base": 4}, **options)
     with pytest.raises(ValueError, match="data"):
-        classifier.train(images, truth[::-1].copy(), 64, tmp_path, {"base": 4}, plot=False)
+        classifier.train(images, truth[::-1].copy(), 64, tmp_path, {"base": 4}, **options)
 
 
 def test_cross_validation_uses_a_network_that_has_not_seen_the_image(tmp_path):
     images, truth = three_kinds(10)
-    folds, reported = Folds(truth, labelled_hands.groups(images), 2, seed=0), []
-    found = cross_validation.cross_validate(
-        images, folds, 128, tmp_path, {"base": 4}, report=lambda logits, indices: reported.append(indices)
-    )
-    assert found.logits.shape == (30, 3) and len(found.models) == len(found.histories) == 2
-    assert len(reported[0]) < 30 and sorted(reported[1]) == list(range(30))
+    folds = Folds(truth, labelled_hands.groups(images), 2, seed=0)
+    found = CrossValidation(images, folds, 256, tmp_path, {"base": 4}, extra=three_kinds(2, seed=5))
+    logits = found.logits()
+    assert logits.shape == (2, 30, 3) and len(found.models) == 2
     for number, (_, validation) in enumerate(folds.indices):
-        assert torch.equal(found.logits[validation], found.models[number].logits(images[validation]))
-        assert (found.fold_of[validation] == number).all()
+        assert (folds.fold_of[validation] == number).all()
+        for mirrored in (False, True):
+            expected = found.models[number].logits(images[validation], mirrored)
+            assert torch.equal(logits[int(mirrored), validation], expected)
+    flat = found.changed_logits(lambda held_out: held_out * 0)
+    assert torch.equal(flat[0], flat[1]) and len(flat[0].unique(dim=0)) == 2
     with pytest.raises(ValueError, match="29 images, but folds of 30"):
-        cross_validation.cross_validate(images[1:], folds, 128, tmp_path, {"base": 4})
+        CrossValidation(images[1:], folds, 256, tmp_path, {"base": 4})
 
 
-def test_logits_by_fold_come_from_the_network_with_that_number():
-    images, _ = three_kinds(10)
-    fold_of = np.arange(30) % 2  # the third network gets no image
-    torch.manual_seed(0)
-    models = [Classifier(base=4) for _ in range(3)]
-    logits = cross_validation.logits_by_fold(models, images, fold_of)
-    for number in (0, 1):
-        assert torch.allclose(logits[fold_of == number], models[number].logits(images[fold_of == number]))
+def test_kept_logits_need_no_training_until_something_changes(tmp_path):
+    images, truth = three_kinds(10)
+    folds = Folds(truth, np.arange(30), 2, seed=0)
+    start = CrossValidation(
+        images, Folds(truth % 2, np.arange(30), 2, 0), 256, tmp_path / "a", {"base": 4, "classes": 2}
+    )
+    first = CrossValidation(images, folds, 256, tmp_path / "b", {"base": 4}, start=start).logits()
+    for folder in [*(tmp_path / "a").glob("seed_*_fold_*"), *(tmp_path / "b").glob("seed_*_fold_*")]:
+        shutil.rmtree(folder)
+    again = CrossValidation(images, folds, 256, tmp_path / "b", {"base": 4}, start=start)
+    assert torch.equal(again.logits(), first) and not list(tmp_path.glob("*/seed_0_fold_*"))
+    for change in ({"images_seen": 512}, {"settings": {"base": 4, "lr": 0.01}}, {"start": None}):
+        assert not torch.equal(dataclasses.replace(again, **change, folder=tmp_path / "b").logits(), first)
+        for folder in (tmp_path / "b").glob("seed_*_fold_*"):
+            shutil.rmtree(folder)
 
 
 def test_training_can_start_from_another_classifier(tmp_path):
@@ -140,15 +154,12 @@ def test_training_can_start_from_another_classifier(tmp_path):
         classifier.train(images, truth, 16, tmp_path / "a", same, batch_size=8, start=Classifier(base=4), plot=False)
 
 
-def test_views_are_shifted_and_mirrored():
-    model = Classifier(base=4).eval()
+def test_logits_of_mirrored_images():
     images, _ = three_kinds(2)
-    middle = images[:, :, 1:-1, 1:-1]
-    one = model.logits(images, views=((0, 0),))
-    both = torch.stack([one, model.logits(images[..., ::-1].copy(), views=((0, 0),))]).mean(0)
-    assert torch.allclose(one, both, atol=1e-5)  # the mean over both is the same for a mirrored image
-    assert not torch.allclose(one, model.logits(images), atol=1e-5)
-    assert model.logits(middle).shape == (6, 3)
+    for model in (Classifier(base=4), Classifier(resnet=True)):
+        mirrored = model.logits(images, mirrored=True, batch_size=4)
+        assert torch.allclose(mirrored, model.logits(images[..., ::-1].copy()), atol=1e-5)
+        assert not torch.allclose(mirrored, model.logits(images), atol=1e-5)
 
 
 def test_scores_by_hand():
@@ -156,9 +167,22 @@ def test_scores_by_hand():
     found = cross_validation.scores(probabilities, np.array([0, 1, 1, 2]))
     assert found["accuracy"] == 0.75 and found["fakes called real"] == pytest.approx(1 / 3)
     assert found["F1 real"] == pytest.approx(2 / 3)
+    assert found["macro F1"] == pytest.approx(np.mean([2 / 3, 2 / 3, 1]))
     assert found["cross-entropy"] == pytest.approx(-np.log([0.8, 0.3, 0.8, 0.5]).mean())
 
 
 def test_scores_need_both_real_images_and_fakes():
     with pytest.raises(ValueError, match="0 fakes are too few: a table of scores needs at least 1"):
         cross_validation.scores(np.full((3, 3), 1 / 3), np.zeros(3, int))  # this gave NaN before
+
+
+def test_bootstrap_draws_whole_groups_of_near_copies():
+    labels = np.array([0, 1, 2] * 20)
+    right = np.eye(3)[labels]
+    assert (cross_validation.bootstrap(right, labels, np.arange(60), 20)[:, 0] == 1).all()
+    some = np.eye(3)[np.where(np.arange(60) < 15, (labels + 1) % 3, labels)]
+    alone = cross_validation.bootstrap(some, labels, np.arange(60), 300)[:, 0]
+    assert alone.mean() == pytest.approx(0.75, abs=0.02)
+    assert alone.std() == pytest.approx((0.75 * 0.25 / 60) ** 0.5, rel=0.2)
+    grouped = cross_validation.bootstrap(some, labels, np.arange(60) // 15, 300)[:, 0]
+    assert grouped.std() > 2 * alone.std()

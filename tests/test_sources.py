@@ -327,7 +327,7 @@ def test_the_next_start_finishes_an_interrupted_move(root, tmp_path, no_network,
     with pytest.raises(KeyboardInterrupt):
         sources.obtain(root, source)
     monkeypatch.undo()
-    for refused in (hand_images.origin, hand_images.run_name, hand_images.load_hands, labelled_hands.load_labelled):
+    for refused in (hand_images.origin, hand_images.run_name, hand_images.load_hands, labelled_hands.load):
         with pytest.raises(ValueError, match="only a part .* python -m utils data"):
             refused("x", root) if refused is hand_images.run_name else refused(root=root)
     assert sources.obtain(root, network=False, stand_in=shipped.hands).startswith("10 of the course's")
@@ -353,7 +353,7 @@ def test_real_images_beside_stand_ins_are_refused_with_advice(root, no_network, 
     sources.obtain(root, stand_in=shipped.hands)
     (root / "real_hands" / "a.JPG").write_bytes(jpeg(0))
     before = state(root)
-    for refused in (hand_images.origin, hand_images.load_hands, sources.obtain, labelled_hands.load_labelled):
+    for refused in (hand_images.origin, hand_images.load_hands, sources.obtain, labelled_hands.load):
         with pytest.raises(ValueError, match="1 of the course's images and 4 stand-ins.*Delete the stand-ins"):
             refused(root=root)
     with pytest.raises(ValueError, match="never written beside"):

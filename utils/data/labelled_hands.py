@@ -1,4 +1,4 @@
-"""The images of the classification coursework: labelled images, further real images, and test images.
+"""The images of the classification coursework: labelled images, a locked part of them, further reals, test images.
 
 If the course's fakes are missing, this project's own 300 + 300 generated hands are used: two thirds as labelled images
 and one third as test images. The test images then also include 100 real hands, and their true labels are known.
@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
+from sklearn.model_selection import StratifiedGroupKFold
 
 from utils import budgets, config
 from utils.data import hand_images, image_files
@@ -24,26 +25,39 @@ LABELLED_REALS = 500  # the course's real hands of this coursework are the first
 COURSE = "the course's labelled images"
 OWN = "OUR OWN GENERATED HANDS, because the course's are not here"
 OWN_TEST_REALS = 100  # real test images, if the course's fakes are missing
+OWN_TEST_SEED = 0  # seed for the order of these test images
+LOCKED_SHARE, LOCK_SEED = 5, 0  # one labelled image in five is locked; the seed of this split
 BLANK_STD = 6.0  # grey levels; an image with a smaller standard deviation is blank
 FILE_FEATURES = ("bytes", "height", "width", "colour", "quantisation")
 
 
 class Labelled(NamedTuple):
-    """Images without duplicates, uint8 (N, 1, 32, 32), and their labels int64 (N,): 0 real, 1 VAE, 2 GAN."""
+    """Labelled images without duplicates and without the locked part, and real images for training only."""
 
-    images: np.ndarray
-    labels: np.ndarray
+    images: np.ndarray  # uint8 (N, 1, 32, 32)
+    labels: np.ndarray  # int64 (N,): 0 real, 1 VAE, 2 GAN
     names: list[str]  # folder/name
-    further_reals: np.ndarray  # uint8 (M, 1, 32, 32); none of them is in `images`
+    groups: np.ndarray  # int64 (N,); near-copies have the same number, see `groups`
+    further_reals: np.ndarray  # uint8 (M, 1, 32, 32); none of them is in `images` or in the locked part
     skipped: list[image_files.Skipped]
+    locked: int  # number of images in the locked part
     origin: str
+
+
+class Locked(NamedTuple):
+    """The locked part of the labelled images; see `open_locked`."""
+
+    images: np.ndarray  # uint8 (L, 1, 32, 32)
+    labels: np.ndarray  # int64 (L,)
+    names: list[str]  # folder/name
 
 
 class Unlabelled(NamedTuple):
     """The images to label, in name order. `names` are the names of the files that could be read."""
 
-    images: np.ndarray
+    images: np.ndarray  # uint8 (N, 1, 32, 32)
     names: list[str]
+    apart: np.ndarray  # bool (N,); false for a near-copy of a labelled image, also of a locked one
     skipped: list[image_files.Skipped]  # test files that could not be read as an image
     foreign: list[str]  # names of files that are not test files
     truth: np.ndarray | None  # the true labels int64 (N,); known only if the images are our own
@@ -52,8 +66,8 @@ class Unlabelled(NamedTuple):
 
 def least_images() -> int:
     """The smallest number of images of one class that this profile's notebooks can divide into their folds."""
-    final, tuning = budgets.classifier(), budgets.classifier_tuning()
-    return max(final.folds, final.labelled_folds, tuning.folds)
+    folds = max(budgets.classifier().folds, budgets.classifier_tuning().folds)
+    return max(LOCKED_SHARE, -(-folds * LOCKED_SHARE // (LOCKED_SHARE - 1)))  # the locked part is not divided
 
 
 def has_course_fakes(root: Path) -> bool:
@@ -104,14 +118,37 @@ def _fakes(root: Path, kind: str) -> tuple[image_files.ImageFolder, np.ndarray]:
     return image_files.first(found, cut), found.images[cut:]
 
 
-def load_labelled(root: Path = config.PROJECT) -> Labelled:
-    """Read the three classes, in name order, without exact duplicates. Duplicates in different classes are found too.
+def load(root: Path = config.PROJECT) -> tuple[Labelled, Unlabelled]:
+    """Read the labelled images without the locked part, and the test images.
+
+    Both are in name order. The labelled images have no exact duplicates, not even in different classes. A fifth of
+    them is locked: only `open_locked` returns it. Near-copies are on the same side, and so are images that are
+    near-copies of the same test image. The profile `smoke` reads only some of the images.
 
     Raises:
         FileNotFoundError: a class has no folder.
         ValueError: a class has too few images for this profile's folds (the message says how many it has and how many
-            are needed), or the course's fakes of only one kind are here.
+            are needed), the course's fakes of only one kind are here, its test images are missing, or too few of them
+            can be read.
     """
+    found, locked, test = _read(root)
+    return found._replace(**_part(found, ~locked), locked=int(locked.sum())), test
+
+
+def open_locked(root: Path = config.PROJECT) -> Locked:
+    """Open the locked part: labelled images that no training and no choice has seen. Use it once, at the very end."""
+    found, locked, _ = _read(root)
+    part = _part(found, locked)
+    return Locked(part["images"], part["labels"], part["names"])
+
+
+def _part(found: Labelled, inside: np.ndarray) -> dict:
+    names = [name for name, chosen in zip(found.names, inside) if chosen]
+    return {key: getattr(found, key)[inside] for key in ("images", "labels", "groups")} | {"names": names}
+
+
+def _read(root: Path) -> tuple[Labelled, np.ndarray, Unlabelled]:
+    """All labelled images, which of them are locked (bool), and the test images."""
     reals, further, _ = _reals(root)
     parts = [reals, *(_fakes(root, kind)[0] for kind in config.CLASSES[1:])]
     parts = [image_files.first(part, budgets.reading().labelled_images) for part in parts]
@@ -125,13 +162,19 @@ def load_labelled(root: Path = config.PROJECT) -> Labelled:
     label_of = dict(zip(names, np.repeat([REAL, VAE, GAN], [len(part.names) for part in parts])))
     different = image_files.drop_duplicates(every)
     labels = np.array([label_of[name] for name in different.names])
-    group = groups(different.images)
+    test = _test(root)
+    joint = groups(np.concatenate([different.images, test.images]))
+    group = joint[: len(labels)]
     for label, kind in enumerate(config.CLASSES):
         count = len(np.unique(group[labels == label]))
         holds = f"'{printable(root / f'{kind}_hands')}' holds {count} labelled images that are not copies of others"
         _require(holds, count, least_images())
     origin = COURSE if has_course_fakes(root) else OWN
-    return Labelled(different.images, labels, different.names, further, different.skipped, origin)
+    found = Labelled(different.images, labels, different.names, group, further, different.skipped, 0, origin)
+    splitter = StratifiedGroupKFold(LOCKED_SHARE, shuffle=True, random_state=LOCK_SEED)
+    _, chosen = next(splitter.split(labels, labels, group))
+    locked = np.isin(np.arange(len(labels)), chosen)
+    return found, locked, test._replace(apart=~np.isin(joint[len(labels) :], group))
 
 
 def further_reals(labelled: Labelled) -> tuple[np.ndarray, np.ndarray]:
@@ -139,18 +182,8 @@ def further_reals(labelled: Labelled) -> tuple[np.ndarray, np.ndarray]:
     return labelled.further_reals, np.full(len(labelled.further_reals), REAL)
 
 
-def load_test(root: Path = config.PROJECT, seed: int = 0) -> Unlabelled:
-    """Read every `test_hand_*` in `test_hands`. The profile `smoke` reads only some of them.
-
-    `skipped` names the test files that could not be read. `foreign` names the files that are not test files.
-
-    Args:
-        seed: seed for the order of our own test images, which are used if the course's are missing.
-
-    Raises:
-        FileNotFoundError: see `load_labelled`; only if our own test images are used.
-        ValueError: the course's fakes are here, but its test images are missing, or too few of them can be read.
-    """
+def _test(root: Path) -> Unlabelled:
+    """Every `test_hand_*` in `test_hands`. Whether they are near-copies of labelled images is not known here."""
     folder = root / "test_hands"
     names = sorted(p.name for p in folder.glob("*") if not image_files.is_noise(p.name)) if folder.is_dir() else []
     foreign = [name for name in names if not name.startswith("test_hand_")]
@@ -158,8 +191,9 @@ def load_test(root: Path = config.PROJECT, seed: int = 0) -> Unlabelled:
         found = image_files.read(folder, pattern="test_hand_*", resize=True)
         found = image_files.first(found, budgets.reading().classifier_images)
         holds = f"'{printable(folder)}' holds {len(found.names)} readable test images"
-        _require(holds, len(found.names), 2 * budgets.classifier().folds)  # half of them are presumed to be fakes
-        return Unlabelled(found.images, found.names, found.skipped, foreign, None, f"{folder.name}/")
+        _require(holds, len(found.names), 2 * budgets.classifier().folds)
+        apart = np.ones(len(found.names), bool)
+        return Unlabelled(found.images, found.names, apart, found.skipped, foreign, None, f"{folder.name}/")
     if has_course_fakes(root):
         raise ValueError(
             f"'{printable(folder)}' holds no file named test_hand_*, so there is nothing to label. "
@@ -167,10 +201,10 @@ def load_test(root: Path = config.PROJECT, seed: int = 0) -> Unlabelled:
         )
     parts = [_reals(root)[2], *(_fakes(root, kind)[1] for kind in config.CLASSES[1:])]
     images, truth = np.concatenate(parts), np.repeat([REAL, VAE, GAN], [len(part) for part in parts])
-    order = np.random.default_rng(seed).permutation(len(images))
+    order = np.random.default_rng(OWN_TEST_SEED).permutation(len(images))
     names = [f"test_hand_{i + 1:04d}.jpeg" for i in range(len(images))]
     origin = "our own generated hands and real ones, kept out of training: the truth is known"
-    return Unlabelled(images[order], names, [], foreign, truth[order], origin)
+    return Unlabelled(images[order], names, np.ones(len(images), bool), [], foreign, truth[order], origin)
 
 
 def groups(images: np.ndarray) -> np.ndarray:

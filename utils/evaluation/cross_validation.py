@@ -1,120 +1,189 @@
-"""Cross-validation of the classifier: one training for each fold, logits of the held-out images, and scores."""
+"""Cross-validation of the classifier: folds, one training for each fold, logits of the held-out images, and scores."""
 
 from __future__ import annotations
 
+import io
+import json
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.metrics import f1_score
+from sklearn.model_selection import StratifiedGroupKFold
 from torch import Tensor
 
-from utils.evaluation.folds import Folds
 from utils.evaluation.sample_sizes import require
-from utils.models.classifier import CLASSES, VIEWS, Classifier, train
+from utils.files import write_atomically
+from utils.models import classifier
+from utils.models.classifier import CLASSES, Classifier
+from utils.training import identity
 
 CURVE_IMAGES = 300  # each point of the training curve is computed on at most this many validation images
+VIEWS = (False, True)  # an image as it is, and mirrored
 
 LabelledImages = tuple[np.ndarray, np.ndarray]  # images uint8 (N, 1, H, W) and labels int64 (N,)
 
 
-def concatenate(*parts: LabelledImages) -> LabelledImages:
-    """Join several sets of images and labels into one set."""
-    images, labels = zip(*parts)
-    return np.concatenate(images), np.concatenate(labels)
+@dataclass(frozen=True, eq=False)
+class Folds:
+    """A division of labelled images into folds for cross-validation.
+
+    Args:
+        labels: int64 (N,), the class of each image. Classes are numbered from 0.
+        groups: int (N,), as in `labelled_hands.groups`. All images of a group are in the same fold.
+        count: number of folds, at least 2.
+        seed: the seed of the division.
+
+    Raises:
+        ValueError: there are fewer than 2 folds, or a class has fewer groups than there are folds.
+    """
+
+    labels: np.ndarray
+    groups: np.ndarray
+    count: int
+    seed: int
+
+    def __post_init__(self):
+        if self.count < 2:
+            raise ValueError(f"{self.count} folds: cross-validation needs at least 2")
+        if len(self.labels) != len(self.groups) or not len(self.labels):
+            raise ValueError(f"{len(self.labels)} labels, {len(self.groups)} group numbers: each image needs both")
+        for label in np.unique(self.labels):
+            members = self.labels == label
+            found = len(np.unique(self.groups[members]))
+            if found < self.count:
+                raise ValueError(
+                    f"class {label} has {members.sum()} images in {found} groups of near-copies: {self.count} folds "
+                    f"need at least {self.count} groups of each class"
+                )
+
+    @cached_property
+    def indices(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The indices of the training images and of the validation images, for each fold.
+
+        Raises:
+            ValueError: the groups are too uneven: a fold has no validation images, or no training images of a class.
+        """
+        splitter = StratifiedGroupKFold(self.count, shuffle=True, random_state=self.seed)
+        found = list(splitter.split(np.zeros(len(self.labels)), self.labels, self.groups))
+        classes = len(np.unique(self.labels))
+        for number, (training, validation) in enumerate(found):
+            if not len(validation) or len(np.unique(self.labels[training])) < classes:
+                raise ValueError(
+                    f"fold {number} of {self.count} has {len(validation)} validation images and "
+                    f"{len(np.unique(self.labels[training]))} of {classes} classes to train on: the groups of "
+                    "near-copies are too uneven. Use fewer folds, or add images that are not near-copies."
+                )
+        return found
+
+    @cached_property
+    def fold_of(self) -> np.ndarray:
+        """The fold of each image, int64 (N,): the one in which it is a validation image."""
+        found = np.zeros(len(self.labels), np.int64)
+        for number, (_, validation) in enumerate(self.indices):
+            found[validation] = number
+        return found
 
 
-class CrossValidated(NamedTuple):
-    """The result of `cross_validate`."""
-
-    logits: Tensor  # (N, classes), from a classifier that has not seen the image or a near-copy of it
-    fold_of: np.ndarray  # (N,), the number of this classifier
-    models: list[Classifier]  # one for each fold
-    histories: list[list[dict]]  # from `loop.fit`, one for each fold
-
-
-def validation_hook(images: np.ndarray, labels: np.ndarray) -> Callable[[Classifier], dict[str, float]]:
-    """A hook for `loop.fit`: cross-entropy and accuracy on at most `CURVE_IMAGES` of the images, with one view."""
-    step = -(-len(images) // CURVE_IMAGES)
-    images, truth = images[::step], torch.from_numpy(labels[::step])
-
-    def evaluate(model: Classifier) -> dict[str, float]:
-        logits = model.logits(images, VIEWS[:1])
-        accuracy = (logits.argmax(1) == truth).float().mean()
-        return {"cross_entropy (validation)": F.cross_entropy(logits, truth), "accuracy (validation)": accuracy}
-
-    return evaluate
-
-
-def cross_validate(
-    images: np.ndarray,
-    folds: Folds,
-    images_seen: int,
-    folder: str | Path,
-    settings: dict,
-    *,
-    extra: list[LabelledImages] | None = None,
-    start: list[Classifier] | None = None,
-    views: tuple[tuple[int, int], ...] = VIEWS,
-    report: Callable[[Tensor, np.ndarray], None] | None = None,
-) -> CrossValidated:
-    """Train one classifier for each fold. Each image gets its logits from the classifier that has not seen it.
-
-    An interrupted cross-validation continues from its checkpoints.
+@dataclass(frozen=True, eq=False)
+class CrossValidation:
+    """One training of the classifier for each fold. An interrupted cross-validation goes on from its checkpoints.
 
     Args:
         images: uint8 (N, 1, H, W).
         folds: the labels of the images, and the fold of each image.
         images_seen, settings: as in `classifier.train`.
-        folder: the folder for checkpoints.
-        extra: for each fold, more images and labels to train on. They are never used for validation.
-        start: for each fold, the classifier that its training starts from, as in `classifier.train`.
-        views: as in `Classifier.logits`.
-        report: is called after each fold with the logits so far and the indices of their images.
+        folder: the folder for checkpoints and logits.
+        extra: more images and labels to train on. They are never used for validation.
+        start: another cross-validation with as many folds. The training of each fold starts from its classifier.
 
     Raises:
         ValueError: the folds belong to other images, or cannot be made (see `Folds`).
     """
-    if len(images) != len(folds.labels):
-        raise ValueError(f"{len(images)} images, but folds of {len(folds.labels)}")
-    logits = torch.zeros(len(images), settings.get("classes", len(CLASSES)))
-    fold_of = np.full(len(images), -1)
-    models, histories = [], []
-    for fold, (training, validation) in enumerate(folds.indices):
-        data = images[training], folds.labels[training]
-        model, history = train(
-            *(concatenate(data, extra[fold]) if extra else data),
-            images_seen=images_seen,
-            folder=Path(folder) / f"seed_{folds.seed}_fold_{fold}",
-            settings=settings,
-            seed=100 * folds.seed + fold,
-            start=start[fold] if start else None,
-            evaluate=validation_hook(images[validation], folds.labels[validation]),
+
+    images: np.ndarray
+    folds: Folds
+    images_seen: int
+    folder: Path
+    settings: dict
+    extra: LabelledImages | None = None
+    start: CrossValidation | None = None
+
+    def __post_init__(self):
+        if len(self.images) != len(self.folds.labels):
+            raise ValueError(f"{len(self.images)} images, but folds of {len(self.folds.labels)}")
+
+    def train(self, fold: int) -> tuple[Classifier, list[dict]]:
+        """The classifier that has not seen the images of this fold, and the history of its training."""
+        training, validation = self.folds.indices[fold]
+        data = [self.images[training], self.folds.labels[training]]
+        if self.extra:
+            data = [np.concatenate(pair) for pair in zip(data, self.extra)]
+        some = validation[:: -(-len(validation) // CURVE_IMAGES)]
+        images, truth = self.images[some], torch.from_numpy(self.folds.labels[some])
+
+        def evaluate(model: Classifier) -> dict[str, float]:
+            logits = model.logits(images)
+            accuracy = (logits.argmax(1) == truth).float().mean()
+            return {"cross_entropy (validation)": F.cross_entropy(logits, truth), "accuracy (validation)": accuracy}
+
+        return classifier.train(
+            *data,
+            images_seen=self.images_seen,
+            folder=self.folder / f"seed_{self.folds.seed}_fold_{fold}",
+            settings=self.settings,
+            seed=100 * self.folds.seed + fold,
+            start=self.start.models[fold] if self.start else None,
+            evaluate=evaluate,
             evaluations=5,
             plot=False,
         )
-        logits[validation] = model.logits(images[validation], views)
-        fold_of[validation] = fold
-        models.append(model)
-        histories.append(history)
-        if report:
-            report(logits[fold_of >= 0], np.flatnonzero(fold_of >= 0))
-    return CrossValidated(logits, fold_of, models, histories)
 
+    @cached_property
+    def models(self) -> list[Classifier]:
+        """The classifiers of all folds."""
+        return [self.train(fold)[0] for fold in range(self.folds.count)]
 
-def logits_by_fold(
-    models: list[Classifier], images: np.ndarray, fold_of: np.ndarray, views: tuple[tuple[int, int], ...] = VIEWS
-) -> Tensor:
-    """Logits (N, classes) of images uint8 (N, 1, H, W). `fold_of` (N,) holds the number of each image's model."""
-    logits = torch.zeros(len(images), models[0].config["classes"])
-    for fold, model in enumerate(models):
-        inside = fold_of == fold
-        if inside.any():
-            logits[inside] = model.logits(images[inside], views)
-    return logits
+    def logits(self) -> Tensor:
+        """Logits (2, N, classes) of the images and of their mirror images, by classifiers that have not seen them.
+
+        They are kept in a file. As long as nothing that they depend on has changed, no training is repeated.
+        """
+        path = self.folder / f"seed_{self.folds.seed}.npz"
+        wanted = json.dumps(self._identity(), sort_keys=True)
+        if path.is_file():
+            with np.load(path) as stored:
+                if str(stored["identity"]) == wanted:
+                    return torch.from_numpy(stored["logits"])
+        logits = self.changed_logits(lambda images: images)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, logits=logits.numpy(), identity=wanted)
+        write_atomically(path, buffer.getvalue())
+        return logits
+
+    def changed_logits(self, change: Callable[[np.ndarray], np.ndarray]) -> Tensor:
+        """As `logits`, but of changed images: `change` maps images uint8 (n, 1, H, W) to such images."""
+        logits = torch.zeros(len(VIEWS), len(self.images), self.settings.get("classes", len(CLASSES)))
+        for fold, model in enumerate(self.models):
+            validation = self.folds.indices[fold][1]
+            held_out = change(self.images[validation])
+            logits[:, validation] = torch.stack([model.logits(held_out, mirrored) for mirrored in VIEWS])
+        return logits
+
+    def _identity(self) -> dict:
+        model = Classifier(**self.settings)
+        data = [(self.images, self.folds.labels), (self.folds.groups, self.folds.labels), self.extra or ()]
+        return {
+            "settings": model.config | {"images_seen": self.images_seen},
+            "folds": [self.folds.count, self.folds.seed],
+            "data": [classifier.data_hash(*pair) if pair else None for pair in data],
+            "start": self.start._identity() if self.start else None,
+            "source": identity.of_source(model, classifier.train),
+        }
 
 
 def scores(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -127,12 +196,29 @@ def scores(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         ValueError: there are no real images or no fakes.
     """
     require(1, "a table of scores", real_images=int((labels == 0).sum()), fakes=int((labels != 0).sum()))
-    predicted = probabilities.argmax(1)
+    predicted, classes = probabilities.argmax(1), probabilities.shape[1]
+    counts = np.bincount(classes * labels + predicted, minlength=classes**2).reshape(classes, classes)
+    f1 = 2 * counts.diagonal() / np.maximum(counts.sum(0) + counts.sum(1), 1)
     of_truth = probabilities[np.arange(len(labels)), labels]
     return {
-        "accuracy": float((predicted == labels).mean()),
-        "macro F1": f1_score(labels, predicted, average="macro"),
+        "accuracy": float(counts.diagonal().sum() / len(labels)),
+        "macro F1": float(f1.mean()),
         "cross-entropy": float(-np.log(np.clip(of_truth, 1e-12, 1)).mean()),
-        "F1 real": f1_score(labels == 0, predicted == 0),
-        "fakes called real": float((predicted[labels != 0] == 0).mean()),
+        "F1 real": float(f1[0]),
+        "fakes called real": float(counts[1:, 0].sum() / counts[1:].sum()),
     }
+
+
+def bootstrap(probabilities: np.ndarray, labels: np.ndarray, groups: np.ndarray, resamples: int = 1000) -> np.ndarray:
+    """Bootstrap resamples of `scores` (Efron 1979): float (resamples, 5), in the order of `scores`.
+
+    Whole groups of near-copies are drawn with replacement. Two calls with the same labels and groups draw the same
+    images, so the difference of two results belongs to the same images.
+    """
+    rng = np.random.default_rng(0)
+    members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
+    rows = []
+    for _ in range(resamples):
+        drawn = np.concatenate([members[i] for i in rng.integers(len(members), size=len(members))])
+        rows.append(list(scores(probabilities[drawn], labels[drawn]).values()))
+    return np.array(rows)

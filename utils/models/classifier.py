@@ -1,9 +1,8 @@
-"""A classifier of real hands, hands of VAEs and hands of GANs: a residual network without pre-training.
+"""A classifier of real hands, hands of VAEs and hands of GANs: a residual network without pre-trained weights.
 
 Generated images differ from real ones mostly in fine detail: a decoder makes too little noise, and upsampling leaves a
-grid. So the network also gets two fixed high-pass residuals of the pixels, as in image forensics (Fridrich & Kodovsky
-2012). Its last maps are pooled to their mean and standard deviation (`blocks.TextureClassifier`). The augmentation
-moves and mirrors images, but never resamples them.
+grid. So the first layers keep the full resolution, and the last maps are pooled to their mean and standard deviation
+(`blocks.TextureClassifier`). The augmentation moves and mirrors images, but never resamples them.
 """
 
 from __future__ import annotations
@@ -13,14 +12,15 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+import torchvision
 from torch import Tensor, nn
 
 from utils.config import CLASSES
 from utils.data.image_files import to_float
 from utils.models.blocks import TextureClassifier
-from utils.training import checkpoints, devices, loop
+from utils.training import checkpoints, devices, identity, loop
 
-VIEWS = ((0, 0), (0, 1), (1, 0), (0, -1), (-1, 0))  # offsets (rows, columns) in pixels; the logits are means over them
+BATCH_SIZE = 128  # images in a training step
 
 
 def augment(images: Tensor, shift: int, mirror: bool) -> Tensor:
@@ -42,6 +42,16 @@ def augment(images: Tensor, shift: int, mirror: bool) -> Tensor:
     return padded.permute(0, 2, 3, 1)[each[:, None, None], rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
+def resnet18(classes: int) -> nn.Module:
+    """A plain ResNet-18 (He et al. 2016) for grey images of 32 x 32 pixels: the opponent of our network.
+
+    As usual for such small images, its first layer has 3 x 3 weights and stride 1, and no pooling follows it.
+    """
+    network = torchvision.models.resnet18(num_classes=classes)
+    network.conv1, network.maxpool = nn.Conv2d(1, 64, 3, padding=1, bias=False), nn.Identity()
+    return network
+
+
 class Classifier(nn.Module):
     """The network with its loss and its optimiser, for `loop.fit`.
 
@@ -49,11 +59,12 @@ class Classifier(nn.Module):
         base: channels of the first stage; twice as many in the second, four times as many in the third.
         classes: number of classes.
         high_pass: whether the network gets the high-pass residuals too.
+        resnet: use `resnet18` instead. It has no `base`, `high_pass` and `dropout`.
         dropout: dropout rate before the last layer.
         lr: AdamW's learning rate.
         weight_decay: AdamW's weight decay.
         smoothing: label smoothing, because some images are in the wrong folder.
-        shift, mirror: arguments of `augment`; `shift` is in pixels.
+        shift: the largest shift of a training image in pixels; see `augment`.
     """
 
     ema_modules = ("network",)
@@ -62,55 +73,44 @@ class Classifier(nn.Module):
         self,
         base: int = 24,
         classes: int = len(CLASSES),
-        high_pass: bool = True,
-        dropout: float = 0.2,
+        high_pass: bool = False,
+        resnet: bool = False,
+        dropout: float = 0.0,
         lr: float = 2e-3,
-        weight_decay: float = 0.01,
-        smoothing: float = 0.05,
-        shift: int = 2,
-        mirror: bool = True,
+        weight_decay: float = 0.03,
+        smoothing: float = 0.0,
+        shift: int = 1,
     ):
         super().__init__()
         self.config = {
-            "base": base, "classes": classes, "high_pass": high_pass, "dropout": dropout, "lr": lr,
-            "weight_decay": weight_decay, "smoothing": smoothing, "shift": shift, "mirror": mirror,
+            "base": base, "classes": classes, "high_pass": high_pass, "resnet": resnet, "dropout": dropout, "lr": lr,
+            "weight_decay": weight_decay, "smoothing": smoothing, "shift": shift,
         }  # fmt: skip
-        self.network = TextureClassifier(channels=1, outputs=classes, base=base, high_pass=high_pass, dropout=dropout)
+        self.network = resnet18(classes) if resnet else TextureClassifier(1, classes, base, high_pass, dropout)
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         decay = self.config["weight_decay"]
         return {"classifier": torch.optim.AdamW(self.network.parameters(), self.config["lr"], weight_decay=decay)}
 
     def step(self, batch: tuple[Tensor, Tensor], update) -> dict[str, Tensor]:
-        """One update on images (N, 1, H, W) in [-1, 1] and labels (N,) int64 or probabilities (N, classes)."""
+        """One update on images (N, 1, H, W) in [-1, 1] and labels (N,) int64."""
         images, labels = batch
-        logits = self.network(augment(images, self.config["shift"], self.config["mirror"])).float()
+        logits = self.network(augment(images, self.config["shift"], mirror=True)).float()
         loss = F.cross_entropy(logits, labels, label_smoothing=self.config["smoothing"])
         update("classifier", loss)
-        truth = labels if labels.dim() == 1 else labels.argmax(1)
-        return {"cross_entropy": loss, "accuracy": (logits.argmax(1) == truth).float().mean()}
+        return {"cross_entropy": loss, "accuracy": (logits.argmax(1) == labels).float().mean()}
 
     @torch.no_grad()
-    def logits(self, images: np.ndarray, views: tuple[tuple[int, int], ...] = VIEWS, batch_size: int = 100) -> Tensor:
-        """Logits (N, classes) of images uint8 (N, 1, H, W): the mean over the shifted views and their mirror images.
-
-        Args:
-            views: offsets (rows, columns) in pixels.
-            batch_size: number of images that are computed at a time.
-        """
+    def logits(self, images: np.ndarray, mirrored: bool = False, batch_size: int = 256) -> Tensor:
+        """Logits (N, classes) of images uint8 (N, 1, H, W), or of their mirror images. Computed in batches."""
         self.eval()
         device = next(self.network.parameters()).device
-        height, width = images.shape[2:]
-        reach = max(abs(offset) for view in views for offset in view)
         parts = []
         with devices.accelerator().autocast():
             for start in range(0, len(images), batch_size):
-                x = F.pad(to_float(images[start : start + batch_size]).to(device), (reach,) * 4, mode="replicate")
-                shifted = [x[:, :, reach + y : reach + y + height, reach + z : reach + z + width] for y, z in views]
-                if self.config["mirror"]:
-                    shifted += [view.flip(3) for view in shifted]
-                parts.append(torch.stack([self.network(view).float() for view in shifted]).mean(0).cpu())
-        return torch.cat(parts)
+                x = to_float(images[start : start + batch_size]).to(device)
+                parts.append(self.network(x.flip(3) if mirrored else x).float())
+        return torch.cat(parts).cpu()
 
 
 def balanced(labels: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -121,13 +121,18 @@ def balanced(labels: np.ndarray, seed: int = 0) -> np.ndarray:
     return np.concatenate([np.resize(rng.permutation(members), size) for members in each])
 
 
+def data_hash(images: np.ndarray, labels: np.ndarray) -> str:
+    """A hash of images and labels that is the same on every machine."""
+    return identity.of_data((torch.from_numpy(images), torch.from_numpy(labels)))
+
+
 def train(
     images: np.ndarray,
     labels: np.ndarray,
     images_seen: int,
     folder: str | Path,
     settings: dict,
-    batch_size: int = 64,
+    batch_size: int = BATCH_SIZE,
     seed: int = 0,
     start: Classifier | None = None,
     **options,
@@ -159,5 +164,7 @@ def train(
     chosen = balanced(labels, seed)
     pairs = (to_float(images[chosen]), torch.from_numpy(labels[chosen]))
     steps = images_seen // batch_size
-    history = loop.fit(model, pairs, steps, batch_size, folder, config | model.config, seed=seed, **options)
+    config |= model.config
+    options |= {"data_hash": data_hash(images, labels)}  # `pairs` are several times as large
+    history = loop.fit(model, pairs, steps, batch_size, folder, config, seed=seed, **options)
     return model, history

@@ -1,0 +1,60 @@
+"""Coursework 2's trainings: the search's design, the rows, the trials, and which network judges a test image."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+
+from tests.conftest import three_kinds
+from utils.budgets import Classifier as Budget
+from utils.data import labelled_hands
+from utils.evaluation import hand_study
+from utils.evaluation.hand_study import HandStudy
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    images, labels = three_kinds(8)
+    names, groups = [str(i) for i in range(24)], np.arange(24)
+    reals, test_images = three_kinds(10, seed=1)[0][:10], three_kinds(6, seed=2)[0]
+    labelled = labelled_hands.Labelled(images, labels, names, groups, reals, [], 0, "drawn")
+    apart = np.arange(18) != 4
+    test = labelled_hands.Unlabelled(test_images, names[:18], apart, [], [], None, "drawn")
+    return HandStudy(labelled, test, Budget(512, 256, folds=2, seeds=1), tmp_path_factory.mktemp("study"))
+
+
+def test_each_value_of_each_range_is_in_equally_many_trials():
+    design = hand_study.balanced_design(hand_study.RANGES, 30)
+    assert len(design) == 30 and design == hand_study.balanced_design(hand_study.RANGES, 30)
+    for name, values in hand_study.RANGES.items():
+        counts = Counter(settings[name] for settings in design)
+        assert set(counts) == set(values) and max(counts.values()) - min(counts.values()) <= 1
+    assert len({tuple(settings.values()) for settings in design}) > 25
+
+
+def test_the_test_folders_networks_have_not_seen_the_images_that_they_judge(study):
+    folds = study.pretraining.folds
+    assert len(folds.labels) == 10 + 17 and (folds.labels[:10] == 0).all()  # one test image is a near-copy
+    mixture = np.flatnonzero(study.test.apart)
+    for fold, (training, _) in enumerate(folds.indices):
+        seen = mixture[training[training >= 10] - 10]
+        assert not (study.test_folds[seen] == fold).any()
+
+
+def test_rows_of_equal_length_see_equally_many_images(study):
+    seen = {name: study.row(name, {"lr": 0.001}, 1) for name in (hand_study.LONGER, hand_study.BEGUN)}
+    assert seen[hand_study.LONGER].images_seen == 512 + 256 and seen[hand_study.LONGER].start is None
+    assert seen[hand_study.BEGUN].images_seen == 256 and seen[hand_study.BEGUN].start is study.pretraining
+    assert study.row(hand_study.RESNET, {}, 1).settings == {"resnet": True}
+
+
+def test_losses_of_a_trial_and_the_final_labels(study):
+    settings = {"lr": 0.002, "dropout": 0.2}
+    losses = study.losses(settings, [0, 1], 256)
+    assert len(losses) == 2 and losses[0] != losses[1] and losses == study.losses(settings, [0, 1], 256)
+    models = [[study.final(settings, seed, fold)[0] for fold in range(2)] for seed in (1, 2)]
+    images, fold_of = study.test.images, study.test_folds
+    found = hand_study.mean_logits(models, images, fold_of)
+    first = [networks[fold_of[0]].logits(images[:1], mirrored) for networks in models for mirrored in (False, True)]
+    assert torch.allclose(found[0], torch.cat(first).mean(0), atol=1e-4)

@@ -134,7 +134,10 @@ class BlockNetwork(nn.Module):
         before = torch.cat([pixels, is_black(pixels)], 1)
         hidden = F.silu(self.context(context) + F.conv2d(before, weight.to(before.dtype)))
         hidden = F.silu(hidden + self.layer(hidden))
-        return self.head(hidden).unflatten(1, (self.shape[0], -1))
+        with torch.autocast(
+            hidden.device.type, enabled=False
+        ):  # in bfloat16, a mean near -1 is off by half a grey level
+            return self.head(hidden.float()).unflatten(1, (self.shape[0], -1))
 
 
 def is_black(images: Tensor) -> Tensor:

@@ -298,14 +298,14 @@ def grey_levels(images: Tensor, known: Tensor) -> Tensor:
 
 
 def likeness_groups(images: Tensor) -> np.ndarray:
-    """A group number (N,), from 0, for each image (N, 1, H, W). There are about N / 3 groups of images that are alike.
+    """A group number (N,), from 0, for each image (N, 1, H, W). There are N / 4 groups of images that are alike.
 
-    They are made by average linkage, with 1 - correlation at half size as the distance. `groups` is stricter: where all
+    They are made by complete linkage, with 1 - correlation at half size as the distance. `groups` is stricter: where all
     images are similar, as in the test set, it joins nearly all of them to one group.
     """
     from scipy.cluster.hierarchy import fcluster, linkage
 
-    return fcluster(linkage(_half_size(images).numpy(), "average", "correlation"), len(images) // 3, "maxclust") - 1
+    return fcluster(linkage(_half_size(images).numpy(), "complete", "correlation"), len(images) // 4, "maxclust") - 1
 
 
 def folds(group: np.ndarray, count: int) -> np.ndarray:

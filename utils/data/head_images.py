@@ -300,8 +300,8 @@ def grey_levels(images: Tensor, known: Tensor) -> Tensor:
 def likeness_groups(images: Tensor) -> np.ndarray:
     """A group number (N,), from 0, for each image (N, 1, H, W). There are N / 4 groups of images that are alike.
 
-    They are made by complete linkage, with 1 - correlation at half size as the distance. `groups` is stricter: where all
-    images are similar, as in the test set, it joins nearly all of them to one group.
+    They are made by complete linkage, with 1 - correlation at half size as the distance. `groups` is stricter: it would
+    join nearly all test images to one group, because all of them are similar.
     """
     from scipy.cluster.hierarchy import fcluster, linkage
 

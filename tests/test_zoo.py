@@ -59,7 +59,7 @@ def test_each_family_can_be_trained_sampled_and_measured(family, channels, size,
 @pytest.mark.parametrize("family", SETTINGS)
 def test_the_command_trains_every_family_on_a_folder(family, tmp_path):
     image_files.write_jpegs(draw_pictures(20, 20), tmp_path / "pictures", "picture", 20)
-    zoo.train_on_folder(family, str(tmp_path / "pictures"), 16, None, 64, tmp_path / "out", samples=3, seed=0)
+    zoo.train_on_folder(family, str(tmp_path / "pictures"), 16, None, 32, tmp_path / "out", samples=3, seed=0, batch=16)
     _, tensors = checkpoints.read_weights(tmp_path / "out" / "weights.safetensors")
     assert sum(tensor.numel() for tensor in tensors.values()) > 10_000
     with Image.open(tmp_path / "out" / "samples.png") as picture:
@@ -69,7 +69,7 @@ def test_the_command_trains_every_family_on_a_folder(family, tmp_path):
 def test_the_command_refuses_other_images_and_fewer_than_a_batch(tmp_path):
     for name, seed in (("one", 0), ("other", 1)):
         image_files.write_jpegs(draw_pictures(20, 16, seed), tmp_path / name, "picture", 20)
-    arguments = {"file": None, "images_seen": 64, "out": tmp_path / "out", "samples": 3, "seed": 0}
+    arguments = {"file": None, "images_seen": 32, "out": tmp_path / "out", "samples": 3, "seed": 0, "batch": 16}
     zoo.train_on_folder("PixelCNN", str(tmp_path / "one"), 16, **arguments)
     zoo.train_on_folder("PixelCNN", str(tmp_path / "one"), 16, **arguments)
     with pytest.raises(ValueError, match="images, or other data, differ"):

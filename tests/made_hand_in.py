@@ -1,255 +1,305 @@
-"""A complete hand-in for four briefs, by a student ab123 who does not exist, and many ways to break it."""
+"""Hand-ins for the five briefs, in the form in which students hand them in, and the empty templates.
 
-import shutil
+The students do not exist. Names, folders, counts and image modes differ from those of this project on purpose.
+"""
+
+import base64
+import io
+import json
 from pathlib import Path
 
 import nbformat
 import numpy as np
 from PIL import Image
 
-from utils.data import head_images
-from utils.data.image_files import write_jpegs
-from utils.handin import briefs
+from utils import config
+from utils.data import head_images, image_files
 
-PICTURE = nbformat.v4.new_output("display_data", data={"image/png": "iVBORw0KGgo="})
-SECTIONS = {
-    "DLcw1": ["Justification", "Data preparation", "Network design", "The loops", "Training", "Generating", "Saving"],
-    "DLcw2": ["Model selection", "Data", "Network", "Loops", "Training", "Evaluation", "Predictions"],
-    "MRI": ["Question 1: data", "Question 2: loaders", "Question 3: network"],
-    "final": ["Data", "Variational autoencoder", "GAN", "Autoregressive", "Normalising flow", "Comparison"],
-}
-
-
-def write_notebook(path, sections) -> None:
-    """Write an executed notebook. Each section has a heading, some words, and a code cell with output."""
-    notebook = nbformat.v4.new_notebook()
-    for number, section in enumerate(sections, start=1):
-        words = " ".join(["because the loss says so"] * 8)
-        notebook.cells.append(nbformat.v4.new_markdown_cell(f"## {number}. {section}\n\n{words}"))
-        printed = nbformat.v4.new_output("stream", text="done\n")
-        notebook.cells.append(
-            nbformat.v4.new_code_cell("plot(loss)", execution_count=number, outputs=[printed, PICTURE])
-        )
-    if len(sections) < 7:
-        notebook.cells.insert(0, nbformat.v4.new_markdown_cell("A word. " * 120))
-    nbformat.write(notebook, path)
+USER = "acse-ab1223"
+WORDS = "We try this because the loss of the discriminator falls too fast at the beginning of the training. "
+JUSTIFICATION = (
+    "Justification of choice VAE/GAN\n\nExplain in **two or three sentences** and/or a few **bullet points** why you "
+    "have chosen to use a VAE or a GAN."
+)
+TEMPLATE_HEAD = "### ***Name***: [*your name*]\n### ***username***: [*your username*]\n### ***CID***: [*your CID*]"
+HEAD = "### ***Name***: [*Siân O’Neill*]\n### ***username***: [*acse-ab1223*]\n### ***CID***: [*02123456*]"
+QUESTION_1 = (
+    "### Question 1 [150 words maximum]\nIf I asked you to do the first coursework again, but now I gave you 5 days "
+    "and 500 compute units (instead of 100 compute units), what would you do differently to improve your results.\n\n"
+)
+QUESTION_2 = (
+    "<br>\n\n### Question 2 [100 words maximum]\nAdditionally to the newly defined hypotethical assessment in "
+    "**Question 1**, if i told you that now the images were 512x512 pixels:\n\n**a.** as much compute power as you "
+    "want, but only have the 10000 images provided. <br>\n**b.** as many more images in your dataset as you want, but "
+    "only have the 500 compute units availabe.\n\nWhich one would you choose and why? Again justify your answers.\n\n"
+)
 
 
-def write_hand_in(root: Path) -> None:
-    """Write the hand-in to a new folder."""
-    root.mkdir()
-    rng = np.random.default_rng(0)
-    write_jpegs(rng.integers(0, 255, (300, 1, 32, 32), np.uint8), root / "GAN_hands", "ab123", 300)
-    for coursework in ("DLcw1", "DLcw2"):
-        write_notebook(root / f"ab123_{coursework}_clean.ipynb", SECTIONS[coursework])
-        write_notebook(root / f"ab123_{coursework}_hypertune.ipynb", ["A", "B", "C", "D", "E", "F", "G"])
-    rows = [f"test_hand_{i:04d}.jpeg, {i % 3}" for i in range(1, briefs.TEST_FILES + 1)]
-    (root / "ab123_classified_hands.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
-    (root / "references.md").write_text("- Goodfellow et al. 2014\n", encoding="utf-8")
-    answers = [f"## {heading}\n\n" + "word " * 90 + "\n\n![a](b.png)\n" for heading in briefs.ANSWER_WORDS]
-    (root / "README.md").write_text("# Mine\n\n" + "\n".join(answers), encoding="utf-8")
-    (root / "utils").mkdir()
-    (root / "utils" / "models.py").write_text("raise SystemExit('a check must not run this')\n", encoding="utf-8")
-    (root / "brain_mri").mkdir()
-    write_notebook(root / "brain_mri" / "Assessment.ipynb", SECTIONS["MRI"])
-    shutil.copy(head_images.ANSWER, root / "brain_mri")
-    (root / "brain_mri" / "References.md").write_text(
-        "- diffusers, https://github.com/huggingface/diffusers\n", encoding="utf-8"
+def picture(width: int = 80) -> nbformat.NotebookNode:
+    """An output with a picture, as matplotlib makes it."""
+    pixels = np.random.default_rng(width).integers(0, 255, (60, width), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return nbformat.v4.new_output("display_data", data={"image/png": base64.b64encode(file.getvalue()).decode()})
+
+
+def printed(text: str = "done\n") -> nbformat.NotebookNode:
+    return nbformat.v4.new_output("stream", text=text)
+
+
+def text(source: str) -> nbformat.NotebookNode:
+    return nbformat.v4.new_markdown_cell(source)
+
+
+def code(source: str, *outputs: nbformat.NotebookNode, count: int | None = None) -> nbformat.NotebookNode:
+    return nbformat.v4.new_code_cell(source, outputs=list(outputs), execution_count=count)
+
+
+def write(path: Path, cells: list[nbformat.NotebookNode]) -> None:
+    """Write a notebook as Colab does: without cell ids, format 4.0."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    notebook.nbformat_minor = 0
+    for cell in notebook.cells:
+        cell.pop("id", None)
+    path.write_text(json.dumps(notebook), encoding="utf-8")
+
+
+def edit(path: Path, change) -> None:
+    """Change the cells of a notebook."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    change(content["cells"], content)
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def code_cell(cells: list[dict], words: str) -> dict:
+    """The code cell that holds these words."""
+    return next(cell for cell in cells if cell["cell_type"] == "code" and words in "".join(cell["source"]))
+
+
+def hands(model: str = "VAE") -> np.ndarray:
+    """300 hands uint8 (300, 32, 32) that are not those in this repository: they are mirrored."""
+    shipped = image_files.read(config.PROJECT / f"{model}_hands", pattern="*_[0-9][0-9][0-9].jpeg").images[-300:, 0]
+    return np.ascontiguousarray(shipped[:, :, ::-1])
+
+
+def save_hands(
+    folder: Path, pixels: np.ndarray, name: str = f"{USER}_{{:03d}}.jpeg", mode: str = "RGB", **options
+) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, image in enumerate(pixels, start=1):
+        Image.fromarray(image).convert(mode).save(folder / name.format(number), **{"format": "JPEG"} | options)
+
+
+TRAIN = (
+    "liveloss = PlotLosses()\nfor epoch in range(n_epochs):\n    loss = train(generator, discriminator)\n"
+    "    liveloss.update({'loss': loss})\n    liveloss.send()"
+)
+
+
+def cw1_clean_cells() -> list[nbformat.NotebookNode]:
+    return [
+        text('<img src="https://drive.google.com/uc?id=1" width="500"/>\n\n---\n'),
+        text(f"{HEAD}\n\nYou can save this notebook in Colab by clicking `File` from the top menu"),
+        text(f"## 1. {JUSTIFICATION}"),
+        text(f"**ANSWER:**\n\n{WORDS * 2}"),
+        code("!pip install livelossplot"),
+        code("from google.colab import drive\ndrive.mount('/content/drive')", printed("Mounted\n")),
+        text(f"## 2. Data preparation\n{WORDS}"),
+        code("data = load('real_hands')\n# look at some hands\nplt.imshow(data[0])", picture(), count=7),
+        text("## Network design and implementation"),
+        code("class Generator(nn.Module):\n    def __init__(self):\n        super().__init__()\n    x = 1", count=0),
+        text("## Training and evaluation loops"),
+        code("def train(generator, discriminator):\n    return 0\n# one epoch, as in the lecture", count=12),
+        text("## Network training\nadd text blocks as you need"),
+        code(TRAIN, picture(), printed("Loss\n\tgenerator (min: 0.1)"), count=9),
+        text("## Generate 300 new samples with your trained network"),
+        code("samples = generator(noise)\nprint(samples.shape)", printed("torch.Size([300, 1, 32, 32])\n"), count=15),
+        text("## Save the 300 generated samples as `.jpeg` files"),
+        code("for i in range(300):\n    save(samples[i], f'acse-ab1223_{i + 1:03d}.jpeg')", count=16),
+    ]
+
+
+def hypertune_cells(network: str) -> list[nbformat.NotebookNode]:
+    return [
+        text(HEAD),
+        text(f"## Hyperparameter tunning notebook\n\nExplain the steps and tests you do.\n\n{WORDS * 3}"),
+        code(
+            f"import torch\n# the {network} of the lecture\nrates = [0.1, 0.01]\nfor rate in rates:\n    fit(rate)",
+            count=1,
+        ),
+        code("for rate in rates:\n    print(rate, run(rate, 'real_hands', GAN))", printed("0.1 3.2\n"), count=2),
+        code(
+            "results",
+            nbformat.v4.new_output("execute_result", data={"text/plain": "[3.2]"}, execution_count=3),
+            count=3,
+        ),
+    ]
+
+
+def cw1(root: Path) -> Path:
+    """Coursework 1 as a student hands it in: Colab's notebooks, counts missing or doubled, RGB images."""
+    root.mkdir(parents=True, exist_ok=True)
+    write(root / f"{USER}_DLcw1_clean.ipynb", cw1_clean_cells())
+    write(root / f"{USER}_DLcw1_hypertune.ipynb", hypertune_cells("GAN"))
+    save_hands(root / "GAN_hands", hands())
+    (root / "references.md").write_text(
+        "##References\n\n\n| Student name | *Siân O’Neill* |\n| --- | --- |\n| CID | *02123456* |\n\nAdd the "
+        "references you have used below (links to sites)\n\n- **[1]** A. Radford et al., DCGAN, arXiv:1511.06434\n",
+        encoding="utf-8",
+    )  # fmt: skip
+    return root
+
+
+def cw1_template(root: Path) -> Path:
+    """The folder as the course hands it out."""
+    titles = (
+        "## Data preparation", "## Network design and implementation", "## Training and evaluation loops",
+        "## Network training\nUse the best hyperparameters and network design here (and justify briefly your choices",
+        "## Generate 300 new samples with your trained network", "## Save the 300 generated samples as `.jpeg` files",
+    )  # fmt: skip
+    cells = [
+        text(TEMPLATE_HEAD),
+        text(f"## {JUSTIFICATION}"),
+        text("your answer here"),
+    ]
+    for title in titles:
+        cells += [text(title), text("add text blocks as you need"), code("### add code blocks as you need")]
+    write(root / "your_username_DLcw1_clean.ipynb", cells)
+    write(
+        root / "your_username_DLcw1_hypertune.ipynb",
+        [
+            text(TEMPLATE_HEAD), text("## Hyperparameter tunning notebook\n\nExplain the steps and tests you do.\n"),
+            text("add text blocks as you need"), code("### add code blocks as you need"),
+        ],
+    )  # fmt: skip
+    (root / "references.md").write_text(
+        "##References\n\n\n| Student name | *your name* |\n| ----------- | ----------- |\n| CID | *your CID* |\n\n"
+        "Add the references you have used below (links to sites you used):\n\n- reference 1\n- reference 2\n- etc...",
+        encoding="utf-8",
+    )  # fmt: skip
+    return root
+
+
+ANSWER_1 = f"### ANSWER to question 1:\n\n{'word ' * 140}\n\n- a *point*\n\n![a figure](docs/my%20figure.png)\n\n"
+ANSWER_2 = f"### ANSWER to question 2:\n\n{'word ' * 90}\n"
+
+
+def cw2(root: Path) -> Path:
+    """Coursework 2 as a student hands it in. A line for the file that is no image is missing."""
+    root.mkdir(parents=True, exist_ok=True)
+    cells = [
+        text(f"# Classifier\n{WORDS * 3}"),
+        code(
+            "train = ImageFolder(['real_hands', 'VAE_hands', 'GAN_hands'])\nprint(len(train))",
+            printed("1400\n"),
+            count=1,
+        ),
+        text("## Training"),
+        code("class ResNet18(nn.Module):\n    pass\nmodel = ResNet18(weights=None)\nF.cross_entropy", count=2),
+        code("for x, y in train:\n    loss.backward()\nplt.plot(losses)", picture(), count=3),
+        code("write_csv('acse-ab1223_classified_hands.csv', predict(model, 'test_hands'))", count=4),
+    ]
+    write(root / f"{USER}_DLcw2_clean.ipynb", cells)
+    write(root / f"{USER}_DLcw2_hypertune.ipynb", hypertune_cells("classifier"))
+    rows = [f"test_hand_{i:04d}.jpeg, {i % 3}" for i in range(1, 8435) if i != 3551]
+    (root / f"{USER}_classified_hands.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    (root / "docs").mkdir(exist_ok=True)
+    Image.new("L", (9, 9)).save(root / "docs" / "my figure.png")
+    (root / "README.md").write_text(
+        f"## DL module coursework 2\n\n{QUESTION_1}{ANSWER_1}{QUESTION_2}{ANSWER_2}", encoding="utf-8"
     )
-    final = root / "fashion_mnist"
-    (final / "samples").mkdir(parents=True)
-    write_notebook(final / "generative_models.ipynb", SECTIONS["final"])
-    Image.fromarray(rng.integers(0, 255, (40, 40), np.uint8)).save(final / "samples" / "VAE.png")
-    words = "We split the data by seed, and the optimiser is Adam with a learning rate of 0.001. " * 12
-    headings = ("Architecture", "Training", "Hyper-parameter search", "Results", "Lessons learned")
-    report = "".join(f"## {heading}\n\n{words}\n\n" for heading in headings)
-    (final / "report.md").write_text(f"# Report\n\n![samples](samples/VAE.png)\n\n{report}", encoding="utf-8")
-
-
-def edit(path, change) -> None:
-    notebook = nbformat.read(path, as_version=4)
-    change(notebook)
-    nbformat.write(notebook, path)
-
-
-def clean(root):
-    return root / "ab123_DLcw1_clean.ipynb"
-
-
-def name_forgotten(root):
-    def change(notebook):
-        notebook.cells[0].source += "\n\n**Name:** Your Name **Username:** ab123 **CID:** 01234567"
-
-    edit(clean(root), change)
-
-
-def not_executed(root):
-    edit(clean(root), lambda notebook: notebook.cells[3].update(execution_count=None))
-
-
-def out_of_order(root):
-    edit(clean(root), lambda notebook: notebook.cells[3].update(execution_count=9))
-
-
-def ended_in_an_error(root):
-    error = nbformat.v4.new_output("error", ename="NameError", evalue="x", traceback=[])
-    edit(clean(root), lambda notebook: notebook.cells[3].outputs.append(error))
-
-
-def outputs_cleared(root):
-    def change(notebook):
-        for cell in notebook.cells:
-            if cell.cell_type == "code":
-                cell.outputs = []
-
-    edit(root / "ab123_DLcw1_hypertune.ipynb", change)
-
-
-def no_words(root):
-    def change(notebook):
-        cell = notebook.cells[1]
-        copies = [nbformat.v4.new_code_cell(cell.source, outputs=cell.outputs) for _ in range(6)]
-        notebook.cells = copies + notebook.cells
-        for number, cell in enumerate([c for c in notebook.cells if c.cell_type == "code"], start=1):
-            cell.execution_count = number
-
-    edit(root / "ab123_DLcw2_hypertune.ipynb", change)
-
-
-def pretrained(root):
-    def change(notebook):
-        notebook.cells[3].source = "model = torchvision.models.resnet18(weights='IMAGENET1K_V1')  # loss"
-
-    edit(root / "ab123_DLcw2_clean.ipynb", change)
-
-
-def no_loss_plot(root):
-    def change(notebook):
-        for cell in notebook.cells:
-            if cell.cell_type == "code":
-                cell.outputs = cell.outputs[:1]
-
-    edit(clean(root), change)
-
-
-def sections_swapped(root):
-    def change(notebook):
-        notebook.cells[2].source, notebook.cells[6].source = notebook.cells[6].source, notebook.cells[2].source
-
-    edit(clean(root), change)
-
-
-def image(root, number):
-    return root / "GAN_hands" / f"ab123_{number:03d}.jpeg"
-
-
-def colour(root):
-    Image.open(image(root, 7)).convert("RGB").save(image(root, 7), "JPEG")
-
-
-def png(root):
-    Image.open(image(root, 7)).convert("L").save(image(root, 7), "PNG")
-
-
-def cut_off(root):
-    image(root, 7).write_bytes(image(root, 7).read_bytes()[:200])
-
-
-def one_too_few(root):
-    image(root, 300).unlink()
-
-
-def alike(root):
-    shutil.copy(image(root, 7), image(root, 8))
-
-
-def samples_of_the_command(root):
-    for number in range(1, 301):
-        image(root, number).rename(root / "GAN_hands" / f"hands-gan_{number:03d}.jpeg")
-
-
-def a_script_outside(root):
-    (root / "helpers.py").write_text("x = 1\n", encoding="utf-8")
-
-
-def change_csv(root, change):
-    path = root / "ab123_classified_hands.csv"
-    path.write_text("\n".join(change(path.read_text(encoding="utf-8").splitlines())) + "\n", encoding="utf-8")
-
-
-def label_3(root):
-    change_csv(root, lambda rows: ["test_hand_0001.jpeg, 3", *rows[1:]])
-
-
-def csv_unsorted(root):
-    change_csv(root, lambda rows: rows[::-1])
-
-
-def csv_short(root):
-    change_csv(root, lambda rows: rows[:-1])
-
-
-def too_many_words(root):
-    text = (root / "README.md").read_text(encoding="utf-8")
-    (root / "README.md").write_text(text + "word " * 20, encoding="utf-8")
-
-
-def altered_pixels(root):
-    path = root / "brain_mri" / "test_set_nogaps.npy"
-    images = np.load(path)
-    np.save(path, (images * 0.99).astype(np.float32))
-
-
-def wrong_shape(root):
-    path = root / "brain_mri" / "test_set_nogaps.npy"
-    np.save(path, np.load(path)[:, 0])
-
-
-def pickled(root):
-    path = root / "brain_mri" / "test_set_nogaps.npy"
-    np.save(path, np.array([{"x": 1}], dtype=object), allow_pickle=True)
-
-
-def change_report(root, old, new):
-    path = root / "fashion_mnist" / "report.md"
-    path.write_text(path.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
-
-
-def blank_samples(root):
-    Image.new("L", (40, 40)).save(root / "fashion_mnist" / "samples" / "VAE.png")
-
-
-BROKEN = [
-    (lambda root: clean(root).rename(root / "ab123_dlcw1_clean.ipynb"), "*_DLcw1_clean.ipynb", "no *_DLcw1_clean"),
-    (name_forgotten, "*_DLcw1_clean.ipynb: has its author's name", "still says **Name:"),
-    (not_executed, "*_DLcw1_clean.ipynb: all cells executed", "cell 2 was not executed"),
-    (out_of_order, "*_DLcw1_clean.ipynb: all cells executed", "has execution number 9"),
-    (ended_in_an_error, "*_DLcw1_clean.ipynb: all cells executed", "ended in NameError"),
-    (outputs_cleared, "*_DLcw1_hypertune.ipynb: all cells executed", "cleared"),
-    (no_words, "*_DLcw2_hypertune.ipynb: text explains", "code cells in a row"),
-    (pretrained, "*_DLcw2_clean.ipynb: networks trained from scratch", "resnet18"),
-    (no_loss_plot, "*_DLcw1_clean.ipynb: a plot of the loss", "no code cell with a picture"),
-    (sections_swapped, "*_DLcw1_clean.ipynb: sections", "'network' after the ones before it"),
-    (colour, "300 new hands", "mode RGB"),
-    (png, "300 new hands", "not a complete JPEG"),
-    (cut_off, "300 new hands", "not a complete JPEG"),
-    (one_too_few, "300 new hands", "holds 299 images"),
-    (alike, "300 new hands: all different", "ab123_008.jpeg has the same pixels as ab123_007.jpeg"),
-    (lambda root: (root / "GAN_hands" / "notes.txt").touch(), "300 new hands", "something else: notes.txt"),
-    (lambda root: (root / "references.md").write_text("none", encoding="utf-8"), "references.md", "lists nothing"),
-    (a_script_outside, "helper code", "the first: helpers.py"),
-    (label_3, "*_classified_hands.csv", "line 1"),
-    (csv_unsorted, "*_classified_hands.csv", "not in name order"),
-    (csv_short, "*_classified_hands.csv", "8433 lines"),
-    (too_many_words, "README.md: 'Answer to question 2'", "10 too many"),
-    (lambda root: (root / "README.md").write_text("# Mine", encoding="utf-8"), "README.md: 'Answer", "has no heading"),
-    (altered_pixels, "test_set_nogaps.npy", "known pixels of 100 images were changed"),
-    (wrong_shape, "test_set_nogaps.npy", "has shape (100, 64, 64)"),
-    (pickled, "test_set_nogaps.npy", "holds Python objects, not numbers"),
-    (samples_of_the_command, "300 new hands", "'hands-gan' is not a username"),
-    (lambda root: change_report(root, "## Results", "## What came of it"), "report.md", "no heading with 'results'"),
-    (lambda root: change_report(root, "split", "cut"), "report.md", "does not mention the split"),
-    (lambda root: change_report(root, "VAE.png", "GAN.png"), "report.md", "GAN.png, which is not there"),
-    (lambda root: change_report(root, "by seed", "by seed " * 20), "report.md", "about two pages are"),
-    (blank_samples, "samples/", "VAE.png is blank"),
-]
+    (root / "references.md").write_text("# References\n1. He et al., Deep residual learning\n", encoding="utf-8")
+    return root
+
+
+def cw2_template(root: Path) -> Path:
+    """The README of the course, and nothing else."""
+    root.mkdir(parents=True, exist_ok=True)
+    readme = f"## DL\n\n{QUESTION_1}### ANSWER to question 1:\n\n{QUESTION_2}### ANSWER to question 2:\n\n"
+    (root / "README.md").write_text(readme, encoding="utf-8")
+    return root
+
+
+MRI_TEXTS = (
+    "## **Question 1**  (25%)\n\nUsing the provided image-generation network, create a dataset of brain images",
+    "## **Question 2** (25%)\n\nUsing the data generated in **Question 1**, create a PyTorch `TensorDataset`",
+    "## **Question 3** (50%)\n\nUsing the dataset created in **Question 2**, design and train an architecture",
+)
+MRI_CODE = (
+    "from ese_invldm import generate\nheads = generate(num_samples=10)\nplt.imshow(heads[0])",
+    "test = torch.tensor(np.load('test_set.npy'))\nloader = DataLoader(TensorDataset(test))\nplt.imshow(test[0])",
+    "model = UNet()\nfit(model)  # the loss is the mean squared error\nplt.imshow(model(test)[0])",
+)
+
+
+def mri(root: Path) -> Path:
+    """The MRI coursework as a student hands it in: without the axis of channels, and known pixels a little changed."""
+    root.mkdir(parents=True, exist_ok=True)
+    cells = [text("# **Assessment 1**\n\nFor our first assessment, our goal is to solve an imputation problem")]
+    for title, source in zip(MRI_TEXTS, MRI_CODE):
+        cells += [text(title), code(source, picture()), text(WORDS)]
+    write(root / "Assessment.ipynb", cells)
+    np.save(root / "test_set_nogaps.npy", student_heads())
+    (root / "References.md").write_text(
+        "# Coursework 1 - References\n\n1. Reference 1 - saving\n- ChatGPT : https://chatgpt.com/share/1\n",
+        encoding="utf-8",
+    )
+    return root
+
+
+def student_heads() -> np.ndarray:
+    """Filled heads float32 (100, 64, 64), a little unlike those in this repository."""
+    noise = np.random.default_rng(0).normal(0, 0.01, (100, 64, 64))
+    return np.clip(np.load(head_images.ANSWER)[:, 0] + noise, 0, 1).astype(np.float32)
+
+
+def test_set() -> np.ndarray:
+    """A test set float32 (100, 1, 64, 64) with tilted stripes, which fits the heads in this repository."""
+    rows, columns = np.indices((64, 64))
+    stripes = (columns - rows // 4) % 4 < 2
+    return np.where(stripes, 0, np.load(head_images.ANSWER)).astype(np.float32)
+
+
+def mri_template(root: Path) -> Path:
+    """The folder as the course hands it out."""
+    write(root / "Assessment.ipynb", [
+        text("# **Assessment 1**\n\nFor our first assessment, our goal is to solve an imputation problem"),
+        text(MRI_TEXTS[0]), code("import os\nimport sys"), code("from ese_invldm import generate"),
+        text(MRI_TEXTS[1]), text(MRI_TEXTS[2]),
+    ])  # fmt: skip
+    (root / "References.md").write_text(
+        "# Coursework 1 - References\n\n1. Reference 1\n2. Reference 2\n...\n", encoding="utf-8"
+    )
+    return root
+
+
+def final(root: Path) -> Path:
+    """The final assignment as a student hands it in: one family, and a notebook with a name of its own."""
+    root.mkdir(parents=True, exist_ok=True)
+    write(root / "VAE_fashion.ipynb", [
+        text(f"# A VAE for Fashion-MNIST\n{WORDS}"),
+        code("data = FashionMNIST('.')\nmodel = VAE()\nprint(model)", printed("VAE()\n"), count=1),
+        code("history = fit(model)\nplt.plot(history['loss'])", picture(), count=2),
+    ])  # fmt: skip
+    (root / "samples").mkdir()
+    Image.fromarray(np.random.default_rng(1).integers(0, 255, (40, 40), np.uint8)).save(root / "samples" / "grid.png")
+    words = "We split the data and use the optimizer Adam with a learning rate of 0.001 and a loss. " * 8
+    parts = ("Architecture", "Training", "Hyper-parameter search", "Results: FID", "Lessons learned", "More")
+    body = "".join(f"## {part}\n\n{words}\n\n" for part in parts)
+    (root / "report.md").write_text(f"# Report\n\n![loss](samples/grid.png)\n\n{body}", encoding="utf-8")
+    return root
+
+
+def portfolio(root: Path) -> Path:
+    """Both courseworks in one hand-in, from the two above."""
+    cw1(root)
+    cw2(root)
+    names = {
+        f"{USER}_DLcw1_clean.ipynb": "GenAI Models.ipynb", f"{USER}_DLcw1_hypertune.ipynb": "Hypertuning.ipynb",
+        f"{USER}_DLcw2_clean.ipynb": "Classifier.ipynb", f"{USER}_classified_hands.csv": "Classification Result.csv",
+    }  # fmt: skip
+    for old, new in names.items():
+        (root / old).rename(root / new)
+    (root / f"{USER}_DLcw2_hypertune.ipynb").unlink()
+    return root

@@ -1,76 +1,371 @@
-"""The checks of a hand-in: a correct hand-in passes, and each fault is found."""
+"""The checks of coursework 1: a student's good hand-in has no fault, and each fault gives exactly its own line."""
 
-import importlib
+import json
 import shutil
+import zipfile
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.made_hand_in import BROKEN, image, write_hand_in
-from utils.data import head_images
-from utils.handin import briefs, check_samples, compare
+from tests import made_hand_in as made
+from tests.made_hand_in import USER, code, code_cell, edit, hands, printed, save_hands, text
+from utils.handin import check_samples, compare
 
-pytestmark = pytest.mark.xdist_group("checks")  # one process, because they share an expensive fixture
+pytestmark = pytest.mark.xdist_group("checks")  # one process, because they share expensive fixtures
+CLEAN, TUNE = f"{USER}_DLcw1_clean.ipynb", f"{USER}_DLcw1_hypertune.ipynb"
+
+
+def found(root, brief="cw1", kind="fault", **chosen) -> dict[str, list[str]]:
+    """What was found, by requirement, for one kind of line."""
+    (result,) = compare.check(root, [brief], chosen)
+    assert not any("check failed" in text for line in result.lines for text in line.found)
+    return {line.requirement: line.found for line in result.lines if line.kind == kind}
+
+
+def trained():
+    return np.ascontiguousarray(hands("GAN")[:, ::-1])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def training():
+    """Training images that are hands of this repository, upside down, so that real ones are not needed."""
+    with pytest.MonkeyPatch.context() as patch:
+        images = trained()[:, None]
+        patch.setattr(check_samples, "training_images", lambda: images)
+        yield images[:, 0]
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    root = tmp_path_factory.mktemp("hand-in") / "ab123"
-    write_hand_in(root)
-    return root
+    return made.cw1(tmp_path_factory.mktemp("cw1") / "student")
 
 
 @pytest.fixture
-def course_files(monkeypatch, tmp_path):
-    """Replace the course's own files: training images that are unlike all samples, and the test set."""
-    training = np.zeros((50, 1, 32, 32), np.uint8)
-    training += np.arange(50, dtype=np.uint8)[:, None, None, None]
-    monkeypatch.setattr(check_samples, "training_images", lambda: training)
-    rows, columns = np.indices((64, 64))
-    stripes = (columns - rows // 4) % 4 < 2
-    np.save(tmp_path / "test_set.npy", np.where(stripes, 0, head_images.read(head_images.ANSWER)).astype(np.float32))
-    monkeypatch.setattr(head_images, "find", lambda name: tmp_path / name)
+def root(whole, tmp_path):
+    return shutil.copytree(whole, tmp_path / "copy")
 
 
-def test_a_correct_hand_in_passes(whole, course_files):
-    results = compare.check(whole)
-    assert {r.brief for r in results} == {"cw1", "cw2", "mri", "final"}
-    assert [r for r in results if r.status != "pass"] == []
-    assert "0 wrong" in compare.table(results)
+@pytest.fixture
+def linked(whole, tmp_path):
+    """A copy whose images are links to the same files, for changes of the notebooks."""
+    copy = tmp_path / "linked"
+    shutil.copytree(whole, copy, ignore=shutil.ignore_patterns("*.jpeg"))
+    for path in (whole / "GAN_hands").iterdir():
+        (copy / "GAN_hands" / path.name).hardlink_to(path)
+    return copy
 
 
-@pytest.mark.parametrize(("harm", "requirement", "said"), BROKEN)
-def test_each_fault_is_found_and_nothing_else(whole, course_files, tmp_path, harm, requirement, said):
-    root = tmp_path / "copy"
-    shutil.copytree(whole, root)
+def test_a_students_good_hand_in_has_no_fault(whole):
+    assert found(whole) == {} and found(whole, kind="unchecked") == {}
+    assert set(found(whole, kind="remark")) == {"clean notebook: executed in order", "samples: grey"}
+
+
+def test_the_empty_template_is_recognised_for_what_it_is(tmp_path):
+    four = {"clean notebook", "hypertune notebook", "samples", "references: sources listed"}
+    assert set(found(made.cw1_template(tmp_path))) == four
+    for path in tmp_path.glob("*.ipynb"):  # the same without the cell with the name, and with one line of code
+        edit(path, lambda cells, _: cells.pop(0) and cells.append(code("x = 1")))
+    assert set(found(tmp_path)) == four
+    assert "untouched template" in found(tmp_path)["clean notebook"][0]
+
+
+# ---- notebooks
+
+
+def cells_of(change, name=CLEAN):
+    return lambda root: edit(root / name, lambda cells, content: change(cells))
+
+
+def without_outputs(words):
+    return cells_of(lambda cells: code_cell(cells, words).update(outputs=[]))
+
+
+def error(name, *before):
+    output = {"output_type": "error", "ename": name, "evalue": "", "traceback": []}
+    return cells_of(lambda cells: code_cell(cells, "PlotLosses").update(outputs=[*before, output]))
+
+
+def replaced(old, new, name=CLEAN):
+    def harm(root):
+        path = root / name
+        content = path.read_text(encoding="utf-8")
+        assert json.dumps(old)[1:-1] in content
+        path.write_text(content.replace(json.dumps(old)[1:-1], json.dumps(new)[1:-1]), encoding="utf-8")
+
+    return harm
+
+
+def cleared(cells):
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            cell["outputs"] = []
+
+
+def no_words(cells):
+    for cell in cells:
+        kept = [line for line in "".join(cell["source"]).splitlines() if not line.startswith(("# ", "We try"))]
+        cell["source"] = "\n".join(kept).replace("**ANSWER:**", "It is the best model that I know, and it is quick.")
+
+
+PRETRAINED = "import torchvision.models as models\nnet = models.resnet18(\n    weights=\n    'IMAGENET1K_V1')"
+NOTEBOOKS = [
+    (
+        without_outputs("plt.imshow"),
+        {"clean notebook: executed, outputs visible"},
+        "1 of 8 cell shows no output it must",
+    ),
+    (without_outputs("print(samples"), {"clean notebook: executed, outputs visible"}, "must have: 16"),
+    (
+        cells_of(cleared),
+        {"clean notebook: executed, outputs visible", "clean notebook: plot of the loss"},
+        "none of its",
+    ),
+    (error("NameError", made.picture()), {"clean notebook: executed, outputs visible"}, "ended in NameError"),
+    (
+        error("KeyboardInterrupt"),
+        {"clean notebook: executed, outputs visible", "clean notebook: plot of the loss"},
+        "before",
+    ),
+    (
+        replaced("[*Siân O’Neill*]", "[*your name*]"),
+        {"clean notebook: name, username and CID filled in"},
+        "filled in: name",
+    ),
+    (
+        replaced("## Network training", "## Last things"),
+        {"clean notebook: the template's sections"},
+        "network training",
+    ),
+    (replaced("[*02123456*]", "[*your CID*]"), {"clean notebook: name, username and CID filled in"}, "cid"),
+    (
+        cells_of(lambda cells: cells[3].update(source="your answer here")),
+        {"clean notebook: choice of the model justified"},
+        "unanswered",
+    ),
+    (cells_of(no_words), {"clean notebook: code explained"}, "words explain the code"),
+    (
+        cells_of(lambda cells: cells.append(code(PRETRAINED, count=20))),
+        {"clean notebook: trained from scratch"},
+        "resnet18",
+    ),
+    (
+        cells_of(lambda cells: code_cell(cells, "PlotLosses").update(outputs=[printed("Loss: 3")])),
+        {"clean notebook: plot of the loss"},
+        "no code cell shows a picture of a loss",
+    ),
+    (lambda root: (root / CLEAN).unlink(), {"clean notebook"}, "there is no *_DLcw1_clean.ipynb"),
+    (lambda root: (root / CLEAN).write_text("{}", encoding="utf-8"), {"clean notebook"}, "it has no cells"),
+    (lambda root: (root / CLEAN).write_text("", encoding="utf-8"), {"clean notebook"}, "is empty"),
+    (lambda root: (root / CLEAN).rename(root / "my_gan.ipynb"), {"clean notebook: name"}, "my_gan.ipynb was taken"),
+    (lambda root: shutil.copy(root / TUNE, root / "old.ipynb"), {"no other notebooks"}, "old.ipynb"),
+    (lambda root: (root / "references.md").unlink(), {"references"}, "no references.md"),
+]
+
+
+@pytest.mark.parametrize(("harm", "expected", "said"), NOTEBOOKS)
+def test_each_fault_of_a_notebook_is_found_and_nothing_else(linked, harm, expected, said):
+    harm(linked)
+    faults = found(linked)
+    assert set(faults) == expected
+    assert any(said in text for texts in faults.values() for text in texts), faults
+
+
+def with_module(name):
+    def change(root):
+        path = root / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("def plot():\n    pass\n", encoding="utf-8")
+        cells_of(lambda cells: cells.append(code(f"from {name[:-3].replace('/', '.')} import plot", count=30)))(root)
+
+    return change
+
+
+def old_template(root):
+    made.cw1_template(root / "old")
+    for path in (root / "old").glob("*.ipynb"):
+        path.rename(root / path.name)
+    shutil.rmtree(root / "old")
+
+
+def nothing_counted(cells):
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            cell["execution_count"] = None
+
+
+ALIKE = [  # what looks like a fault and is none
+    cells_of(nothing_counted),
+    cells_of(lambda cells: code_cell(cells, "plt.imshow").update(execution_count=0)),
+    error("KeyboardInterrupt", made.picture()),
+    cells_of(lambda cells: cells.append(code("%%capture\nprint('x')", count=40))),
+    cells_of(lambda cells: cells.append(code("%%bash\nls", count=40))),
+    cells_of(lambda cells: cells.append(code("# resnet18(pretrained=True)\nnet = resnet18(weights=None)", count=41))),
+    cells_of(lambda cells: cells.append(code("loss = nn.CELoss(weights=class_weights)\nplt.close()", count=42))),
+    cells_of(lambda cells: cells.append(code("plt.plot(x)\nplt.savefig('a.png')\nplt.close()", count=42))),
+    cells_of(lambda cells: cells.append(code("for i in range(9):\n    if i > 100:\n        print(i)", count=43))),
+    cells_of(lambda cells: cells.append(code("assert x, # not valid", count=44))),
+    cells_of(lambda cells: cells.__setitem__(slice(4, 6), [text("**Data preparation**"), *cells[4:6]])),
+    replaced("## Network design and implementation", "Network design\n----------"),
+    replaced("## Generate 300 new samples with your trained network", "<h2>Generation and saving</h2>"),
+    with_module("utils/plots.py"),
+    lambda root: (root / "setup.py").touch(),
+    old_template,
+    lambda root: (root / "references.md").rename(root / "References.md"),
+    lambda root: (root / CLEAN).rename(root / CLEAN.replace("_DLcw1_", "_dlCW1-")),
+    lambda root: (root / CLEAN).write_bytes(b"\xef\xbb\xbf" + (root / CLEAN).read_bytes()),
+    lambda root: (root / CLEAN).write_bytes((root / CLEAN).read_text(encoding="utf-8").encode("utf-16")),
+]
+
+
+@pytest.mark.parametrize("change", ALIKE)
+def test_what_only_looks_like_a_fault_is_none(linked, change):
+    change(linked)
+    assert found(linked) == {}
+
+
+def test_a_module_outside_utils_is_a_fault_if_a_notebook_imports_it(linked):
+    with_module("src/plots.py")(linked)
+    assert set(found(linked)) == {"modules in one folder, utils"}
+
+
+def test_every_finding_is_listed(linked):
+    without_outputs("plt.imshow")(linked)
+    without_outputs("print(samples")(linked)
+    error("NameError")(linked)
+    texts = found(linked)["clean notebook: executed, outputs visible"]
+    assert any("must have: 8, 16" in text for text in texts) and any("NameError" in text for text in texts)
+
+
+# ---- samples
+
+
+def moved(names, mode="RGB", **options):
+    """The same images under other names."""
+
+    def change(root):
+        shutil.rmtree(root / "GAN_hands")
+        save_hands(root / "GAN_hands", hands(), names, mode, **options)
+
+    return change
+
+
+def pixels(change, count=300):
+    def harm(root):
+        shutil.rmtree(root / "GAN_hands")
+        save_hands(root / "GAN_hands", np.ascontiguousarray(change()[:count]))
+
+    return harm
+
+
+def one(root):
+    return root / "GAN_hands" / f"{USER}_007.jpeg"
+
+
+def constants():
+    return np.repeat(np.arange(0, 240, 0.8).astype(np.uint8), 1024).reshape(300, 32, 32)
+
+
+def noise(share=1.0):
+    random = np.random.default_rng(3).integers(0, 255, (300, 32, 32))
+    return (share * random + (1 - share) * hands()[:1]).astype(np.uint8)
+
+
+def copies(change):
+    return pixels(lambda: change(trained().astype(float)).clip(0, 255).astype(np.uint8))
+
+
+SAMPLES = [
+    (lambda root: one(root).unlink(), {"samples: 300 images"}, "holds 299 images"),
+    (lambda root: one(root).write_bytes(one(root).read_bytes()[:200]), {"samples: 300 images"}, "cannot be opened"),
+    (pixels(lambda: np.concatenate([hands()] * 2), 301), {"samples: 300 images", "samples: new images"}, "301 images"),
+    (moved(USER + "_{:03d}.png", format="PNG"), {"samples: JPEG, 32 x 32"}, "not JPEG"),
+    (lambda root: Image.open(one(root)).save(one(root), "PNG"), {"samples: JPEG, 32 x 32"}, "007.jpeg (PNG)"),
+    (lambda root: Image.new("L", (64, 64)).save(one(root), "JPEG"), {"samples: JPEG, 32 x 32"}, "64 x 64"),
+    (moved("hand_{:03d}.jpeg"), {"samples: names"}, "no username"),
+    (moved("{:03d}.jpeg"), {"samples: names"}, "no username"),
+    (moved("your_username_{:03d}.jpeg"), {"samples: names"}, "not a username"),
+    (lambda root: one(root).rename(one(root).with_name("other_007.jpeg")), {"samples: names"}, "begin differently"),
+    (
+        lambda root: shutil.copy(one(root), one(root).with_name(f"{USER}_008.jpeg")),
+        {"samples: new images"},
+        "same image",
+    ),
+    (lambda root: Image.new("L", (32, 32), 9).save(one(root), "JPEG"), {"samples: new images"}, "blank images"),
+    (pixels(constants), {"samples: new images"}, "blank images"),
+    (pixels(lambda: noise(1)), {"samples: new images"}, "look like noise"),
+    (pixels(lambda: noise(0.02)), {"samples: new images"}, "nearly identical"),
+    (copies(lambda x: x), {"samples: new images"}, "copies of training images"),
+    (copies(lambda x: x[:, :, ::-1]), {"samples: new images"}, "copies of training images"),
+    (copies(lambda x: np.roll(x, (2, -1), (1, 2))), {"samples: new images"}, "copies of training images"),
+    (copies(lambda x: x * 0.7 + 15), {"samples: new images"}, "copies of training images"),
+    (lambda root: shutil.rmtree(root / "GAN_hands"), {"samples"}, "there are no images"),
+]
+
+
+@pytest.mark.parametrize(("harm", "expected", "said"), SAMPLES)
+def test_each_fault_of_the_samples_is_found_and_nothing_else(root, harm, expected, said):
     harm(root)
-    failed = [r for r in compare.check(root, ["cw1", "cw2", "mri", "final"]) if r.status == "fail"]
-    assert failed and all(r.requirement.removeprefix("a notebook ").startswith(requirement) for r in failed)
-    assert any(said in r.found for r in failed) and all(r.advice for r in failed)
+    faults = found(root)
+    assert set(faults) == expected
+    assert any(said in text for texts in faults.values() for text in texts), faults
 
 
-def test_copies_of_training_images_are_found(whole, course_files, tmp_path, monkeypatch):
-    training = np.asarray(Image.open(image(whole, 9)))[None, None]
-    monkeypatch.setattr(check_samples, "training_images", lambda: training)
-    (wrong,) = [r for r in compare.check(whole, ["cw1"]) if r.status == "fail"]
-    assert "ab123_009.jpeg is a copy" in wrong.found
+def zipped(root):
+    with zipfile.ZipFile(root / "GAN_hands.zip", "w") as archive:
+        for path in (root / "GAN_hands").iterdir():
+            archive.write(path, f"GAN_hands/{path.name}")
+        archive.writestr("__MACOSX/GAN_hands/._a.jpeg", b"x")
+    shutil.rmtree(root / "GAN_hands")
 
 
-def test_checks_that_need_the_courses_files_are_unchecked_without_them(whole, monkeypatch):
-    def nowhere(name):
-        raise FileNotFoundError(name)
+def deeper(root):
+    (root / "repository-main").mkdir()
+    for path in list(root.iterdir()):
+        if path.name != "repository-main":
+            path.rename(root / "repository-main" / path.name)
 
-    monkeypatch.setattr(head_images, "find", nowhere)
+
+def second_folder(root):
+    save_hands(root / "VAE_hands", hands("GAN")[:50])
+
+
+ALIKE_SAMPLES = [
+    zipped,
+    deeper,
+    second_folder,
+    moved(USER + "_{}.JPG"),
+    moved(USER + "_GAN{:03d}.jpeg"),
+    moved(USER + "_{:03d}.jpg", "L"),
+    lambda root: (root / "GAN_hands").rename(root / "my samples"),
+    lambda root: (
+        (root / "GAN_hands" / "a").mkdir(),
+        [p.rename(p.parent / "a" / p.name) for p in one(root).parent.glob("*.jpeg")],
+    ),
+    lambda root: save_hands(root / "VAE_hands", hands("GAN")[:50], "VAE_hand_{:03d}.jpeg"),
+    lambda root: (root / "GAN_hands" / ".DS_Store").touch(),
+    lambda root: (root / "GAN_hands" / "notes.txt").write_text("x", encoding="utf-8"),
+    lambda root: save_hands(root / "real_hands", hands("GAN")[:9], "{:06d}.jpeg"),
+]
+
+
+@pytest.mark.parametrize("change", ALIKE_SAMPLES)
+def test_other_forms_of_the_samples_are_no_fault(root, change):
+    change(root)
+    assert found(root) == {}
+
+
+def test_without_training_images_copies_are_not_checked(whole, monkeypatch):
     monkeypatch.setattr(check_samples, "training_images", lambda: None)
-    left = [r for r in compare.check(whole) if r.status != "pass"]
-    assert [r.status for r in left] == ["unchecked"] * 2 and "real_hands" in left[0].found
+    assert found(whole) == {} and "real_hands" in found(whole, kind="unchecked")["samples: new images"][0]
 
 
-def test_every_requirement_has_a_function_that_checks_it():
-    for requirement in briefs.REQUIREMENTS:
-        module, function = requirement.check.split(".")
-        assert callable(getattr(importlib.import_module(f"utils.handin.{module}"), function)), requirement
+def test_files_of_this_project_are_noticed(root):
+    shutil.rmtree(root / "GAN_hands")
+    shutil.copytree(
+        check_samples.config.PROJECT / "VAE_hands", root / "GAN_hands", ignore=shutil.ignore_patterns("VAE*")
+    )
+    assert "the same file as in the project" in found(root, kind="remark")["samples: your own"][0]
 
 
 def test_the_nearest_training_image_is_found():
@@ -83,3 +378,10 @@ def test_the_nearest_training_image_is_found():
     expected = np.sqrt((difference**2).mean(axis=(2, 3, 4))).min(1)
     np.testing.assert_allclose(check_samples.nearest(images, training), expected, rtol=1e-6)
     assert expected[-1] == 1
+
+
+def test_changed_copies_are_found_again(training):
+    order = np.random.default_rng(1).permutation(300)[:40]
+    changed = np.roll(training[order][:, :, ::-1], (1, 2), (1, 2)) // 2 + 40
+    similar, index = check_samples.most_similar(changed, training)
+    assert (index == order).mean() > 0.9 and np.median(similar) > check_samples.COPY

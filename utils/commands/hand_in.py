@@ -3,23 +3,46 @@
 from __future__ import annotations
 
 import argparse
+import json
 
 from utils.commands.arguments import add_command
 from utils.config import PROJECT
 from utils.files import path_argument, printable
-from utils.handin.briefs import BRIEFS
+from utils.handin import briefs
 
 MAX_LINES = 5  # number of renamed files that are printed
 
 
 def check(options: argparse.Namespace) -> int:
     """The command `check`. Returns the exit code."""
-    from utils.handin import compare
+    from utils.handin import classes, compare
 
-    briefs = [options.brief] if options.brief else None
+    names = [options.brief] if options.brief else None
     if options.all:
-        return 0 if compare.report_all(options.all, briefs, options.json) else 1
-    return 0 if compare.report(options.folder, briefs, options.json) else 1
+        form = "json" if options.json else "csv" if options.csv else "table"
+        return 0 if classes.report_all(options.all, names, form, options.truth) else 1
+    results = compare.check(options.folder, names, dict(options.notebook or ()))
+    if options.json:
+        print(json.dumps(compare.as_json(results), indent=1))
+    elif options.csv:
+        print(classes.as_csv(results), end="")
+    else:
+        print(compare.table(results))
+        for result in results if options.truth else ():
+            print(classes.score(result.work, options.truth) or f"{result.brief}: nothing to score")
+    return 1 if compare.counts(results)["fault"] else 0
+
+
+def chosen(text: str) -> tuple[str, str]:
+    """Read ROLE=FILE.
+
+    Raises:
+        argparse.ArgumentTypeError: there is no `=` in it.
+    """
+    role, equals, name = text.partition("=")
+    if not equals or not role or not name:
+        raise argparse.ArgumentTypeError(f"'{text}' must be ROLE=FILE, such as clean=my_notebook.ipynb")
+    return role, name
 
 
 def rename(options: argparse.Namespace) -> None:
@@ -45,7 +68,9 @@ def export(options: argparse.Namespace) -> int:
 
     exporting.export(options.folder, options.brief, options.out, options.model)
     print(f"{options.out}: {len(inspection.listing(options.out))} files")
-    return 0 if compare.report(options.out, [options.brief], as_json=False) else 1
+    results = compare.check(options.out, [options.brief])
+    print(compare.table(results))
+    return 1 if compare.counts(results)["fault"] else 0
 
 
 def colab(options: argparse.Namespace) -> None:
@@ -58,22 +83,38 @@ def colab(options: argparse.Namespace) -> None:
 
 def register(commands: argparse._SubParsersAction) -> None:
     """Add the four commands to the command line."""
-    briefs = ", ".join(f"{brief} ({title})" for brief, title in BRIEFS.items())
+    titles = briefs.titles()
+    listed = ", ".join(f"{brief} ({title})" for brief, title in titles.items())
     checking = add_command(
         commands, "check", check, "check a hand-in against the requirements of its brief", "~/my_hand_in --brief cw1",
         first="First make a hand-in: python -m utils export cw1 ~/my_hand_in.",
     )  # fmt: skip
     what = checking.add_mutually_exclusive_group()
     what.add_argument(
-        "folder", type=path_argument, nargs="?", default=PROJECT, help="the hand-in; default: this project"
+        "folder",
+        type=path_argument,
+        nargs="?",
+        default=PROJECT,
+        help="the hand-in, a folder or zip file; default: this project",
     )
     what.add_argument(
-        "--all", type=path_argument, metavar="PARENT", help="check each folder in PARENT, and print one line for each"
+        "--all", type=path_argument, metavar="PARENT", help="check each folder and zip file in PARENT, a line for each"
     )
     checking.add_argument(
-        "--brief", choices=BRIEFS, metavar="BRIEF", help=f"{briefs}; default: all briefs whose files are in the folder"
+        "--brief", metavar="BRIEF", help=f"{listed}, or a TOML file; default: all briefs that the folder answers"
+    )
+    checking.add_argument(
+        "--notebook", type=chosen, action="append", metavar="ROLE=FILE",
+        help="what a file is, if it is not recognised; roles: clean, hypertune, notebook, labels, array, report ...",
+    )  # fmt: skip
+    checking.add_argument(
+        "--truth",
+        type=path_argument,
+        metavar="FILE",
+        help="score with a CSV of the true labels, or a .npy of whole heads",
     )
     checking.add_argument("--json", action="store_true", help="print the results as JSON, for programs")
+    checking.add_argument("--csv", action="store_true", help="print the results as CSV, for a spreadsheet")
 
     naming = add_command(
         commands, "rename", rename, "put your username into file names and texts",
@@ -88,7 +129,7 @@ def register(commands: argparse._SubParsersAction) -> None:
     making = add_command(
         commands, "export", export, "make a folder that is ready to be handed in", "portfolio ~/hand_in"
     )
-    making.add_argument("brief", choices=BRIEFS, metavar="BRIEF", help=briefs)
+    making.add_argument("brief", choices=titles, metavar="BRIEF", help=listed)
     making.add_argument("out", type=path_argument, help="a new folder")
     making.add_argument(
         "--model", choices=["GAN", "VAE"], default="GAN", help="the model for the hands of cw1; default: GAN"

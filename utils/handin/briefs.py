@@ -1,175 +1,206 @@
-"""The requirements of each brief, as data. `utils.handin.compare` checks a hand-in against them.
+"""Reads briefs: what they ask for, as TOML files in `utils/handin/briefs/`. docs/briefs.md says how to write one.
 
-To add a requirement, add a line to `REQUIREMENTS`. File names are patterns: `*` stands for the username.
+A brief names files, each with a role such as `clean`, and asks for things. Each thing is tested by a check: a function
+with this name in one of the `check_` modules.
 """
 
 from __future__ import annotations
 
+import inspect
+import re
+import tomllib
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
-BRIEFS = {
-    "cw1": "generative coursework",
-    "cw2": "classification coursework",
-    "portfolio": "both courseworks in one hand-in",
-    "mri": "MRI imputation",
-    "final": "final assignment",
+FOLDER = Path(__file__).with_suffix("")
+KINDS = ("notebook", "table", "array", "text", "report", "images")
+ENDINGS = {
+    "notebook": (".ipynb",),
+    "table": (".csv", ".txt", ".tsv"),
+    "array": (".npy",),
+    "text": (".md", ".txt", ".markdown", ".rst"),
+    "report": (".md", ".pdf", ".docx", ".txt", ".tex", ".html"),
+    "images": (),
 }
-# A folder counts as a hand-in for a brief if it holds one of these files.
-SIGNS = {
-    "cw1": ("*_DLcw1_clean.ipynb", "*_DLcw1_hypertune.ipynb"),
-    "cw2": ("*_DLcw2_clean.ipynb", "*_DLcw2_hypertune.ipynb", "*_classified_hands.csv"),
-    "portfolio": ("GenAI Models.ipynb", "Classifier.ipynb", "Classification Result.csv"),
-    "mri": ("Assessment.ipynb", "brain_mri/Assessment.ipynb"),
-    "final": ("fashion_mnist/*.ipynb", "fashion_mnist/report.md"),
-}
-ANSWER_WORDS = {"Answer to question 1": 150, "Answer to question 2": 100}
-TEST_FILES = 8434
-# Words that a heading must contain, in small letters. EXAMPLES has a heading for each word that is only a stem.
-GENERATIVE = ("justification", "data", "network", "loop", "training", "generat", "sav")
-CLASSIFICATION = ("model selection", "data", "network", "loop", "training", "evaluation", "prediction")
-MRI = ("question 1", "question 2", "question 3")
-FINAL = ("data", "autoencoder", "gan", "autoregressive", "flow", "comparison")
-REPORT = ("architecture", "training", "search", "results", "lessons")
-EXAMPLES = {
-    "generat": "generation", "sav": "saving", "loop": "loops", "gan": "GAN", "lessons": "lessons learned",
-}  # fmt: skip
+CHECKS: dict[str, Callable] = {}  # filled by the modules with checks
 
 
-def heading(word: str) -> str:
-    """A heading that contains one of the words above, to show to the user."""
-    return EXAMPLES.get(word, word)
+def check(function: Callable) -> Callable:
+    """Make a function usable in briefs, under its own name."""
+    CHECKS[function.__name__] = function
+    return function
 
 
-class Requirement(NamedTuple):
+class File(NamedTuple):
+    """A file, or a kind of images, that a brief asks for."""
+
+    role: str
+    kind: str  # one of KINDS
+    names: list[str]  # patterns; the first is the brief's own name
+    words: list[str]  # a file whose name has one of them is probably this one
+    signs: list[str]  # regular expressions; a file whose content matches them is probably this one
+
+
+class Request(NamedTuple):
     """One thing that a brief asks for."""
 
-    brief: str  # a key of BRIEFS
-    wording: str  # what is asked for
-    check: str  # the function in utils.handin that checks it, as 'module.function'
-    arguments: dict  # the function's arguments besides the folder
-    advice: str  # what to do if the requirement is not met
+    asks: str  # what is asked for, in a few words
+    check: str  # a key of CHECKS
+    of: str  # the role of the file, or ""
+    kind: str  # what it is if it is not so: fault or remark
+    quote: str  # the brief's own words
+    advice: str  # what to do then
+    arguments: dict  # further arguments of the check
 
 
-def notebook(brief: str, name: str, sections: tuple[str, ...] = (), loss: bool = True) -> list[Requirement]:
-    """The requirements that every brief has for a notebook. With `sections`, it also needs these headings in order."""
+class Brief(NamedTuple):
+    """What a coursework asks for.
 
-    def ask(wording: str, check: str, advice: str, **further) -> Requirement:
-        return Requirement(brief, wording, f"check_notebooks.{check}", {"name": name} | further, advice)
+    Attributes:
+        name: its short name.
+        title: what it is, in a few words.
+        instead_of: briefs that this one replaces if a folder looks like both.
+        signs: a notebook whose text matches all of these regular expressions belongs to the brief ...
+        against: ... unless it matches one of these.
+        template: openings of the lines that the course itself has written.
+        files: the files, by their role.
+        requests: what is asked for.
+    """
 
-    asked = [
-        ask(f"a notebook {name}", "is_there", "Save the notebook under exactly this name."),
-        ask(
-            f"{name}: has its author's name", "signed",
-            "python -m utils rename USERNAME --name 'Your Full Name' --cid 12345678",
-        ),
-        ask(
-            f"{name}: all cells executed, outputs visible, no errors", "executed",
-            "Restart the kernel, run all cells from top to bottom, and save the notebook.",
-        ),
-        ask(
-            f"{name}: text explains the code", "explained",
-            "Before each step, write one or two sentences about what it does and why.",
-        ),
-        ask(
-            f"{name}: networks trained from scratch, no pre-trained weights", "from_scratch",
-            "Build the network without pre-trained weights and train it in the notebook.",
-        ),
-    ]  # fmt: skip
-    if loss:
-        asked.append(ask(f"{name}: a plot of the loss", "loss_plot", "Plot the losses over training."))
-    if sections:
-        advice = f"Give each section a heading (## ...), in this order: {', '.join(map(heading, sections))}."
-        asked.append(ask(f"{name}: sections in the brief's order", "sections", advice, titles=sections))
-    return asked
+    name: str
+    title: str
+    instead_of: list[str]
+    signs: list[str]
+    against: list[str]
+    template: list[str]
+    files: dict[str, File]
+    requests: list[Request]
 
 
-def samples(brief: str) -> list[Requirement]:
-    """The requirements for the generated hands."""
-    folders = {"folders": ("GAN_hands", "VAE_hands")}
-    return [
-        Requirement(
-            brief, "300 new hands as JPEG, 32 x 32, 8-bit grey, named <username>_001.jpeg ...",
-            "check_samples.samples", folders,
-            "Write the 300 images again with utils.data.image_files.write_jpegs. Remove all other files there.",
-        ),
-        Requirement(
-            brief, "300 new hands: all different, and no copies of training images",
-            "check_samples.new_samples", folders,
-            "Sample again with other seeds. If copies remain, the model has memorised its training images.",
-        ),
-    ]  # fmt: skip
+@cache
+def names() -> list[str]:
+    """The names of the briefs in this project."""
+    return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
-def common(brief: str, references: str) -> list[Requirement]:
-    """The requirements that every brief has for the folder."""
-    return [
-        Requirement(
-            brief, f"{references}: sources listed",
-            "check_texts.references", {"name": references}, "List the sources that you used.",
-        ),
-        Requirement(
-            brief, "helper code in one folder, called utils",
-            "check_texts.one_utils", {}, "Move all .py files that the notebooks import to utils/.",
-        ),
-    ]  # fmt: skip
+def titles() -> dict[str, str]:
+    """The title of each brief in this project. It imports no checks."""
+    return {name: tomllib.loads((FOLDER / f"{name}.toml").read_text(encoding="utf-8"))["title"] for name in names()}
 
 
-def answers(brief: str) -> list[Requirement]:
-    """The two questions of the classification coursework."""
-    return [
-        Requirement(
-            brief, f"README.md: '{title}', at most {words} words and one figure or table",
-            "check_texts.answer", {"heading": title, "words": words},
-            f"Shorten it to {words} words. Keep at most one figure or table.",
-        )
-        for title, words in ANSWER_WORDS.items()
-    ]  # fmt: skip
+@cache
+def load(name: str) -> Brief:
+    """Read a brief of this project, or the TOML file of another one.
+
+    Args:
+        name: one of `names()`, or the path of a file.
+
+    Raises:
+        FileNotFoundError: there is no such brief.
+        ValueError: the file is not a brief. The message says where it is wrong.
+    """
+    path = FOLDER / f"{name}.toml" if name in names() else Path(name)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no brief '{name}'. There are {', '.join(names())}, or name a TOML file.")
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path.name} is not a TOML file: {error}") from error
+    return read(path.stem, content)
 
 
-def labels(brief: str, name: str) -> Requirement:
-    """The labels of the test images."""
-    return Requirement(
-        brief, f"{name}: a line '<file>, <0, 1 or 2>' for each of the {TEST_FILES} test files, in name order",
-        "check_tables.csv", {"name": name, "lines": TEST_FILES}, "Write it again with utils.data.label_csv.write.",
-    )  # fmt: skip
+def read(name: str, content: dict) -> Brief:
+    """Turn the content of a TOML file into a brief.
+
+    Raises:
+        ValueError: something in it is unknown, missing or of a wrong type.
+    """
+    where = f"brief {name}"
+    top = _take(where, content, {"title": str}, {
+        "instead_of": list, "signs": list, "against": list, "template": list, "files": dict, "ask": list,
+    })  # fmt: skip
+    for key in ("signs", "against"):
+        _regular(f"{where}, {key}", top[key])
+    found = {role: _file(f"{where}, files.{role}", role, entry) for role, entry in top["files"].items()}
+    requests = [_request(f"{where}, ask {n}", entry, found) for n, entry in enumerate(top["ask"], start=1)]
+    if not requests:
+        raise ValueError(f"{where}: it asks for nothing. Add an [[ask]]")
+    twice = {r.asks for r in requests if [q.asks for q in requests].count(r.asks) > 1}
+    if twice:
+        raise ValueError(f"{where}: it asks twice for '{twice.pop()}'")
+    lists = (top[key] for key in ("instead_of", "signs", "against", "template"))
+    return Brief(name, top["title"], *lists, found, requests)
 
 
-REQUIREMENTS = (
-    *notebook("cw1", "*_DLcw1_clean.ipynb", GENERATIVE),
-    *notebook("cw1", "*_DLcw1_hypertune.ipynb", loss=False),
-    *samples("cw1"),
-    *common("cw1", "references.md"),
-    *notebook("cw2", "*_DLcw2_clean.ipynb", CLASSIFICATION),
-    *notebook("cw2", "*_DLcw2_hypertune.ipynb", loss=False),
-    labels("cw2", "*_classified_hands.csv"),
-    *answers("cw2"),
-    *common("cw2", "references.md"),
-    *notebook("portfolio", "GenAI Models.ipynb", GENERATIVE),
-    *notebook("portfolio", "Hypertuning.ipynb", loss=False),
-    *notebook("portfolio", "Classifier.ipynb", CLASSIFICATION),
-    *samples("portfolio"),
-    labels("portfolio", "Classification Result.csv"),
-    *answers("portfolio"),
-    *common("portfolio", "references.md"),
-    *notebook("mri", "Assessment.ipynb", MRI),
-    Requirement(
-        "mri", "test_set_nogaps.npy: (100, 1, 64, 64), same order, no missing pixels, known pixels unchanged",
-        "check_tables.filled", {"name": "test_set_nogaps.npy"},
-        "Remove it and fill the gaps again: python -m utils fill test_set.npy test_set_nogaps.npy",
-    ),
-    *common("mri", "References.md"),
-    *notebook("final", "generative_models.ipynb", FINAL),
-    Requirement(
-        "final",
-        "report.md: about two pages; architecture and hyper-parameters, splits and optimiser, searches, results and "
-        "metrics, training curves, lessons learned",
-        "check_texts.report",
-        {"name": "report.md", "parts": REPORT, "words": (600, 1800), "terms": ("split", "optimiser", "learning rate")},
-        "Give each part a heading (## ...). Say how the data were split and which optimiser was used. Show figures.",
-    ),
-    Requirement(
-        "final", "samples/: a selection of samples as images", "check_samples.sample_pictures", {"name": "samples"},
-        "Save grids of samples as PNG or JPEG in a folder called samples.",
-    ),
-    *common("final", "references.md"),
-)  # fmt: skip
+def _take(where: str, entry: object, needed: dict[str, type], further: dict[str, type]) -> dict:
+    """The entry with an empty value for each missing key of `further`.
+
+    Raises:
+        ValueError: a key is missing or unknown, or a value has a wrong type.
+    """
+    if not isinstance(entry, dict):
+        raise ValueError(f"{where}: a table is needed")
+    for key in needed:
+        if key not in entry:
+            raise ValueError(f"{where}: '{key}' is missing")
+    allowed = needed | further
+    for key, value in entry.items():
+        if key not in allowed:
+            raise ValueError(f"{where}: '{key}' is unknown; there are {', '.join(allowed)}")
+        if not isinstance(value, allowed[key]):
+            raise ValueError(f"{where}: '{key}' must be of type {allowed[key].__name__}")
+        kinds = (dict,) if key == "ask" else (str, int)
+        if isinstance(value, list) and not all(isinstance(v, kinds) for v in value):
+            raise ValueError(f"{where}: '{key}' must hold {'tables' if key == 'ask' else 'texts or numbers'}")
+    return {key: entry.get(key, kind()) for key, kind in allowed.items()}
+
+
+def _regular(where: str, patterns: list[str]) -> None:
+    for pattern in patterns:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"{where}: '{pattern}' is not a regular expression: {error}") from error
+
+
+def _file(where: str, role: str, entry: object) -> File:
+    taken = _take(where, entry, {"kind": str, "names": list}, {"words": list, "signs": list})
+    if taken["kind"] not in KINDS:
+        raise ValueError(f"{where}: kind '{taken['kind']}' is unknown; there are {', '.join(KINDS)}")
+    if not taken["names"]:
+        raise ValueError(f"{where}: 'names' is empty")
+    _regular(f"{where}, signs", taken["signs"])
+    return File(role, taken["kind"], taken["names"], taken["words"], taken["signs"])
+
+
+def _request(where: str, entry: object, files: dict[str, File]) -> Request:
+    from utils.handin import check_notebooks, check_samples, check_tables, check_texts  # noqa: F401  they fill CHECKS
+
+    if not isinstance(entry, dict) or entry.get("check") not in CHECKS:
+        raise ValueError(f"{where}: 'check' must be one of {', '.join(sorted(CHECKS))}")
+    parameters = list(inspect.signature(CHECKS[entry["check"]]).parameters.values())[2:]
+    further = {p.name: _type(p) for p in parameters}
+    open_ones = {p.name: _type(p) for p in parameters if p.default is p.empty}
+    common = {"asks": str, "check": str}
+    taken = _take(where, entry, common | open_ones, {"of": str, "kind": str, "quote": str, "advice": str} | further)
+    kind = taken["kind"] or "fault"
+    if kind not in ("fault", "remark"):
+        raise ValueError(f"{where}: kind '{kind}' must be fault or remark")
+    if kind == "fault" and not taken["quote"]:
+        raise ValueError(f"{where}: a fault needs the brief's own words as 'quote'")
+    if taken["of"] and taken["of"] not in files:
+        raise ValueError(f"{where}: there are no files.{taken['of']}")
+    arguments = {p.name: entry[p.name] for p in parameters if p.name in entry}
+    for key, value in arguments.items():
+        if isinstance(value, list):
+            _regular(f"{where}, {key}", [str(v).partition(":")[2].strip() for v in value])
+    return Request(taken["asks"], taken["check"], taken["of"], kind, taken["quote"], taken["advice"], arguments)
+
+
+def _type(parameter: inspect.Parameter) -> type:
+    """The type of a check's argument: the first word of its annotation."""
+    return {"int": int, "str": str, "list": list, "float": float, "dict": dict}[
+        str(parameter.annotation).partition("[")[0]
+    ]

@@ -1,108 +1,326 @@
-"""Checks of a notebook. Each check gets the hand-in's folder and the notebook's name, which may be a pattern.
-
-A check returns what it found. It raises `Failed` if the requirement is not met, and `Unchecked` if it cannot decide.
-"""
+"""Checks of a notebook. A check gets the work and the role of the notebook, and yields findings."""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from collections.abc import Iterator
 
-from utils.handin import briefs
-from utils.handin.inspection import Failed, Unchecked, cells, find
+from utils.handin import source
+from utils.handin.briefs import check
+from utils.handin.check_texts import PLACEHOLDER, headings, pieces
+from utils.handin.inspection import (
+    Cell,
+    Failed,
+    Finding,
+    Unchecked,
+    fault,
+    last_part,
+    ok,
+    remark,
+    some,
+    unchecked,
+)  # fmt: skip
+from utils.handin.recognise import Work, named_like, normal
 
-MAX_CODE_CELLS_IN_A_ROW = 4  # more code cells without a text cell count as not explained
-MIN_WORDS = 200  # of text in the whole notebook
-PLACEHOLDERS = ("**Name:** Your Name", "**CID:** 00000000", "**Username:** username")
-PRETRAINED = re.compile(
-    r"pretrained\s*=\s*True|weights\s*=\s*['\"](?!none)\w|\w+_Weights\.|torch\.hub\.load\b|\.from_pretrained\("
-    r"|include_top\s*=|hub\.KerasLayer",
+MAX_BARE_CELLS = 6  # so many code cells in a row without a word in text or comments are a remark
+LEAST_WORDS = 30  # of the student's own, in text and comments, in the whole notebook
+LEAST_ANSWER = 10  # words
+FIELD = re.compile(r"\W*(name|username|cid)\W*:(.*?)(?=\b(?:name|username|cid)\W*:|\[|$)", re.I)
+LOSS = re.compile(r"loss|entropy|elbo|objective|nll|\bmse\b|bits per|history|curves?\b|err_?[dg]\b", re.I)
+LOSS_FIGURE = re.compile(  # a few words may stand between the two
+    r"(loss|training|learning)\W+(\w+\W+){0,3}(plot|curve|evolution|graph|figure)"
+    r"|(plot|curve|graph)s?\W+(\w+\W+){0,3}(loss|training)",
     re.I,
 )
 
 
-def is_there(folder: Path, name: str) -> str:
-    """There is exactly one notebook with this name, and it can be read."""
-    return f"{find(folder, name)}, {len(cells(folder, name))} cells"
+@check
+def present(work: Work, role: str) -> Iterator[Finding]:
+    """The file is there, can be read, and is more than the template. Says which file was taken for it."""
+    file = work.brief.files[role]
+    problem = work.problem(role)
+    if problem:
+        hint = ""
+        if role not in work.taken and work.handin.archives:
+            yield unchecked(f"{problem}, but perhaps it is in {some(work.handin.archives)}: unpack it, check again")
+            return
+        if role not in work.taken and file.kind == "notebook" and work.handin.notebooks:
+            left = [n for n in work.handin.notebooks if n not in work.taken.values()]
+            hint = f"; other notebooks: {some(left)}" if left else ""
+        try:
+            if role in work.taken:
+                work.handin.read(work.taken[role])
+        except Unchecked as error:
+            yield unchecked(str(error))
+            return
+        except Failed:
+            pass
+        yield fault(problem + hint)
+        return
+    if file.kind == "images":
+        groups = work.sample_groups(file)
+        yield ok(", ".join(f"{len(names)} images in {place}" for place, names in groups.items()))
+        return
+    name = work.taken[role]
+    cells = f", {len(work.cells(role))} cells" if file.kind == "notebook" else ""
+    yield ok(f"{name}{cells}")
 
 
-def signed(folder: Path, name: str) -> str:
-    """The template's name, CID and username have been replaced."""
-    texts = "\n".join(cell.source for cell in cells(folder, name) if not cell.code)
-    left = [placeholder for placeholder in PLACEHOLDERS if placeholder in texts]
-    if PLACEHOLDERS[-1] in left:
-        raise Unchecked(
-            "the author's name was not filled in: use python -m utils rename USERNAME --name 'NAME' --cid CID"
-        )
-    if left:
-        raise Failed(f"it still says {' and '.join(left)}")
-    return "no placeholder left"
+@check
+def named(work: Work, role: str) -> Iterator[Finding]:
+    """The file has the name that the brief asks for. Other capital letters, hyphens or spaces are a remark."""
+    name, pattern = last_part(work.taken[role]), work.brief.files[role].names[0]
+    if not named_like(name, pattern):
+        yield fault(f"{name} was taken for it; the brief calls it {pattern.replace('*', '<username>')}")
+    elif re.match(r"your_?username", name, re.I):
+        yield fault(f"{name} still bears the template's username")
+    elif not re.fullmatch(re.escape(pattern).replace(r"\*", ".+"), name):
+        yield remark(f"{name} is written a little differently from {pattern.replace('*', '<username>')}")
+    else:
+        yield ok(name)
 
 
-def executed(folder: Path, name: str) -> str:
-    """All code cells were executed once, from top to bottom. No cell failed, and the outputs were saved."""
-    code = [cell for cell in cells(folder, name) if cell.code]
-    if not code:
-        raise Failed("it has no code")
-    for number, cell in enumerate(code, start=1):
-        first = cell.source.strip().splitlines()[0][:60]
-        for output in cell.outputs:
-            if output.get("output_type") == "error":
-                raise Failed(f"code cell {number} ended in {output.get('ename', 'an error')}: {first}")
-        if cell.count is None:
-            raise Failed(f"code cell {number} was not executed: {first}")
-        if cell.count != number:
-            raise Failed(
-                f"code cell {number} has execution number {cell.count}: "
-                f"each cell must be executed once, from top to bottom"
-            )
-    if not any(cell.outputs for cell in code):
-        raise Failed("no cell has an output: the outputs were cleared before the notebook was saved")
-    return f"{len(code)} code cells, executed 1 to {len(code)}"
+@check
+def no_other_notebooks(work: Work, role: str) -> Iterator[Finding]:
+    """There are no further notebooks for this brief."""
+    for name in work.spare:
+        yield fault(f"{name} is a further notebook")
 
 
-def explained(folder: Path, name: str) -> str:
-    """There are enough text cells between the code cells, and enough words in them."""
-    every, in_a_row = cells(folder, name), 0
-    for number, cell in enumerate(every, start=1):
-        in_a_row = in_a_row + 1 if cell.code else 0
-        if in_a_row > MAX_CODE_CELLS_IN_A_ROW:
-            raise Failed(f"{in_a_row} code cells in a row without text, up to cell {number}")
-    words = sum(len(cell.source.split()) for cell in every if not cell.code)
-    if words < MIN_WORDS:
-        raise Failed(f"it has only {words} words of text; at least {MIN_WORDS} are expected")
-    return f"{words} words of text"
+@check
+def signed(work: Work, role: str) -> Iterator[Finding]:
+    """Name, username and CID at the top are filled in."""
+    texts = [cell for cell in work.cells(role)[:6] if not cell.code]
+    seen: dict[str, str] = {}
+    for cell in texts:
+        for piece in pieces(cell.source):
+            for field, value in FIELD.findall(piece.text):
+                bracketed = re.search(rf"{field}\W*:\W*\[([^\]]*)\]", piece.text, re.I)
+                seen.setdefault(field.lower(), normal(bracketed[1] if bracketed else value))
+    own_template = seen.get("username") == "username"
+    left = [f for f, v in seen.items() if not v or PLACEHOLDER.fullmatch(v) or set(v) == {"0"} or v == f]
+    if not seen:
+        yield unchecked("no line with a name was found at the top: look who the author is")
+    elif own_template:
+        yield unchecked("the author's name was not filled in: python -m utils rename USERNAME --name NAME --cid CID")
+    elif left:
+        yield fault(f"not filled in: {', '.join(left)}")
+    else:
+        yield ok(f"filled in: {', '.join(seen)}")
 
 
-def from_scratch(folder: Path, name: str) -> str:
-    """The code loads no pre-trained weights."""
-    for cell in cells(folder, name):
-        for line in cell.source.splitlines() if cell.code else ():
-            if not line.lstrip().startswith("#") and PRETRAINED.search(line):
-                raise Failed(f"it loads pre-trained weights: {line.strip()[:80]}")
-    return "no code that loads pre-trained weights"
+@check
+def executed(work: Work, role: str) -> Iterator[Finding]:
+    """Each cell shows the outputs that its code must have, and none ended in an error."""
+    notebook = work.code(role)
+    cells = [cell for cell in notebook.cells if work.own_lines(cell.source) and source.is_python(cell.source)]
+    silent = [cell for cell in cells if not cell.outputs and notebook.must_show(cell)]
+    for cell in cells:
+        for error in cell.errors():
+            if error == "KeyboardInterrupt" and cell.shows():
+                yield remark(f"cell {cell.number} was interrupted by hand; look whether its training is complete")
+            elif error == "KeyboardInterrupt":
+                yield fault(f"cell {cell.number} was interrupted before it showed anything")
+            else:
+                yield fault(f"cell {cell.number} ended in {error}: {_first_line(cell)}")
+    if cells and not any(cell.outputs for cell in cells):
+        yield fault(f"none of its {len(cells)} code cells shows an output")
+    elif silent:
+        numbers = some([cell.number for cell in silent], 12)
+        what = "cell shows no output it must have" if len(silent) == 1 else "cells show no output they must have"
+        yield fault(f"{len(silent)} of {len(cells)} {what}: {numbers}")
+    else:
+        yield ok(f"{len(cells)} code cells, {sum(bool(cell.outputs) for cell in cells)} with outputs")
+    unsure = [
+        c for c in cells if c.count is None and not c.outputs and c not in silent and _does_something(notebook, c)
+    ]
+    counted = sum(cell.count is not None for cell in cells)
+    if unsure and counted > len(cells) / 2 and any(cell.outputs for cell in cells):
+        numbers = some([cell.number for cell in unsure], 12)
+        yield remark(f"{len(unsure)} cells have neither a number nor an output; perhaps not executed: {numbers}")
+    broken = [cell.number for cell in cells if notebook.trees[cell.number] is None]
+    if broken:
+        yield remark(f"cells that are not valid Python: {some(broken)}")
 
 
-def loss_plot(folder: Path, name: str) -> str:
-    """The loss is mentioned in a code cell with a picture, or in a cell next to it."""
-    every = cells(folder, name)
-    for number, cell in enumerate(every):
-        near = " ".join(other.source for other in every[max(0, number - 1) : number + 2]).lower()
-        if cell.code and cell.pictures() and ("loss" in near or "entropy" in near):
-            return f"cell {number + 1} has a picture, and the loss is mentioned there or in a cell next to it"
-    raise Failed("no code cell with a picture mentions the loss, in its own code or in the cells next to it")
+def _first_line(cell: Cell) -> str:
+    return cell.source.strip().splitlines()[0][:60]
 
 
-def sections(folder: Path, name: str, titles: tuple[str, ...]) -> str:
-    """There is a heading for each title, in this order. A heading may contain more words than the title."""
-    texts = [cell.source for cell in cells(folder, name) if not cell.code]
-    headings = re.findall(r"^#{1,4} +(.+)$", "\n".join(texts), re.M)
-    place = 0
+def _does_something(notebook: source.Notebook, cell: Cell) -> bool:
+    """Is there more in the cell than imports, definitions and IPython's own lines?"""
+    tree = notebook.trees[cell.number]
+    quiet = (source.ast.Import, source.ast.ImportFrom, *source.FUNCTIONS, source.ast.ClassDef, source.ast.Pass)
+    return tree is not None and any(not isinstance(statement, quiet) for statement in tree.body)
+
+
+@check
+def in_order(work: Work, role: str) -> Iterator[Finding]:
+    """The cells were executed once, from top to bottom."""
+    counts = [cell.count for cell in work.cells(role) if cell.code and cell.count is not None]
+    if not counts:
+        yield remark("no execution numbers were saved, so the order of execution cannot be seen")
+    elif counts != list(range(counts[0], counts[0] + len(counts))):
+        yield remark(f"not executed once from top to bottom: the numbers are {some(counts, 12)}")
+    else:
+        yield ok(f"numbers {counts[0]} to {counts[-1]}")
+
+
+@check
+def explained(work: Work, role: str) -> Iterator[Finding]:
+    """There are words of the student's own between the code cells. Comments count."""
+    words = in_a_row = longest = 0
+    for cell in work.cells(role):
+        if cell.code:
+            lines = source.comments("\n".join(work.own_lines(cell.source)))
+        else:
+            lines = [p.text for p in pieces(cell.source) if not work.is_template(p.text) and not FIELD.match(p.text)]
+            lines = [line for line in lines if not PLACEHOLDER.fullmatch(normal(line))]
+        new = sum(len(normal(line).split()) for line in lines)
+        words += new
+        in_a_row = in_a_row + 1 if cell.code and not new else 0
+        longest = max(longest, in_a_row)
+    if words < LEAST_WORDS:
+        yield fault(f"only {words} words explain the code, in text cells and comments together")
+        return
+    yield ok(f"{words} words in text cells and comments")
+    if longest > MAX_BARE_CELLS:
+        yield remark(f"{longest} code cells in a row have neither text nor comments")
+
+
+@check
+def justified(work: Work, role: str, heading: str, words: int = LEAST_ANSWER) -> Iterator[Finding]:
+    """Below the heading that matches, there is an answer of the student's own."""
+    inside, own, seen = False, [], False
+    for cell in work.cells(role):
+        if cell.code:
+            if inside and own:
+                break
+            continue
+        for piece in pieces(cell.source):
+            if piece.kind == "heading":
+                matches = bool(re.search(heading, piece.text, re.I))
+                if seen and not matches and own:
+                    inside = False
+                elif matches:
+                    inside = seen = True
+                    continue
+                elif inside and piece.level <= 2:
+                    inside = False
+            text = re.sub(r"^\W*answer\W*", "", piece.text, flags=re.I)
+            if inside and not work.is_template(text) and not PLACEHOLDER.fullmatch(normal(text)):
+                own.append(text)
+    count = sum(len(normal(text).split()) for text in own)
+    if not seen:
+        yield unchecked("there is no such heading, so the answer must be looked for by eye")
+    elif count < words:
+        yield fault("it is unanswered" if count < 3 else f"the answer has only {count} words")
+    else:
+        yield ok(f"{count} words")
+
+
+@check
+def from_scratch(work: Work, role: str) -> Iterator[Finding]:
+    """The code loads no pre-trained weights, in the notebook or in the modules that it imports."""
+    notebook = work.code(role)
+    trees = {f"cell {n}": tree for n, tree in notebook.trees.items() if tree is not None}
+    wanted = source.imports(list(trees.values()))
+    for name in work.handin.names:
+        parts = name.removesuffix(".py").split("/")
+        if name.endswith(".py") and any(".".join(parts[i:]) in wanted for i in range(len(parts))):
+            tree = work.module(name)
+            if tree is not None:
+                trees[name] = tree
+    found = source.pretrained(trees)
+    for place, code, for_a_measure in found:
+        if for_a_measure:
+            yield remark(f"{place}: {code} (pre-trained; is it only used as a measure?)")
+        else:
+            yield fault(f"{place}: {code}")
+    if not found:
+        yield ok("no code that loads pre-trained weights")
+
+
+@check
+def own_network(work: Work, role: str) -> Iterator[Finding]:
+    """The network is not taken from torchvision."""
+    trees = [tree for tree in work.code(role).trees.values() if tree is not None]
+    for name in source.library_networks(trees):
+        yield fault(f"it uses torchvision's {name}")
+
+
+@check
+def loss_plot(work: Work, role: str) -> Iterator[Finding]:
+    """A code cell shows a picture, and its code or outputs mention the loss, or a text next to it a loss curve."""
+    every, notebook = work.cells(role), work.code(role)
+    shown = [cell for cell in every if cell.code and cell.pictures()]
+    for cell in shown:
+        beside = " ".join(o.source for o in every[max(0, cell.number - 2) : cell.number + 1] if not o.code)
+        if LOSS.search(notebook.near(cell) + cell.output_texts()[:5000]) or LOSS_FIGURE.search(beside):
+            yield ok(f"cell {cell.number}")
+            return
+    texts = [piece for cell in every if not cell.code for piece in pieces(cell.source)]
+    for piece in texts:
+        if piece.figures and (LOSS.search(piece.text) or any(LOSS.search(address) for address in piece.figures)):
+            yield unchecked("a picture in a text cell may show the loss: look at it yourself")
+            return
+    yield fault("no code cell shows a picture of a loss" if shown else "no code cell shows a picture")
+
+
+@check
+def sections(work: Work, role: str, titles: list) -> Iterator[Finding]:
+    """There is a heading for each title, given as `title: regular expression`. Another order is a remark."""
+    found = [text for cell in work.cells(role) if not cell.code for text in headings(cell.source)]
+    places = []
     for title in titles:
-        following = [i for i, heading in enumerate(headings) if i >= place and title in heading.lower()]
-        if not following:
-            anywhere = any(title in heading.lower() for heading in headings)
-            where = " after the ones before it" if anywhere else ""
-            raise Failed(f"there is no heading with '{briefs.heading(title)}'{where}")
-        place = following[0] + 1
-    return f"{len(titles)} sections in order"
+        name, _, pattern = title.partition(":")
+        place = next((i for i, text in enumerate(found) if re.search(pattern.strip(), text, re.I)), None)
+        if place is None:
+            yield fault(f"there is no section '{name}'")
+        else:
+            last = max(i for i, text in enumerate(found) if re.search(pattern.strip(), text, re.I))
+            places.append((place, last, name))
+    for (place, _, name), (_, last, following) in zip(places, places[1:]):
+        if last < place:
+            yield remark(f"'{following}' comes before '{name}'")
+    if len(places) == len(titles):
+        yield ok(f"{len(titles)} sections")
+
+
+@check
+def questions_answered(work: Work, role: str, titles: list) -> Iterator[Finding]:
+    """Below the heading of each title, there is code of the student's own with an output."""
+    current, code, shown = "", dict[str, int](), set[str]()
+    for cell in work.cells(role):
+        if not cell.code:
+            for text in headings(cell.source):
+                for title in titles:
+                    name, _, pattern = title.partition(":")
+                    if re.search(pattern.strip(), text, re.I):
+                        current = name
+                        code.setdefault(name, 0)
+        elif current:
+            own = [line for line in work.own_lines(cell.source) if not line.lstrip().startswith("#")]
+            code[current] += len(own)
+            if own and cell.shows():
+                shown.add(current)
+    for title in titles:
+        name = title.partition(":")[0]
+        if name not in code:
+            yield unchecked(f"{name}: there is no such heading")
+        elif code[name] < 2:
+            yield fault(f"{name} is unanswered: it has no code of its own")
+        elif name not in shown:
+            yield remark(f"{name}: none of its cells shows an output")
+    if code:
+        yield ok(", ".join(f"{name}: {lines} lines" for name, lines in code.items()))
+
+
+@check
+def mentions(work: Work, role: str, words: list) -> Iterator[Finding]:
+    """The notebook mentions each of the things, given as `name: regular expression`."""
+    text = "\n".join(cell.source for cell in work.cells(role))
+    for word in words:
+        name, _, pattern = word.partition(":")
+        if not re.search(pattern.strip(), text, re.I):
+            yield fault(f"no {name} was found")

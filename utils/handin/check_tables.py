@@ -1,61 +1,404 @@
-"""Checks of files with numbers: the labels of the test images (CSV) and the filled head images (NumPy).
-
-A check returns what it found. It raises `Failed` if the requirement is not met, and `Unchecked` if it cannot decide.
-"""
+"""Checks of the table of labels (CSV) and of the filled head images (NumPy). They yield findings."""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from collections import Counter
+from collections.abc import Iterator
 
 import numpy as np
 
 from utils.data import head_images
-from utils.handin.inspection import Failed, Unchecked, content, find, text
+from utils.files import printable
+from utils.handin.briefs import check
+from utils.handin.inspection import Failed, Finding, Unchecked, fault, folder_of, last_part, ok, remark, some, unchecked
+from utils.handin.recognise import Work
 
-HEADS = (100, 1, 64, 64)
-TOLERANCE = 1e-6  # largest allowed change of a known pixel in [0, 1]
-
-
-def csv(folder: Path, name: str, lines: int) -> str:
-    """There is a line '<file>, <0, 1 or 2>' for each test file, in name order."""
-    name = find(folder, name)
-    rows = text(folder, name).splitlines()
-    for number, row in enumerate(rows, start=1):
-        if not re.fullmatch(r"test_hand_\d+\.jpeg, ?[012]", row):
-            raise Failed(f"{name}, line {number}: '{row[:50]}' is not '<file>, <0, 1 or 2>'")
-    names = [row.split(",")[0] for row in rows]
-    if len(set(names)) < len(names):
-        raise Failed(f"{name} has {len(names) - len(set(names))} lines too many: it names some files more than once")
-    if names != sorted(names):
-        raise Failed(f"the lines of {name} are not in name order")
-    if len(rows) != lines:
-        raise Failed(f"{name} has {len(rows)} lines, not {lines}")
-    return f"{len(rows)} lines"
+LABEL = re.compile(r"([012])(\.0+)?")
+SAME_IMAGE = 0.8  # median correlation of the known pixels; below, the images do not show the test images
+OTHER_PLACE = 0.02  # a better correlation with another test image by at least this much means a wrong place
+OVERSHOOT = 1e-3  # values outside [0, 1] by at most this much are not mentioned
+KNOWN = 1e-6  # a larger change of a known pixel is mentioned
+AGREES = 0.3  # correlation of filled pixels with those beside the gap; below, they look like noise
+CONSTANT = 1e-4  # standard deviation of the filled pixels of an image; below, they are one constant
 
 
-def filled(folder: Path, name: str) -> str:
-    """The filled test images have the right shape and range. Known pixels are unchanged, and no gap is left."""
-    name = find(folder, name)
+class Table:
+    """A table of labels, read line by line.
+
+    Attributes:
+        labels: the label of each file, in the file's order; of a file that is named twice, the first.
+        wrong: lines that cannot be read, with their numbers.
+        twice: files that are named more than once.
+        notes: what is unusual about the form.
+    """
+
+    def __init__(self, text: str, notes: list[str]):
+        self.labels: dict[str, str] = {}
+        self.wrong: list[str] = []
+        self.twice: list[str] = []
+        self.notes = list(notes)
+        lines = text.split("\n")
+        blank = [n for n, line in enumerate(lines[:-1], start=1) if not line.strip()]
+        if blank:
+            self.notes.append(f"blank lines: {some(blank, 3)}")
+        seen: Counter[str] = Counter()
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                self._read(number, line.strip("\r"), seen)
+        words = {
+            "quoted": "names or labels are in quotes", "column": "there are more columns than name and label",
+            "path": "the names have folders in front", "other": "the columns are not separated by a comma",
+            "decimal": "labels are written as decimals, such as 2.0", "spaces": "there are spaces around lines",
+            "ending": "the names have no ending, or another one than .jpeg",
+        }  # fmt: skip
+        self.notes += [f"{words[key]} ({count} lines)" for key, count in seen.items() if count]
+
+    def _read(self, number: int, line: str, seen: Counter[str]) -> None:
+        parts = [part.strip() for part in re.split(r"[,;\t]", line)]
+        bare = [part.strip("\"' ") for part in parts]
+        place = next((i for i, part in enumerate(bare) if re.search(r"test_hand_?\d+", part)), None)
+        if place is None:
+            if number == 1 and not re.search(r"\d{3}", line):
+                self.notes.append(f"line 1 is a header: {printable(line[:40])}")
+            else:
+                self.wrong.append(f"line {number}: {printable(line[:40])}")
+            return
+        name = bare[place].replace("\\", "/").rpartition("/")[2]
+        name = re.sub(r"\.\w+$", "", name) + ".jpeg"
+        label = bare[place + 1] if place + 1 < len(bare) else ""
+        match = LABEL.fullmatch(label)
+        if not match:
+            self.wrong.append(f"line {number}: {printable(line[:40])} has no label 0, 1 or 2")
+            self.labels.setdefault(name, "")
+            return
+        seen["quoted"] += parts != bare
+        seen["column"] += len(bare) != 2
+        seen["path"] += "/" in bare[place].replace("\\", "/")
+        seen["ending"] += not bare[place].endswith(".jpeg")
+        seen["decimal"] += bool(match[2])
+        seen["other"] += "," not in line
+        seen["spaces"] += line != line.strip()
+        if name in self.labels:
+            self.twice.append(name)
+        self.labels.setdefault(name, match[1])
+
+
+def table(work: Work, role: str) -> Table:
+    """The table of labels with this role."""
+    key = "table", role
+    if key not in work.cache:
+        work.cache[key] = Table(*work.handin.text(work.taken[role]))
+    return work.cache[key]
+
+
+@check
+def labelled(work: Work, role: str, names: str, count: int, no_images: list) -> Iterator[Finding]:
+    """There is one line with a label for each test file. Files that are no images may be left out.
+
+    Args:
+        names: how the test files are called, such as `test_hand_{:04d}.jpeg`.
+        count: their number.
+        no_images: files of the test folder that are no images.
+    """
+    found = table(work, role)
+    wanted = [names.format(number) for number in range(1, count + 1)]
+    problems = [
+        *found.wrong,
+        *(f"{n} is named more than once" for n in dict.fromkeys(found.twice)),
+    ]
+    missing = [name for name in wanted if name not in found.labels]
+    unknown = sorted(found.labels.keys() - set(wanted))
+    if not found.labels:
+        yield fault("it has no line with a test file and a label")
+        return
+    if set(missing) - set(no_images):
+        left = [name for name in missing if name not in no_images]
+        yield fault(f"{len(left)} test files have no line: {some(left, 10)}")
+    if unknown:
+        yield fault(f"{len(unknown)} lines name files that do not exist: {some([printable(n) for n in unknown], 10)}")
+    for problem in problems[:10]:
+        yield fault(problem)
+    if len(problems) > 10:
+        yield fault(f"... and {len(problems) - 10} more lines")
+    labels = Counter(label for label in found.labels.values() if label)
+    yield ok(
+        f"{len(found.labels)} files: " + ", ".join(f"{n} with label {label}" for label, n in sorted(labels.items()))
+    )
+    if len(labels) == 1 and len(found.labels) > 10:
+        yield remark(f"all labels are {next(iter(labels))}")
+
+
+@check
+def table_form(work: Work, role: str) -> Iterator[Finding]:
+    """The table is written as in the brief's example, in name order."""
+    found = table(work, role)
+    for note in found.notes:
+        yield remark(note)
+    if list(found.labels) != sorted(found.labels):
+        yield remark("the lines are not in name order")
+    if not found.notes:
+        yield ok("as in the brief's example")
+
+
+@check
+def at_the_top(work: Work, role: str) -> Iterator[Finding]:
+    """The file is not in a sub-folder."""
+    name = work.taken[role]
+    if folder_of(name) in work.tops:
+        yield ok(folder_of(name) or "at the top")
+    else:
+        yield fault(f"it is in the folder {folder_of(name)}")
+
+
+# ---- the filled head images
+
+
+class Heads:
+    """The filled images beside the test set.
+
+    Attributes:
+        images: (100, 64, 64) float64, or None if the shape or the type is wrong.
+        shape, dtype: as stored.
+        given: the test set (100, 64, 64), or None if it is not known.
+        missing: its gaps, bool (64, 64).
+        similar: correlation (100, 100) of the known pixels of each image with those of each test image.
+        slope, offset: the images are about `slope * test image + offset` at the known pixels.
+    """
+
+    def __init__(self, work: Work, role: str):
+        name = work.taken[role]
+        stored = head_images.load_array(work.handin.read(name), last_part(name))
+        self.shape, self.dtype = stored.shape, stored.dtype
+        self.images = self.given = self.missing = self.similar = None
+        self.slope, self.offset = 1.0, 0.0
+        squeezed = {(100, 1, 64, 64): (100, 64, 64), (100, 64, 64, 1): (100, 64, 64)}.get(stored.shape, stored.shape)
+        if squeezed != (100, 64, 64) or stored.dtype.kind not in "fiu":
+            return
+        self.images = stored.reshape(squeezed).astype(np.float64)
+        self.given = course_test_set(work)
+        if self.given is None or not np.isfinite(self.images).all():
+            return
+        self.missing = (self.given == 0).all(axis=0)
+        ours, theirs = self.images[:, ~self.missing], self.given[:, ~self.missing]
+        self.similar = _standard(ours) @ _standard(theirs).T
+        place = self.similar.argmax(1)
+        spread = theirs[place] - theirs[place].mean()
+        self.slope = float((spread * ours).sum() / (spread**2).sum())
+        self.offset = float(ours.mean() - self.slope * theirs[place].mean())
+
+    @property
+    def shows_them(self) -> bool:
+        """Do the images show the test images at all, in any order and scale?"""
+        return self.similar is not None and float(np.median(self.similar.max(1))) > SAME_IMAGE
+
+    @property
+    def right_scale(self) -> bool:
+        """Are the values on the scale of the test set?"""
+        return abs(self.slope - 1) < 0.25 and abs(self.offset) < 0.15
+
+    def misplaced(self) -> list[tuple[int, int]]:
+        """The images that show another test image than their own, with its number."""
+        best, own = self.similar.argmax(1), np.diag(self.similar)
+        return [(i, int(b)) for i, b in enumerate(best) if b != i and self.similar[i, b] > own[i] + OTHER_PLACE]
+
+    def beside(self) -> np.ndarray:
+        """The gaps (100, G), filled linearly along the rows from the known pixels of the images."""
+        filled = np.zeros_like(self.images)
+        columns = np.arange(self.images.shape[2])
+        for row, gaps in enumerate(self.missing):
+            known = columns[~gaps]
+            if not len(known):
+                continue
+            right = np.searchsorted(known, columns).clip(0, len(known) - 1)
+            left = (np.searchsorted(known, columns, side="right") - 1).clip(0)
+            start, end = known[left], known[right]
+            weight = (columns - start) / np.maximum(end - start, 1)
+            values = self.images[:, row]
+            filled[:, row] = values[:, start] * (1 - weight) + values[:, end] * weight
+        return filled[:, self.missing]
+
+
+def _standard(rows: np.ndarray) -> np.ndarray:
+    rows = rows - rows.mean(1, keepdims=True)
+    return rows / np.maximum(np.sqrt((rows**2).sum(1, keepdims=True)), 1e-12)
+
+
+def course_test_set(work: Work) -> np.ndarray | None:
+    """The course's test set (100, 64, 64): this project's copy, or the one in the hand-in. None if there is neither."""
     try:
-        images = head_images.load_array(content(folder, name), name)
-    except ValueError as error:
-        raise Failed(str(error)) from error
-    if images.shape != HEADS:
-        raise Failed(f"{name} has shape {images.shape}, not {HEADS}")
-    if images.dtype.kind != "f" or not np.isfinite(images).all():
-        raise Failed(f"{name} holds {images.dtype}; it must hold floats without NaN and infinity")
-    if images.min() < 0 or images.max() > 1:
-        raise Failed(f"{name} has values from {images.min():.2f} to {images.max():.2f}, outside [0, 1]")
-    try:
-        given = head_images.read(head_images.find("test_set.npy"), report=lambda change: None)
-    except (FileNotFoundError, ValueError) as error:
-        raise Unchecked("shape and range are right; the check of the known pixels needs test_set.npy") from error
-    missing = (given == 0).all(axis=(0, 1))  # a missing pixel is 0 in every image
-    changed = np.abs(images - given)[:, :, ~missing]
-    if changed.max() > TOLERANCE:
-        count = (changed > TOLERANCE).any(axis=(1, 2)).sum()
-        raise Failed(f"known pixels of {count} images were changed, by up to {changed.max():.3f}")
-    if (images[:, :, missing] == 0).all(axis=(1, 2)).any():
-        raise Failed("an image still has its gaps")
-    return f"{HEADS}, known pixels unchanged"
+        found = [head_images.find("test_set.npy").read_bytes()]
+    except (OSError, ValueError):
+        found = []
+    for name in [] if found else work.handin.by_name.get("test_set.npy", []):
+        try:
+            found.append(work.handin.read(name))
+        except (Failed, Unchecked):
+            continue
+    for content in found:
+        try:
+            given = head_images.load_array(content, "test_set.npy")
+        except ValueError:
+            continue
+        if given.size == 100 * 64 * 64 and given.dtype.kind == "f":
+            given = given.reshape(100, 64, 64).astype(np.float64)
+            if 0.2 < (given == 0).all(axis=0).mean() < 0.8:
+                return given
+    return None
+
+
+def heads(work: Work, role: str) -> Heads:
+    """The array with this role."""
+    key = "heads", role
+    if key not in work.cache:
+        work.cache[key] = Heads(work, role)
+    return work.cache[key]
+
+
+def _comparable(work: Work, role: str) -> Heads | Finding:
+    """The array, or the reason why its values cannot be compared with the test set."""
+    found = heads(work, role)
+    if found.images is None:
+        return unchecked("the array has another shape or type, see above")
+    if not np.isfinite(found.images).all():
+        return unchecked("the array holds values that are no numbers, see above")
+    if found.given is None:
+        return unchecked("this needs the course's test_set.npy in brain_mri/ of this project")
+    if not found.shows_them:
+        return unchecked("the images do not show the test images, see above")
+    return found
+
+
+@check
+def array_shape(work: Work, role: str) -> Iterator[Finding]:
+    """There are 100 images of 64 x 64 numbers."""
+    found = heads(work, role)
+    if found.images is None:
+        yield fault(f"shape {found.shape} of {found.dtype}; (100, 64, 64) or (100, 1, 64, 64) of floats is needed")
+        return
+    yield ok(f"{found.shape}, {found.dtype}")
+    if found.shape == (100, 64, 64, 1):
+        yield remark("the channel comes last, unlike in test_set.npy")
+
+
+@check
+def array_numbers(work: Work, role: str) -> Iterator[Finding]:
+    """All values are numbers, not NaN or infinity."""
+    found = heads(work, role)
+    if found.images is None:
+        yield unchecked("the array has another shape or type, see above")
+        return
+    wrong = ~np.isfinite(found.images)
+    if wrong.any():
+        numbers = np.flatnonzero(wrong.any(axis=(1, 2)))
+        yield fault(f"{wrong.sum()} values are NaN or infinity, in images {some(numbers.tolist())}")
+    else:
+        yield ok(f"from {found.images.min():.3f} to {found.images.max():.3f}")
+
+
+@check
+def array_order(work: Work, role: str) -> Iterator[Finding]:
+    """Each image shows the test image at its place. The known pixels prove it."""
+    found = _comparable(work, role)
+    if isinstance(found, Finding) and "do not show" not in found.text:
+        yield found
+        return
+    found = heads(work, role)
+    if not found.shows_them:
+        yield fault(_what_else(found))
+        return
+    wrong = found.misplaced()
+    if wrong:
+        pairs = [f"image {i} shows test image {b}" for i, b in wrong]
+        yield fault(f"{len(wrong)} of 100 images are at another place: {some(pairs, 3)} (counted from 0)")
+    else:
+        yield ok(f"the known pixels agree: correlation at least {np.diag(found.similar).min():.2f}")
+
+
+def _what_else(found: Heads) -> str:
+    """What the images are, if they are not the test images."""
+    changes = {
+        "mirrored from left to right": found.images[:, :, ::-1], "upside down": found.images[:, ::-1],
+        "turned by 180 degrees": found.images[:, ::-1, ::-1],
+        "with rows and columns swapped": found.images.swapaxes(1, 2),
+    }  # fmt: skip
+    theirs = _standard(found.given[:, ~found.missing])
+    for change, images in changes.items():
+        if np.median((_standard(images[:, ~found.missing]) * theirs).sum(1)) > SAME_IMAGE:
+            return f"the images are {change}"
+    typical = float(np.median(np.diag(found.similar)))
+    return f"the images do not show the test images: the known pixels' correlation is {typical:.2f}"
+
+
+@check
+def array_scale(work: Work, role: str) -> Iterator[Finding]:
+    """The values are on the scale of the test set, [0, 1]. A small overshoot is a remark."""
+    found = heads(work, role)
+    low, high = (0.0, 1.0) if found.images is None else (np.nanmin(found.images), np.nanmax(found.images))
+    comparable = _comparable(work, role)
+    if isinstance(comparable, Finding):
+        if found.images is not None and (high > 2 or low < -0.5 or high - low < 1e-3):
+            yield fault(f"values from {low:.2f} to {high:.2f}, but test_set.npy is in [0, 1]")
+        else:
+            yield comparable
+        return
+    if not found.right_scale:
+        yield fault(
+            f"values from {low:.2f} to {high:.2f}; at the known pixels they are about {found.slope:.2f} times the test "
+            f"set's {'+' if found.offset >= 0 else '-'} {abs(found.offset):.2f}: map them back to [0, 1]"
+        )
+        return
+    outside = (found.images < -OVERSHOOT) | (found.images > 1 + OVERSHOOT)
+    if outside.any():
+        yield remark(f"{outside.mean():.1%} of the values are outside [0, 1], from {low:.2f} to {high:.2f}")
+    else:
+        yield ok("in [0, 1]")
+
+
+@check
+def array_filled(work: Work, role: str) -> Iterator[Finding]:
+    """The gaps are filled: not left empty, not one constant, and not noise."""
+    found = _comparable(work, role)
+    if isinstance(found, Finding):
+        yield found
+        return
+    inside, beside = found.images[:, found.missing], found.beside()
+    constant = inside.std(axis=1) < CONSTANT * max(abs(found.slope), 1e-6)
+    empty = constant & (np.abs(inside).max(axis=1) == 0)
+    if empty.any():
+        yield fault(f"{empty.sum()} images still have their gaps: {some(np.flatnonzero(empty).tolist())}")
+    if (constant & ~empty).any():
+        numbers = np.flatnonzero(constant & ~empty).tolist()
+        yield fault(f"the gaps of {len(numbers)} images hold one constant: {some(numbers)}")
+    if constant.all():
+        return
+    bright = beside > found.offset + 0.15 * found.slope
+    left = np.array([(row[near] == 0).mean() if near.any() else 0 for row, near in zip(inside, bright)])
+    partly = np.flatnonzero((left > 0.1) & ~constant).tolist()
+    if partly:
+        yield fault(f"{len(partly)} images still have a part of their gaps: {some(partly)}")
+    agreement = (_standard(inside) * _standard(beside)).sum(1)[~constant]
+    if np.median(agreement) < AGREES:
+        yield remark(f"the filled pixels hardly agree with those beside them (correlation {np.median(agreement):.2f})")
+    elif agreement.min() > 0.9999:
+        yield remark("the gaps are filled by drawing lines along the rows: is this a network's answer?")
+    else:
+        yield ok(f"correlation with the pixels beside the gaps: {np.median(agreement):.2f}")
+
+
+@check
+def array_known(work: Work, role: str) -> Iterator[Finding]:
+    """The known pixels are the test set's."""
+    found = _comparable(work, role)
+    if isinstance(found, Finding):
+        yield found
+        return
+    if not found.right_scale or found.misplaced():
+        yield unchecked("another scale or order changes them all, see above")
+        return
+    change = np.abs(found.images - found.given)[:, ~found.missing]
+    changed = (change > KNOWN).any(axis=1).sum()
+    if changed:
+        yield remark(f"known pixels of {changed} images were changed, by {change.mean():.3f} on average")
+    else:
+        yield ok("unchanged")

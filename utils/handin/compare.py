@@ -1,122 +1,198 @@
-"""Checks a hand-in against the requirements of its brief, and prints the results.
+"""Compares a hand-in with the briefs that it answers, and prints the result.
 
 Nothing in a hand-in is executed or unpickled, and links in it are not followed.
 """
 
 from __future__ import annotations
 
-import importlib
-import json
 import textwrap
 from pathlib import Path
 from typing import NamedTuple
 
-from utils.handin import inspection
-from utils.handin.briefs import BRIEFS, REQUIREMENTS, SIGNS, Requirement
+from utils.files import printable
+from utils.handin import briefs
+from utils.handin.inspection import Failed, Finding, HandIn, Unchecked
+from utils.handin.recognise import Work
 
-MARKS = {"pass": "ok  ", "fail": "FAIL", "unchecked": "?   "}
-NO_HAND_IN = f"one of the files {', '.join(signs[0] for signs in SIGNS.values())}"
+MARKS = {"ok": "ok    ", "fault": "FAULT ", "remark": "remark", "unchecked": "?     "}
+WORST_FIRST = ("fault", "unchecked", "remark", "ok")
+WIDTH = 108  # of the printed table
+MOST = 8  # findings of one line that are printed; --json has all
+
+
+class Line(NamedTuple):
+    """The result of one requirement. The kind is ok, fault, remark or unchecked."""
+
+    requirement: str
+    kind: str
+    found: list[str]
+    advice: str
+    quote: str
 
 
 class Result(NamedTuple):
-    """The result of checking one requirement. The status is pass, fail or unchecked."""
+    """A hand-in compared with one brief."""
 
+    folder: str
     brief: str
-    requirement: str
-    status: str
-    found: str
-    advice: str
+    title: str
+    lines: list[Line]
+    work: Work | None
 
 
-def applying(folder: Path) -> list[str]:
-    """The briefs that a folder seems to be a hand-in for. It holds one of the files in `SIGNS` for each of them."""
-    return [brief for brief, signs in SIGNS.items() if any(any(folder.glob(sign)) for sign in signs)]
+def applying(handin: HandIn) -> list[Work]:
+    """The hand-in as an answer to each brief that it seems to answer, by its notebooks, tables, arrays and reports.
+
+    If there are none of these, images are enough.
+    """
+    works = [Work(handin, briefs.load(name)) for name in briefs.names()]
+    found = [work for work in works if work.answers()] or [work for work in works if work.holds_samples()]
+    replaced = {name for work in found for name in work.brief.instead_of}
+    return [work for work in found if work.brief.name not in replaced]
 
 
-def check(folder: Path, briefs: list[str] | None = None) -> list[Result]:
-    """Check a hand-in against the requirements of the briefs. Without `briefs`, those from `applying` are used.
+def check(path: Path, names: list[str] | None = None, chosen: dict[str, str] | None = None) -> list[Result]:
+    """Compare a hand-in with briefs. Without `names`, those from `applying` are used.
+
+    Args:
+        path: a folder or a zip file.
+        names: names of briefs, or paths of TOML files.
+        chosen: files for roles, where they cannot be recognised.
 
     Raises:
-        NotADirectoryError: there is no such folder.
-        ValueError: the folder does not look like a hand-in for any brief.
+        FileNotFoundError, NotADirectoryError: there is no such folder or zip file.
+        ValueError: it does not look like a hand-in for any brief, or `chosen` names an unknown role or file.
     """
-    _need_folder(folder)
-    briefs = briefs or applying(folder)
-    if not briefs:
-        wanted = "; ".join(f"{brief}: {', '.join(signs)}" for brief, signs in SIGNS.items())
-        raise ValueError(f"'{folder}' does not look like a hand-in: it holds none of these files. {wanted}")
-    inspection.forget()
-    return [check_one(folder, requirement) for requirement in REQUIREMENTS if requirement.brief in briefs]
-
-
-def _need_folder(folder: Path) -> None:
-    if not folder.exists():
-        raise NotADirectoryError(f"There is no folder '{folder}'.")
-    if not folder.is_dir():
-        raise NotADirectoryError(f"'{folder}' is a file, but a folder is needed.")
-
-
-def check_one(folder: Path, requirement: Requirement) -> Result:
-    """Check one requirement. It fails if a file cannot be read, and the other checks continue."""
-    module, function = requirement.check.split(".")
-    check = getattr(importlib.import_module(f"utils.handin.{module}"), function)
-    advice = ""
+    if not path.exists():
+        raise NotADirectoryError(f"There is no folder '{path}'.")
+    if not path.is_dir() and path.suffix.lower() != ".zip":
+        raise NotADirectoryError(f"'{path}' is a file, but a folder or a zip file is needed.")
     try:
-        status, found = "pass", check(folder, **requirement.arguments)
-    except inspection.Unchecked as error:
-        status, found = "unchecked", str(error)
-    except inspection.Failed as error:
-        status, found, advice = "fail", str(error), requirement.advice
-    except Exception as error:  # another person's files can be damaged in any way
-        status, found, advice = "fail", f"could not be read ({type(error).__name__}: {error})", requirement.advice
-    return Result(requirement.brief, requirement.wording, status, found, advice)
+        handin = HandIn(path)
+    except Failed as error:
+        raise ValueError(f"'{path}': {error}") from error
+    if names:
+        works = [Work(handin, briefs.load(name), chosen) for name in names]
+    else:
+        works = applying(handin)
+        if chosen:
+            known = [w for w in works if set(chosen) <= w.brief.files.keys()]
+            works = [Work(handin, w.brief, chosen) for w in known] or works
+            if not known:
+                raise ValueError(f"no brief has the files {', '.join(chosen)}; name the brief with --brief")
+    if not works:
+        seen = ", ".join(handin.notebooks[:5]) or "no notebook"
+        raise ValueError(
+            f"'{path}' does not look like a hand-in for {', '.join(briefs.names())}: it holds {len(handin.names)} "
+            f"files, {seen}. Name the brief with --brief, and files with --notebook ROLE=FILE"
+        )
+    return [compare(work) for work in works]
 
 
-def counts(results: list[Result]) -> str:
-    """One line with the numbers of requirements that are right, wrong and unchecked."""
-    number = {status: sum(r.status == status for r in results) for status in MARKS}
-    return f"{number['pass']} right, {number['fail']} wrong, {number['unchecked']} could not be checked"
+def compare(work: Work) -> Result:
+    """Compare a hand-in with one brief."""
+    lines = [line for request in work.brief.requests for line in answer(work, request)]
+    return Result(str(work.handin.path), work.brief.name, work.brief.title, lines, work)
+
+
+def answer(work: Work, request: briefs.Request) -> list[Line]:
+    """The result of one requirement. What only follows from the state of a missing file is not counted again."""
+    problem = work.problem(request.of) if request.of and request.check != "present" else ""
+    if problem:
+        found = [Finding("unchecked", problem)]
+    else:
+        try:
+            found = list(briefs.CHECKS[request.check](work, request.of, **request.arguments))
+        except Failed as error:
+            found = [Finding("fault", str(error))]
+        except Unchecked as error:
+            found = [Finding("unchecked", str(error))]
+        except Exception as error:  # another person's files can be damaged in any way
+            found = [Finding("unchecked", f"the check failed ({type(error).__name__}: {error}); look at it yourself")]
+    if request.kind == "remark":
+        found = [Finding("remark", f.text) if f.kind == "fault" else f for f in found]
+    found = [Finding(f.kind, " ".join(printable(f.text).split())) for f in found]
+    kinds = {f.kind for f in found} or {"ok"}
+    worst = next(kind for kind in WORST_FIRST if kind in kinds)
+    lines = [_line(request, worst, found, request.asks)]
+    if worst in ("fault", "unchecked") and "remark" in kinds:
+        lines.append(_line(request, "remark", found, f"{request.asks} (remarks)"))
+    if worst == "fault" and "unchecked" in kinds:
+        lines.append(_line(request, "unchecked", found, f"{request.asks} (not checked)"))
+    return lines
+
+
+def _line(request: briefs.Request, kind: str, found: list[Finding], asks: str) -> Line:
+    wrong = kind == "fault"
+    texts = [f.text for f in found if f.kind == kind]
+    return Line(asks, kind, texts, request.advice if wrong else "", request.quote if wrong else "")
+
+
+def counts(results: list[Result]) -> dict[str, int]:
+    """The number of lines of each kind."""
+    return {kind: sum(line.kind == kind for r in results for line in r.lines) for kind in MARKS}
+
+
+def summary(results: list[Result]) -> str:
+    """One line with the number of lines of each kind."""
+    n = counts(results)
+    return f"{n['ok']} right, {n['fault']} faults, {n['remark']} remarks, {n['unchecked']} could not be checked"
+
+
+def as_json(results: list[Result]) -> list[dict]:
+    """The results for programs: an object for each hand-in and brief."""
+    return [
+        {
+            "folder": printable(result.folder),
+            "brief": result.brief,
+            "lines": [
+                {
+                    "requirement": line.requirement,
+                    "kind": line.kind,
+                    "found": line.found,
+                    "advice": " ".join(filter(None, [line.advice, f'The brief: "{line.quote}"' if line.quote else ""])),
+                }
+                for line in result.lines
+            ],
+        }
+        for result in results
+    ]
+
+
+def _wrapped(text: str, first: int, others: int) -> list[str]:
+    return textwrap.wrap(text, WIDTH, initial_indent=" " * first, subsequent_indent=" " * others)
+
+
+def _shown(line: Line) -> list[str]:
+    """One line of the table, with what is below it."""
+    if line.kind == "ok":
+        return [f"  {MARKS['ok']} {line.requirement}" + (f": {'; '.join(line.found)[:100]}" if line.found else "")]
+    shown = [f"  {MARKS[line.kind]} {line.requirement}"]
+    for text in line.found[:MOST]:
+        shown += _wrapped(text, 9, 11)
+    if len(line.found) > MOST:
+        shown.append(f"{' ' * 9}... and {len(line.found) - MOST} more")
+    if line.quote:
+        shown += _wrapped(f'the brief: "{line.quote}"', 9, 9)
+    if line.advice:
+        shown += _wrapped(f"-> {line.advice}", 9, 12)
+    return shown
 
 
 def table(results: list[Result]) -> str:
-    """A table with the results by brief: one line for each requirement. Problems and advice are below their line."""
-    lines = []
-    for brief in dict.fromkeys(r.brief for r in results):
-        lines.append(f"\n{brief}: {BRIEFS[brief]}")
-        for result in (r for r in results if r.brief == brief):
-            lines.append(f"  {MARKS[result.status]} {result.requirement}")
-            if result.status != "pass":
-                lines += textwrap.wrap(result.found, 100, initial_indent=" " * 9, subsequent_indent=" " * 9)
-            if result.advice:
-                lines += textwrap.wrap(f"-> {result.advice}", 100, initial_indent=" " * 9, subsequent_indent=" " * 12)
-    return "\n".join([*lines, "", counts(results)])
-
-
-def report(folder: Path, briefs: list[str] | None, as_json: bool) -> bool:
-    """Check one hand-in and print the results. Returns False if a requirement failed."""
-    results = check(folder, briefs)
-    print(json.dumps([r._asdict() for r in results], indent=1) if as_json else table(results))
-    return not any(r.status == "fail" for r in results)
-
-
-def report_all(parent: Path, briefs: list[str] | None, as_json: bool) -> bool:
-    """Check every folder in `parent` and print one line for each. Returns False if a requirement failed.
-
-    Raises:
-        NotADirectoryError: there is no folder `parent`.
-    """
-    _need_folder(parent)
-    every = {}
-    for folder in sorted(p for p in parent.iterdir() if p.is_dir() and not p.is_symlink() and p.name[0] != "."):
-        try:
-            every[folder.name] = check(folder, briefs)
-        except ValueError as error:
-            every[folder.name] = [Result("none", NO_HAND_IN, "fail", str(error), "")]
-    if as_json:
-        print(json.dumps({name: [r._asdict() for r in results] for name, results in every.items()}, indent=1))
-    else:
-        width = max(map(len, every), default=0)
-        for name, results in every.items():
-            first = next((f"; first problem: {r.requirement}" for r in results if r.status == "fail"), "")
-            print(f"{name:<{width}}  {counts(results)}{first}")
-    return not any(r.status == "fail" for results in every.values() for r in results)
+    """A table with one line for each requirement. Findings, advice and the brief's words are below their line."""
+    shown = []
+    for result in results:
+        shown.append(f"\n{result.brief}: {result.title}")
+        follows: dict[str, int] = {}  # lines that could not be checked for the same reason: the number of further ones
+        for line in result.lines:
+            if line.kind == "unchecked" and len(line.found) == 1 and line.found[0] in follows:
+                follows[line.found[0]] += 1
+                continue
+            if line.kind == "unchecked" and len(line.found) == 1:
+                follows[line.found[0]] = 0
+            shown += _shown(line)
+        for reason, number in follows.items():
+            if number:
+                shown += _wrapped(f"{number} further lines could not be checked: {reason}", 9, 11)
+    return "\n".join([*shown, "", summary(results)])

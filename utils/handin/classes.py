@@ -1,0 +1,288 @@
+"""Checks the hand-ins of a class, finds copies between students, and scores tables and arrays against a truth.
+
+Each hand-in is read, reduced to a few numbers and forgotten, so a class needs little more memory than one hand-in.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections import Counter
+from itertools import combinations
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from utils.data import head_images
+from utils.files import printable
+from utils.handin import check_samples, check_tables, compare
+from utils.handin.compare import Line, Result
+from utils.handin.inspection import Failed, Unchecked
+from utils.handin.recognise import Work
+
+MOST_SHOWN = 3  # faults in the line of a student
+LEAST_LINES = 4  # a code cell with fewer lines is no sign of copying
+COMMON = 0.3  # a code cell in more than this share of the hand-ins is common property, such as the course's own
+SAME_LABELS = 0.995  # share of equal labels; two good classifiers agree less
+SAME_CELLS = 3  # so many equal code cells are shown
+
+
+class Prints(NamedTuple):
+    """What is compared between students: digests of images, of filled images and of code cells, and the labels."""
+
+    images: frozenset[bytes]
+    heads: frozenset[bytes]
+    code: frozenset[bytes]
+    labels: dict[str, str]
+
+
+class Student(NamedTuple):
+    """One hand-in of a class."""
+
+    name: str
+    results: list[Result]
+    prints: Prints
+    scores: list[str]
+
+
+def folders(parent: Path) -> list[Path]:
+    """The hand-ins in a folder: its folders and zip files, by name.
+
+    Raises:
+        NotADirectoryError: there is no such folder.
+    """
+    if not parent.is_dir():
+        raise NotADirectoryError(f"There is no folder '{parent}'.")
+    found = [p for p in parent.iterdir() if not p.name.startswith((".", "__MACOSX")) and not p.is_symlink()]
+    return sorted(p for p in found if p.is_dir() or (p.suffix.lower() == ".zip" and p.is_file()))
+
+
+def examine(path: Path, names: list[str] | None, truth: Path | None = None) -> Student:
+    """Check one hand-in of a class. It never fails: a hand-in that cannot be read gets a line that says so."""
+    try:
+        results = compare.check(path, names)
+    except Exception as error:  # whatever is wrong with one hand-in, the others are checked
+        line = Line("a hand-in", "unchecked", [printable(error)], "Look at it yourself.", "")
+        results = [Result(str(path), "none", "not recognised", [line], None)]
+    works = [result.work for result in results if result.work]
+    scores = [score(work, truth) for work in works] if truth else []
+    prints = Prints(
+        *(frozenset().union(*(find(w) for w in works)) for find in (_images, _heads, _code)), _labels(works)
+    )
+    return Student(path.name, [r._replace(work=None) for r in results], prints, [s for s in scores if s])
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=8).digest()
+
+
+def _images(work: Work) -> set[bytes]:
+    roles = [r for r, f in work.brief.files.items() if f.kind == "images" and work.sample_groups(f)]
+    return {_digest(s.pixels.tobytes()) for r in roles for s in check_samples.samples(work, r) if s.pixels is not None}
+
+
+def _heads(work: Work) -> set[bytes]:
+    found = set()
+    for role, file in work.brief.files.items():
+        if file.kind == "array" and not work.problem(role):
+            try:
+                images = check_tables.heads(work, role).images
+            except (Failed, Unchecked):
+                continue
+            if images is not None:
+                found |= {_digest(np.round(image, 3).astype(np.float32).tobytes()) for image in images}
+    return found
+
+
+def _code(work: Work) -> set[bytes]:
+    found = set()
+    for role, file in work.brief.files.items():
+        if file.kind == "notebook" and not work.problem(role):
+            for cell in work.cells(role):
+                lines = ["".join(line.split()) for line in work.own_lines(cell.source)] if cell.code else []
+                lines = [line for line in lines if line[0] != "#"]
+                if len(lines) >= LEAST_LINES:
+                    found.add(_digest("\n".join(lines).encode(errors="surrogatepass")))
+    return found
+
+
+def _labels(works: list[Work]) -> dict[str, str]:
+    for work in works:
+        for role, file in work.brief.files.items():
+            if file.kind == "table" and not work.problem(role):
+                try:
+                    return check_tables.table(work, role).labels
+                except (Failed, Unchecked):
+                    continue
+    return {}
+
+
+def score(work: Work, truth: Path) -> str:
+    """The score of a table of labels or of filled images against the truth. "" if there is nothing to score.
+
+    Raises:
+        ValueError: the truth is neither a table nor an array.
+    """
+    kind = {".csv": "table", ".npy": "array"}.get(truth.suffix.lower())
+    if kind is None:
+        raise ValueError(f"'{truth}' is no truth: a .csv of labels or a .npy of images is needed")
+    for role, file in work.brief.files.items():
+        if file.kind == kind and not work.problem(role):
+            try:
+                return _score_table(work, role, truth) if kind == "table" else _score_heads(work, role, truth)
+            except (Failed, Unchecked, ValueError) as error:
+                return f"no score: {error}"
+    return ""
+
+
+def _score_table(work: Work, role: str, truth: Path) -> str:
+    right = check_tables.Table(truth.read_text(encoding="utf-8-sig"), []).labels
+    given = check_tables.table(work, role).labels
+    pairs = [(label, given.get(name, "")) for name, label in right.items() if label]
+    if not pairs:
+        return "no score: the truth has no labels"
+    accuracy = sum(a == b for a, b in pairs) / len(pairs)
+    f1 = []
+    for label in sorted({a for a, _ in pairs}):
+        hits = sum(a == b == label for a, b in pairs)
+        total = sum(a == label for a, _ in pairs) + sum(b == label for _, b in pairs)
+        f1.append(2 * hits / total)
+    return f"accuracy {accuracy:.4f}, macro F1 {np.mean(f1):.4f} on {len(pairs)} files"
+
+
+def _score_heads(work: Work, role: str, truth: Path) -> str:
+    found = check_tables.heads(work, role)
+    right = head_images.load_array(truth.read_bytes(), truth.name)
+    if found.images is None or right.size != found.images.size:
+        return f"no score: shapes {found.shape} and {right.shape} do not fit"
+    missing = np.ones((64, 64), bool) if found.missing is None else found.missing
+    error = (found.images - right.reshape(100, 64, 64).astype(np.float64))[:, missing]
+    if not np.isfinite(error).all():
+        return "no score: the array holds values that are no numbers"
+    decibels = -10 * np.log10(max((error**2).mean(), 1e-12))
+    return f"PSNR {decibels:.2f} dB, mean error {np.abs(error).mean():.4f} in the gaps"
+
+
+def particular(student: Student, shared: Counter, count: int) -> str:
+    """The faults of a student, those first that few others have."""
+    faults = [
+        (shared[r.brief, line.requirement], line) for r in student.results for line in r.lines if line.kind == "fault"
+    ]
+    if not faults:
+        lost = [line for r in student.results for line in r.lines if line.kind == "unchecked" and r.brief == "none"]
+        return f"not recognised: {lost[0].found[0][:120]}" if lost else "no fault"
+    faults.sort(key=lambda pair: pair[0])
+    own = [line for number, line in faults if number <= max(1, count // 2)]
+    shown = [f"{line.requirement} ({line.found[0][:70]})" for line in own[:MOST_SHOWN]]
+    further = len(faults) - len(shown)
+    if not shown:
+        return f"{further} faults, as most others have them"
+    return "; ".join(shown) + (f"; and {further} more" if further else "")
+
+
+def copies(students: list[Student]) -> list[tuple[str, str, dict[str, str]]]:
+    """Each pair of students who share images, filled images, labels or code cells, and how much they share."""
+    often = Counter(code for student in students for code in student.prints.code)
+    most = max(2, COMMON * len(students))
+    found = []
+    for a, b in combinations(students, 2):
+        shared = {}
+        for kind in ("images", "heads"):
+            same = getattr(a.prints, kind) & getattr(b.prints, kind)
+            if same:
+                shared[kind] = str(len(same))
+        cells = sum(often[code] <= most for code in a.prints.code & b.prints.code)
+        if cells >= SAME_CELLS:
+            shared["code"] = str(cells)
+        names = a.prints.labels.keys() & b.prints.labels.keys()
+        if len(names) > 10:
+            same = sum(a.prints.labels[n] == b.prints.labels[n] for n in names) / len(names)
+            if same >= SAME_LABELS and len({a.prints.labels[n] for n in names}) > 1:
+                shared["labels"] = f"{same:.1%}"
+        if shared:
+            found.append((a.name, b.name, shared))
+    return found
+
+
+def matrix(pairs: list[tuple[str, str, dict[str, str]]]) -> str:
+    """A matrix of the students who share something: i images, h heads, c code cells, l labels."""
+    names = sorted({name for a, b, _ in pairs for name in (a, b)})
+    cells = {
+        (x, y): ",".join(f"{k[0]}{v}" for k, v in shared.items()) for a, b, shared in pairs for x, y in ((a, b), (b, a))
+    }
+    width = max(len(printable(name)) for name in names)
+    column = max(4, *(len(text) for text in cells.values())) + 1
+    head = " " * (width + 5) + "".join(f"{number:>{column}}" for number in range(1, len(names) + 1))
+    rows = [
+        f"{number:>3}  {printable(name):<{width}}"
+        + "".join(f"{cells.get((name, other), '.'):>{column}}" for other in names)
+        for number, name in enumerate(names, start=1)
+    ]
+    title = "Shared by two students: i images, h filled heads, c code cells, l labels (share that is equal)"
+    return "\n".join([title, head, *rows])
+
+
+def report_all(parent: Path, names: list[str] | None, form: str = "table", truth: Path | None = None) -> bool:
+    """Check every hand-in in `parent` and print the results. Returns False if there is a fault.
+
+    Args:
+        names: briefs; by default those that each hand-in answers.
+        form: table, json or csv.
+        truth: a table of labels, or an array of filled images, to score with.
+
+    Raises:
+        NotADirectoryError, FileNotFoundError: there is no folder `parent`, or no file `truth`.
+    """
+    if truth and not truth.is_file():
+        raise FileNotFoundError(f"There is no file '{truth}'.")
+    students = [examine(path, names, truth) for path in folders(parent)]
+    results = [result for student in students for result in student.results]
+    if form == "json":
+        print(json.dumps([entry | {"scores": s.scores} if truth else entry
+                          for s in students for entry in compare.as_json(s.results)], indent=1))  # fmt: skip
+    elif form == "csv":
+        print(as_csv(results), end="")
+    else:
+        _print_table(students)
+    return not any(line.kind == "fault" for result in results for line in result.lines)
+
+
+def as_csv(results: list[Result]) -> str:
+    """The results as a table, with one row for each line."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["folder", "brief", "requirement", "kind", "found", "advice"])
+    for r in results:
+        for line in r.lines:
+            rows.writerow(
+                [printable(r.folder), r.brief, line.requirement, line.kind, "; ".join(line.found), line.advice]
+            )
+    return text.getvalue()
+
+
+def _print_table(students: list[Student]) -> None:
+    shared = Counter({
+        (r.brief, line.requirement): 0 for s in students for r in s.results for line in r.lines
+    })  # fmt: skip
+    for student in students:
+        shared.update({(r.brief, li.requirement) for r in student.results for li in r.lines if li.kind == "fault"})
+    width = max((len(printable(student.name)) for student in students), default=0)
+    print(f"{'':<{width}}  {'briefs':<12} {'right':>5} {'fault':>5} {'remark':>6} {'?':>3}  what is particular")
+    for student in students:
+        number = compare.counts(student.results)
+        briefs = ",".join(r.brief for r in student.results)
+        counts = f"{number['ok']:>5} {number['fault']:>5} {number['remark']:>6} {number['unchecked']:>3}"
+        scores = f"{'; '.join(student.scores)}; " if student.scores else ""
+        own = particular(student, shared, len(students))
+        print(f"{printable(student.name):<{width}}  {briefs:<12} {counts}  {scores}{own}")
+    common = [(n, key) for key, n in shared.items() if n > len(students) / 2 and len(students) > 2]
+    if common:
+        print("\nFaults of more than half of the class:")
+        for n, (brief, requirement) in sorted(common, reverse=True):
+            print(f"  {n} of {len(students)}: {brief}, {requirement}")
+    pairs = copies(students)
+    print()
+    print(matrix(pairs) if pairs else "No two students share images, filled heads, labels or code cells.")

@@ -1,0 +1,269 @@
+"""Finds out which briefs a hand-in answers, and which of its files is what.
+
+Names count most, but renamed files are recognised by their content, in sub-folders and zip files too.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from functools import cached_property
+
+from utils.data import head_images
+from utils.handin import source
+from utils.handin.briefs import ENDINGS, Brief, File, load, names
+from utils.handin.inspection import Cell, Failed, HandIn, Unchecked, folder_of, last_part
+
+LEAST_STATEMENTS = 3  # a notebook with fewer lines of code of its own is the untouched template, or nearly empty
+COURSE_IMAGE = re.compile(r"(real_|test_)?(VAE|GAN|real|test)_?hand_?\d+\.\w+|\d{6}\.jpe?g", re.I)  # the course's own
+COURSE_FOLDERS = ("real_hands", "test_hands", "real_hand", "test_hand", "raw_data")
+IMAGE = (".jpeg", ".jpg", ".png", ".bmp", ".tif", ".tiff", ".gif")
+EXACT, BY_WORD, BY_SIGN = 100, 10, 3  # how much each of them counts
+
+
+def normal(text: str) -> str:
+    """The words of a text in small letters, to compare it with a template."""
+    return " ".join(re.findall(r"[^\W_]+", text.lower()))
+
+
+def named_like(name: str, pattern: str) -> bool:
+    """Is a file's name the pattern, apart from capital letters, spaces, hyphens and underscores?"""
+    plain = [re.sub(r"[ _-]+", "_", text.lower()) for text in (last_part(name), pattern)]
+    return fnmatch.fnmatchcase(*plain)
+
+
+def _names_elsewhere(brief: Brief) -> list[str]:
+    """The names with a username that other briefs ask for. A notebook with such a name does not belong to this one."""
+    others = [load(name) for name in names() if name != brief.name]
+    return [file.names[0] for other in others for file in other.files.values() if "*" in file.names[0]]
+
+
+class Work:
+    """A hand-in as the answer to one brief.
+
+    Attributes:
+        handin, brief: what is compared.
+        taken: the path of the file for each role.
+        spare: notebooks that answer this brief too, but have no role.
+        ambiguous: roles for which several files fit equally well, with these files.
+    """
+
+    def __init__(self, handin: HandIn, brief: Brief, chosen: dict[str, str] | None = None):
+        self.handin, self.brief = handin, brief
+        self.taken: dict[str, str] = {}
+        self.spare: list[str] = []
+        self._templates = [normal(line) for line in brief.template]
+        self._fits: dict[str, bool] = {}
+        self._code: dict[str, source.Notebook] = {}
+        self._blocked: dict[str, str] = {}
+        self.cache: dict = {}  # what the checks have read
+        self._recognise(chosen or {})
+
+    # ---- which file is what
+
+    def _recognise(self, chosen: dict[str, str]) -> None:
+        for role, wanted in chosen.items():
+            if role not in self.brief.files:
+                known = ", ".join(self.brief.files) or "none"
+                raise ValueError(f"'{role}' is not a file of {self.brief.name}; there are {known}")
+            found = [n for n in self.handin.names if n == wanted or last_part(n) == wanted]
+            if not found:
+                raise ValueError(f"there is no '{wanted}' in the hand-in, which was named as {role}")
+            self.taken[role] = found[0]
+        scores = []
+        for role, file in self.brief.files.items():
+            if role not in self.taken and file.kind != "images":
+                scores += [(*self._score(file, name), role, name) for name in self._candidates(file)]
+        scores.sort(key=lambda s: (-s[0], s[1], s[3]))
+        used = set(self.taken.values())
+        for score, _, role, name in scores:
+            if score > 0 and role not in self.taken and name not in used:
+                self.taken[role] = name
+                used.add(name)
+        self._last_notebooks(used)
+        left = [n for n in self.handin.notebooks if n not in used and self._belongs(n)]
+        self.spare = [n for n in left if not self._is_untouched(n)]
+
+    def _candidates(self, file: File) -> list[str]:
+        return [n for n in self.handin.names if n.lower().endswith(ENDINGS[file.kind])]
+
+    def _score(self, file: File, name: str) -> tuple[int, int]:
+        """How well a file fits a role; and its depth, because files near the top come first."""
+        depth = name.count("/")
+        bare = last_part(name)
+        score = 0
+        exact = any(fnmatch.fnmatchcase(bare, pattern) for pattern in file.names[:1])
+        if exact or any(named_like(name, pattern) for pattern in file.names):
+            score = EXACT + exact
+        if file.kind == "notebook":
+            if score:
+                return score - 50 * self._is_untouched(name), depth
+            if not self._belongs(name):
+                return 0, depth
+            by_word = BY_WORD * any(word in bare.lower() for word in file.words)
+            return by_word + BY_SIGN * self._matches(name, file.signs), depth
+        if not score and file.signs and self._matches(name, file.signs):
+            score = BY_SIGN + BY_WORD * any(word in bare.lower() for word in file.words)
+        return score, depth
+
+    def _last_notebooks(self, used: set[str]) -> None:
+        """Give the roles that are left to the notebooks that are left, in the brief's order."""
+        roles = [r for r, f in self.brief.files.items() if f.kind == "notebook" and r not in self.taken]
+        left = [n for n in self.handin.notebooks if n not in used and self._belongs(n)]
+        left.sort(key=lambda n: (self._is_untouched(n), n.count("/"), n))
+        for role, name in zip(roles, left):
+            words = [word for other, f in self.brief.files.items() if other != role for word in f.words]
+            if role == next(iter(self.brief.files)) or not any(word in last_part(name).lower() for word in words):
+                self.taken[role] = name
+                used.add(name)
+
+    def _belongs(self, name: str) -> bool:
+        """Does a notebook answer this brief, by its content?"""
+        if not self.brief.signs:
+            return False
+        if name not in self._fits:
+            text = self.handin.words(name)
+            fits = bool(text) and all(re.search(sign.lower(), text) for sign in self.brief.signs)
+            against = any(re.search(sign.lower(), text) for sign in self.brief.against)
+            elsewhere = any(named_like(name, pattern) for pattern in _names_elsewhere(self.brief))
+            self._fits[name] = fits and not against and not elsewhere
+        return self._fits[name]
+
+    def _matches(self, name: str, signs: list[str]) -> int:
+        """The number of the regular expressions that match a file's content."""
+        try:
+            if name.lower().endswith(".ipynb"):
+                text = self.handin.words(name)
+            elif name.lower().endswith((".npy", ".pdf", ".docx")):
+                return 0
+            else:
+                text = self.handin.text(name)[0][:20_000].lower()
+        except (Failed, Unchecked):
+            return 0
+        return sum(bool(re.search(sign.lower(), text, re.M)) for sign in signs)
+
+    def answers(self) -> bool:
+        """Does the hand-in seem to answer this brief? It needs a notebook, a table, an array or a report."""
+        files = [self.brief.files[role] for role in self.taken]
+        telling = [f for f in files if f.kind in ("notebook", "table", "array", "report")]
+        telling += [f for f in files if f.kind == "text" and f.signs and self._matches(self.taken[f.role], f.signs)]
+        return len(telling) > (not self.brief.signs)  # without signs, there must be two files with the right names
+
+    def holds_samples(self) -> bool:
+        """Does it hold images that may be the samples? Without any other file, this is a hand-in too."""
+        return any(self.sample_groups(file) for file in self.brief.files.values() if file.kind == "images")
+
+    # ---- what is in the files
+
+    def cells(self, role: str) -> list[Cell]:
+        """The cells of the notebook with this role.
+
+        Raises:
+            Failed, Unchecked: see `HandIn.cells`.
+        """
+        return self.handin.cells(self.taken[role])
+
+    def code(self, role: str) -> source.Notebook:
+        """The code of the notebook with this role."""
+        name = self.taken[role]
+        if name not in self._code:
+            self._code[name] = source.Notebook(self.handin.cells(name))
+        return self._code[name]
+
+    def module(self, name: str) -> source.ast.Module | None:
+        """The syntax tree of a Python file in the hand-in, or None if it is not Python."""
+        if name not in self.handin.trees:
+            try:
+                self.handin.trees[name] = source.parse(self.handin.text(name)[0])
+            except (Failed, Unchecked):
+                self.handin.trees[name] = None
+        return self.handin.trees[name]
+
+    def is_template(self, line: str) -> bool:
+        """Was this line written by the course?"""
+        plain = normal(line)
+        return any(plain == t or (len(t.split()) > 3 and plain.startswith(t)) for t in self._templates)
+
+    def own_lines(self, text: str) -> list[str]:
+        """The lines of a text that the student wrote."""
+        return [line for line in text.splitlines() if normal(line) and not self.is_template(line)]
+
+    def _is_untouched(self, name: str) -> bool:
+        """Has nobody written more than a line or two of code into this notebook?"""
+        try:
+            cells = self.handin.cells(name)
+        except (Failed, Unchecked):
+            return True
+        lines = [line.strip() for c in cells if c.code for line in self.own_lines(c.source)]
+        return sum(line[0] != "#" for line in lines) < LEAST_STATEMENTS
+
+    def problem(self, role: str) -> str:
+        """Why the file with this role cannot be judged; "" if it can be. Other findings would only follow from this."""
+        if role not in self._blocked:
+            self._blocked[role] = self._problem(role)
+        return self._blocked[role]
+
+    def _problem(self, role: str) -> str:
+        file = self.brief.files[role]
+        if file.kind == "images":
+            pictures = any(n.lower().endswith(IMAGE) for n in self.handin.names)
+            return "" if self.sample_groups(file) or (file.signs and pictures) else "there are no images"
+        if role not in self.taken:
+            return f"there is no {self.brief.files[role].names[0]}"
+        name = self.taken[role]
+        try:
+            if file.kind == "notebook":
+                if not self.handin.cells(name):
+                    return f"{last_part(name)} is empty"
+                if self._is_untouched(name):
+                    return f"{last_part(name)} is the untouched template, or nearly empty"
+            elif file.kind == "array":
+                head_images.load_array(self.handin.read(name), last_part(name))
+            else:
+                self.handin.read(name)
+        except (Failed, Unchecked, ValueError) as error:
+            return str(error)
+        return ""
+
+    # ---- images
+
+    def sample_groups(self, file: File) -> dict[str, list[str]]:
+        """The images that may be the samples: for each folder that counts as one place, their paths.
+
+        Images of the course, of real_hands and test_hands, and single figures are left out.
+        """
+        found: dict[str, list[str]] = {}
+        for name, place in self._images:
+            top = next((p for p in place if any(named_like(p, pattern) for pattern in file.names)), "")
+            if top:
+                found.setdefault(top, []).append(name)
+        if not found:  # perhaps in a folder with another name: the largest folder of small images
+            by_folder: dict[str, list[str]] = {}
+            for name, place in self._images:
+                if re.search(r"\d", last_part(name)) and not any(p in ("docs", "assets", "figures") for p in place):
+                    by_folder.setdefault(folder_of(name), []).append(name)
+            large = {place: names for place, names in by_folder.items() if len(names) >= 100}
+            if large:
+                place = max(large, key=lambda p: len(large[p]))
+                found = {place or "the top folder": large[place]}
+        return found
+
+    @cached_property
+    def _images(self) -> list[tuple[str, list[str]]]:
+        """The path of each image that is not the course's, and the names of its folders without .zip."""
+        found = []
+        for name in self.handin.names:
+            if name.lower().endswith(IMAGE) and not COURSE_IMAGE.fullmatch(last_part(name)):
+                place = [re.sub(r"\.zip$", "", part, flags=re.I) for part in name.split("/")[:-1]]
+                if not any(part.lower() in COURSE_FOLDERS for part in place):
+                    found.append((name, place))
+        return found
+
+    @cached_property
+    def tops(self) -> set[str]:
+        """The folders that count as the top of this hand-in: the real top, and those of README and notebooks."""
+        names = self.handin.names
+        first = {name.split("/")[0] for name in names}
+        shared = f"{first.pop()}" if len(first) == 1 and all("/" in name for name in names) else ""
+        own = {folder_of(self.taken[r]) for r, f in self.brief.files.items() if r in self.taken and f.kind != "table"}
+        return {"", shared} | own

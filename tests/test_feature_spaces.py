@@ -48,3 +48,8 @@ def test_the_features_see_altered_images(tmp_path):
     floor = fidelity.frechet_distance(space, images[400:500], images[500:])
     for name, worse in feature_spaces.altered(images[500:]).items():
         assert fidelity.frechet_distance(space, images[400:500], worse) > 1.5 * floor, name
+
+
+def test_the_texture_of_a_colour_image_is_that_of_its_mean():
+    grey, texture = torch.from_numpy(draw_pictures(3, 20)), feature_spaces.Texture()
+    assert torch.equal(texture(grey.repeat(1, 3, 1, 1)), texture(grey))

@@ -82,8 +82,9 @@ class Texture(nn.Module):
         self.num_features = len(filters) // 2 * self.GRID**2
 
     def forward(self, images: Tensor) -> Tensor:
-        """Features float32 (N, 192) on the CPU of images uint8 (N, 1, H, W): log energies."""
-        padded = F.pad(images.to(self.filters.device).float() / 127.5 - 1, (5, 5, 5, 5), mode="reflect")
+        """Features float32 (N, 192) on the CPU of images uint8 (N, C, H, W): log energies of the channels' mean."""
+        grey = images.to(self.filters.device).float().mean(1, keepdim=True)
+        padded = F.pad(grey / 127.5 - 1, (5, 5, 5, 5), mode="reflect")
         responses = F.conv2d(padded, self.filters)
         modulus = (responses[:, 0::2] ** 2 + responses[:, 1::2] ** 2 + 1e-8).sqrt()
         return torch.log(F.adaptive_avg_pool2d(modulus, self.GRID) + 1e-2).flatten(1).cpu()

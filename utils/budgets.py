@@ -132,7 +132,7 @@ HANDS_TUNING = {
 CLASSIFIER = {
     "smoke": Classifier(pretraining_images=256, images=256, folds=2, seeds=1),
     "quick": Classifier(pretraining_images=12_000, images=6_000, folds=2, seeds=1),
-    "full": Classifier(pretraining_images=128_000, images=40_000, folds=5, seeds=3),
+    "full": Classifier(pretraining_images=192_000, images=40_000, folds=5, seeds=3),
 }
 CLASSIFIER_TUNING = {
     "smoke": ClassifierTuning(

@@ -195,9 +195,8 @@ def sample_new(work: Work, role: str) -> Iterator[Finding]:
         return
     if any(finding.kind == "fault" for finding in problems):
         return
-    closest = nearest(pixels[:, None], training)
     similar, _ = most_similar(pixels, training[:, 0])
-    copies = [f"{n} ({c:.3f})" for n, c, d in zip(names, similar, closest) if c > COPY or d < config.NEAR_COPY_RMS]
+    copies = [f"{n} ({c:.3f})" for n, c in zip(names, similar) if c > COPY]
     if len(copies) > FEW_COPIES:
         yield fault(
             f"copies of training images, perhaps mirrored, shifted or brightened (correlation): {some(copies, 3)}"
@@ -205,7 +204,7 @@ def sample_new(work: Work, role: str) -> Iterator[Finding]:
     elif copies:
         yield remark(f"very similar to a training image (correlation): {some(copies, 3)}")
     else:
-        yield ok(f"all different; the one closest to a training image is {closest.min():.1f} grey levels from it")
+        yield ok(f"all different; the highest correlation with a training image is {similar.max():.3f}")
 
 
 def _among_themselves(names: list[str], pixels: np.ndarray) -> Iterator[Finding]:

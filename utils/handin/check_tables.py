@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterator
 
@@ -65,7 +66,7 @@ class Table:
                 self.wrong.append(f"line {number}: {printable(line[:40])}")
             return
         name = bare[place].replace("\\", "/").rpartition("/")[2]
-        name = re.sub(r"\.\w+$", "", name) + ".jpeg"
+        name = sys.intern(re.sub(r"\.\w+$", "", name) + ".jpeg")  # the tables of a class share their names
         label = bare[place + 1] if place + 1 < len(bare) else ""
         match = LABEL.fullmatch(label)
         if not match:

@@ -53,7 +53,7 @@ class Piece(NamedTuple):
     figures: tuple[str, ...] = ()
 
 
-@lru_cache(maxsize=2000)
+@lru_cache(maxsize=500)
 def pieces(text: str) -> tuple[Piece, ...]:
     """The lines of a Markdown text. HTML tags and comments are left out, and a table is one figure named `table`."""
     text = re.sub(r"^(#{1,6})(?=[^\s#!])", r"\1 ", text, flags=re.M)  # '###Answer' is meant as a heading

@@ -24,6 +24,7 @@ from utils.handin.inspection import Failed, Unchecked
 from utils.handin.recognise import Work
 
 MOST_SHOWN = 3  # faults in the line of a student
+MOST_PAIRS = 20  # pairs of students that are listed below the matrix
 LEAST_LINES = 4  # a code cell with fewer lines is no sign of copying
 COMMON = 0.3  # a code cell in more than this share of the hand-ins is common property, such as the course's own
 SAME_LABELS = 0.995  # share of equal labels; two good classifiers agree less
@@ -208,21 +209,24 @@ def copies(students: list[Student]) -> list[tuple[str, str, dict[str, str]]]:
 
 
 def matrix(pairs: list[tuple[str, str, dict[str, str]]]) -> str:
-    """A matrix of the students who share something: i images, h heads, c code cells, l labels."""
+    """A matrix of the students who share something, and a line for each pair with how much it is."""
     names = sorted({name for a, b, _ in pairs for name in (a, b)})
-    cells = {
-        (x, y): ",".join(f"{k[0]}{v}" for k, v in shared.items()) for a, b, shared in pairs for x, y in ((a, b), (b, a))
-    }
+    cells = {}
+    for a, b, shared in pairs:
+        cells[a, b] = cells[b, a] = "".join(kind[0] for kind in shared)
     width = max(len(printable(name)) for name in names)
-    column = max(4, *(len(text) for text in cells.values())) + 1
-    head = " " * (width + 5) + "".join(f"{number:>{column}}" for number in range(1, len(names) + 1))
+    head = " " * (width + 5) + "".join(f"{number:>4}" for number in range(1, len(names) + 1))
     rows = [
-        f"{number:>3}  {printable(name):<{width}}"
-        + "".join(f"{cells.get((name, other), '.'):>{column}}" for other in names)
+        f"{number:>3}  {printable(name):<{width}}" + "".join(f"{cells.get((name, other), '.'):>4}" for other in names)
         for number, name in enumerate(names, start=1)
     ]
-    title = "Shared by two students: i images, h filled heads, c code cells, l labels (share that is equal)"
-    return "\n".join([title, head, *rows])
+    title = "Shared by two students: i images, h filled heads, c code cells, l labels"
+    lines = [
+        f"  {printable(a)} and {printable(b)}: " + ", ".join(f"{kind} {number}" for kind, number in shared.items())
+        for a, b, shared in sorted(pairs, key=lambda pair: -len(pair[2]))[:MOST_PAIRS]
+    ]
+    further = [f"  ... and {len(pairs) - MOST_PAIRS} more pairs"] if len(pairs) > MOST_PAIRS else []
+    return "\n".join([title, head, *rows, *lines, *further])
 
 
 def report_all(parent: Path, names: list[str] | None, form: str = "table", truth: Path | None = None) -> bool:

@@ -52,7 +52,8 @@ class Work:
         self.handin, self.brief = handin, brief
         self.taken: dict[str, str] = {}
         self.spare: list[str] = []
-        self._templates = [normal(line) for line in brief.template]
+        lines = [normal(line) for line in brief.template]
+        self._lines, self._openings = set(lines), tuple(line for line in lines if len(line.split()) > 3)
         self._fits: dict[str, bool] = {}
         self._code: dict[str, source.Notebook] = {}
         self._blocked: dict[str, str] = {}
@@ -182,7 +183,7 @@ class Work:
     def is_template(self, line: str) -> bool:
         """Was this line written by the course?"""
         plain = normal(line)
-        return any(plain == t or (len(t.split()) > 3 and plain.startswith(t)) for t in self._templates)
+        return plain in self._lines or plain.startswith(self._openings)
 
     def own_lines(self, text: str) -> list[str]:
         """The lines of a text that the student wrote."""
@@ -194,8 +195,13 @@ class Work:
             cells = self.handin.cells(name)
         except (Failed, Unchecked):
             return True
-        lines = [line.strip() for c in cells if c.code for line in self.own_lines(c.source)]
-        return sum(line[0] != "#" for line in lines) < LEAST_STATEMENTS
+        found = 0
+        for cell in cells:
+            if cell.code:
+                found += sum(line.strip()[0] != "#" for line in self.own_lines(cell.source))
+            if found >= LEAST_STATEMENTS:
+                return False
+        return True
 
     def problem(self, role: str) -> str:
         """Why the file with this role cannot be judged; "" if it can be. Other findings would only follow from this."""

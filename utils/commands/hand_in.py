@@ -45,11 +45,14 @@ def chosen(text: str) -> tuple[str, str]:
     return role, name
 
 
-def rename(options: argparse.Namespace) -> None:
-    """The command `rename`."""
+def rename(options: argparse.Namespace) -> int:
+    """The command `rename`. Returns the exit code."""
     from utils.handin import rename as renaming
 
-    if renaming.undo(options.folder):
+    if options.dry_run and renaming.unfinished(options.folder):
+        print("An earlier renaming did not finish. The next one, without --dry-run, undoes it first.")
+        return 1
+    if not options.dry_run and renaming.undo(options.folder):
         print("An earlier renaming did not finish. It was undone first.")
     action = renaming.plan if options.dry_run else renaming.rename
     steps = action(options.folder, options.username, options.name, options.cid)
@@ -59,6 +62,9 @@ def rename(options: argparse.Namespace) -> None:
         print(f"  ... and {len(steps.moves) - MAX_LINES} more")
     done = "would change" if options.dry_run else "changed"
     print(f"{done}: {len(steps.moves)} names, texts in {len(steps.texts)} files")
+    for place in steps.left:
+        print(f"  left as it is: {printable(place)}")
+    return 0
 
 
 def export(options: argparse.Namespace) -> int:
@@ -120,11 +126,13 @@ def register(commands: argparse._SubParsersAction) -> None:
         commands, "rename", rename, "put your username into file names and texts",
         'abc123 --name "Your Full Name" --cid 01234567',
     )  # fmt: skip
-    naming.add_argument("username", help="2 to 20 small letters and digits")
-    naming.add_argument("--name", help="your full name, for the first cells of the notebooks")
+    naming.add_argument(
+        "username", help="such as ab1223, acse-ab1223 or edsml_ab123; 'username' takes your name out again"
+    )
+    naming.add_argument("--name", help="your full name, in any script, for the first cells of the notebooks")
     naming.add_argument("--cid", help="your CID, 8 digits, for the first cells of the notebooks")
     naming.add_argument("--folder", type=path_argument, default=PROJECT, help="the hand-in; default: this project")
-    naming.add_argument("--dry-run", action="store_true", help="only print what would change")
+    naming.add_argument("--dry-run", action="store_true", help="only print what would change; nothing is written")
 
     making = add_command(
         commands, "export", export, "make a folder that is ready to be handed in", "portfolio ~/hand_in"

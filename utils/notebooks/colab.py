@@ -16,8 +16,9 @@ from pathlib import Path
 from utils import config, files
 from utils.handin import inspection
 
-LINK = re.compile(r"(colab\.research\.google\.com/github/)[\w.-]+/[\w.-]+(?=/blob/)")  # to a notebook
-ADDRESS = re.compile(r'(ADDRESS = \\?"https://github\.com/)[\w.-]+/[\w.-]+(?=\\?")')  # in a notebook's first cell
+LINK = re.compile(r"(colab\.research\.google\.com/github/)([\w.-]+/[\w.-]+)(?=/blob/[\w.-]+/([^)\s\"\\]+))")
+ADDRESS = re.compile(r'(ADDRESS = \\?"https://github\.com/)([\w.-]+/[\w.-]+)(?=\\?")')  # in a notebook's first cell
+PLACEHOLDER = "OWNER/REPOSITORY"
 NEEDED = {  # what the notebooks import and Colab may lack: the name of the import, and the package
     "accelerate": "accelerate", "livelossplot": "livelossplot", "optuna": "optuna",
     "pooch": "pooch", "safetensors": "safetensors", "skimage": "scikit-image", "torchinfo": "torchinfo",
@@ -101,7 +102,10 @@ def get_hands(runs: Path) -> None:
 
 
 def point_to(folder: Path, repository: str) -> list[str]:
-    """Change all "Open in Colab" links, and the address in the notebooks' first cells, to a repository on GitHub.
+    """Change the "Open in Colab" links of this project, and the address in the first cells, to a repository on GitHub.
+
+    Links to other repositories stay. This project's links have the address in the first cells; if there is none, they
+    lead to a notebook in the folder.
 
     Args:
         folder: a folder like this repository.
@@ -115,13 +119,17 @@ def point_to(folder: Path, repository: str) -> list[str]:
     """
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
         raise ValueError(f"'{repository}' is not a repository: write OWNER/NAME, as in its address on GitHub")
-    inspection.forget()
+    names = [path for path in inspection.listing(folder) if path.endswith((".ipynb", ".md"))]
+    texts = {path: (folder / path).read_bytes().decode(errors="surrogateescape") for path in names}
+    own = {match[2] for text in texts.values() for match in ADDRESS.finditer(text)}
+
+    def new_link(match: re.Match) -> str:
+        ours = match[2] in {*own, PLACEHOLDER} or (not own and (folder / match[3]).is_file())
+        return match[1] + (repository if ours else match[2])
+
     changed = []
-    for path in inspection.listing(folder):
-        if not path.endswith((".ipynb", ".md")):
-            continue
-        old = (folder / path).read_bytes().decode(errors="surrogateescape")
-        new = ADDRESS.sub(rf"\g<1>{repository}", LINK.sub(rf"\g<1>{repository}", old))
+    for path, old in texts.items():
+        new = ADDRESS.sub(rf"\g<1>{repository}", LINK.sub(new_link, old))
         if new != old:
             files.write_atomically(folder / path, new.encode(errors="surrogateescape"))
             changed.append(path)

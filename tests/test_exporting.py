@@ -1,5 +1,6 @@
 """An export can be handed in: it passes its check, and it holds no other files."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -8,9 +9,17 @@ import nbformat
 import pytest
 
 from utils import config
-from utils.handin import compare, export, inspection
+from utils.handin import check_samples, compare, export, inspection, source
 
 pytestmark = pytest.mark.xdist_group("exporting")  # one process, because they share an expensive fixture
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_training_images():
+    """The search for copies of real hands takes a second for each check, and is tested elsewhere."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(check_samples, "training_images", lambda: None)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -21,11 +30,68 @@ def exported(tmp_path_factory):
 
 @pytest.mark.parametrize("brief", export.LAYOUTS)
 def test_an_export_passes_its_own_check(exported, brief):
-    assert compare.applying(exported[brief]) == [brief]
-    assert [r for r in compare.check(exported[brief]) if r.status == "fail"] == []
+    results = compare.check(exported[brief])
+    assert [result.brief for result in results] == [brief]
+    assert [line for result in results for line in result.lines if line.kind == "fault"] == []
     files = inspection.listing(exported[brief])
     assert not [name for name in files if name.startswith(("tests/", "real_hands/", "test_hands/", "runs/"))]
     assert "utils/config.py" in files
+    assert not [name for name in files if name.startswith(("utils/commands/", "utils/handin/check_"))]  # not imported
+
+
+@pytest.mark.parametrize("brief", export.LAYOUTS)
+def test_what_the_notebooks_import_is_there_and_can_be_imported(exported, brief):
+    root = exported[brief]
+    modules = set()
+    for path in root.rglob("*.ipynb"):
+        cells = nbformat.read(path, as_version=4).cells
+        trees = [source.parse(cell.source) for cell in cells if cell.cell_type == "code"]
+        modules |= {name for name in source.imports([t for t in trees if t]) if name.startswith("utils.")}
+    # A committed notebook may be older than the code, and import a module that was renamed since.
+    modules = {name for name in modules if (config.PROJECT / f"{name.replace('.', '/')}.py").is_file()}
+    lines = [
+        f"from {name.rpartition('.')[0]} import {name.rpartition('.')[2]}" for name in sorted(modules) if "." in name
+    ]
+    assert lines
+    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("brief", export.LAYOUTS)
+def test_notebooks_are_valid(exported, brief):
+    for path in exported[brief].rglob("*.ipynb"):
+        nbformat.validate(json.loads(path.read_text(encoding="utf-8")))
+
+
+def test_notebooks_with_ids_and_an_old_minor_version_are_made_valid():
+    cells = [
+        {"cell_type": "markdown", "metadata": {}, "source": "é", "id": "a"},
+        {"cell_type": "markdown", "metadata": {}, "source": ""},
+    ]
+    for minor in (4, 5):
+        content = json.dumps({"nbformat": 4, "nbformat_minor": minor, "metadata": {}, "cells": cells}).encode()
+        nbformat.validate(json.loads(export.valid(content)))
+        assert export.valid(export.valid(content)) == export.valid(content)
+    right = json.dumps({"nbformat": 4, "nbformat_minor": 4, "metadata": {}, "cells": cells[1:]}).encode()
+    assert export.valid(right) == right
+
+
+def test_an_export_may_lie_inside_the_project(tmp_path):
+    """It passes its own check, and the check of the project does not change."""
+    listed = subprocess.run(["git", "ls-files"], cwd=config.PROJECT, capture_output=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    for name in listed.stdout.decode().splitlines():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(config.PROJECT / name, tmp_path / name)
+    before = [line for result in compare.check(tmp_path, ["cw1"]) for line in result.lines]
+    out = export.export(tmp_path, "cw1", tmp_path / "hand_in")
+    assert [line for result in compare.check(out) for line in result.lines if line.kind == "fault"] == []
+    after = [line for result in compare.check(tmp_path, ["cw1"]) for line in result.lines]
+    assert [(x.requirement, x.kind) for x in before] == [(x.requirement, x.kind) for x in after]
+    export.export(tmp_path, "cw2", tmp_path / "second")
+    with pytest.raises(ValueError, match="inside a folder of the project that is handed in"):
+        export.export(tmp_path, "cw1", tmp_path / "utils" / "new")
 
 
 def test_the_portfolio_has_the_right_names_and_links(exported):
@@ -58,8 +124,8 @@ def test_nothing_is_overwritten_and_a_failed_export_leaves_no_files(tmp_path):
     (tmp_path / "mine" / "notes.txt").touch()
     with pytest.raises(FileExistsError, match="mine' already exists"):
         export.export(config.PROJECT, "mri", tmp_path / "mine")
-    with pytest.raises(ValueError, match="new' is inside the project"):
-        export.export(config.PROJECT, "mri", config.PROJECT / "docs" / "new")
+    with pytest.raises(ValueError, match="new' is inside a folder of the project"):
+        export.export(config.PROJECT, "mri", config.PROJECT / "brain_mri" / "new")
     project = tmp_path / "project"
     project.mkdir()
     shutil.copy(next(config.PROJECT.glob("*_classified_hands.csv")), project)
@@ -71,6 +137,6 @@ def test_nothing_is_overwritten_and_a_failed_export_leaves_no_files(tmp_path):
 def test_the_command_exports_and_refuses_to_overwrite(tmp_path):
     command = [sys.executable, "-m", "utils", "export", "mri", str(tmp_path / "out")]
     done = subprocess.run(command, cwd=config.PROJECT, capture_output=True, text=True)
-    assert done.returncode == 0 and "0 wrong" in done.stdout and (tmp_path / "out" / "brain_mri").is_dir()
+    assert done.returncode == 0 and " 0 faults" in done.stdout and (tmp_path / "out" / "brain_mri").is_dir()
     done = subprocess.run(command, cwd=config.PROJECT, capture_output=True, text=True)
     assert done.returncode == 1 and "already exists" in done.stderr and "Traceback" not in done.stderr

@@ -69,7 +69,7 @@ def group(work: Work, role: str) -> tuple[str, list[str], list[str]]:
     If there are several, it is the one with nearest to 300 images, because the brief says that only one is used.
     """
     groups = work.sample_groups(work.brief.files[role])
-    place = min(groups, key=lambda g: (abs(len(groups[g]) - 300), g))
+    place = min(groups, key=lambda g: (abs(len(groups[g]) - 300), g.count("/"), g))
     return place, groups[place], [g for g in groups if g != place]
 
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import fnmatch
+import json
 import re
 import shutil
 from pathlib import Path
 
 import nbformat
 
-from utils.handin import inspection, rename
-from utils.handin.briefs import ANSWER_WORDS
+from utils.handin import inspection, rename, source
 
-RUNNING = ("utils/*.py", "utils/*.json", "requirements.txt", "constraints.txt", "LICENSE", "weights/*.safetensors")
+ANSWERED = ("Answer to question 1", "Answer to question 2")  # headings in the README
+RUNNING = ("utils/*.json", "requirements.txt", "constraints.txt", "LICENSE", "weights/*.safetensors")
 ANSWERS = ("docs/data_and_time.png",)  # pictures in the answers in the README
+LEAST_MINOR_WITH_IDS = 5  # of nbformat 4
 # For each brief: patterns of files to copy, and files that are renamed. `{user}` is the username, and `{model}` is GAN
-# or VAE. The files in RUNNING are always copied.
+# or VAE. The files in RUNNING are always copied,
+# and the modules that the notebooks import.
 LAYOUTS: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
     "cw1": (("{user}_DLcw1_*.ipynb", "{model}_hands/{user}_*", "references.md"), {}),
     "cw2": (
@@ -63,14 +66,50 @@ def merged(notebooks: list[Path]) -> nbformat.NotebookNode:
         whole.cells += part.cells
     for number, cell in enumerate(whole.cells):
         cell["id"] = f"cell-{number}"
+    whole.nbformat_minor = max(whole.nbformat_minor, LEAST_MINOR_WITH_IDS)
     return whole
+
+
+def valid(content: bytes) -> bytes:
+    """A notebook's content that is valid for nbformat: cells have ids, and the minor version allows them.
+
+    It stays as it is if it is valid already, and if it is not format 4.
+    """
+    notebook = json.loads(content)
+    cells = notebook.get("cells", [])
+    with_ids = sum("id" in cell for cell in cells)
+    minor = notebook.get("nbformat_minor", 0)
+    if notebook.get("nbformat") != 4 or with_ids == (len(cells) if minor >= LEAST_MINOR_WITH_IDS else 0):
+        return content
+    for number, cell in enumerate(cells):
+        cell.setdefault("id", f"cell-{number}")
+    notebook["nbformat_minor"] = max(minor, LEAST_MINOR_WITH_IDS)
+    return (json.dumps(notebook, ensure_ascii=False, indent=1) + "\n").encode()
+
+
+def imported(project: Path, notebooks: list[str], files: tuple[str, ...]) -> set[str]:
+    """The modules of `utils` that notebooks import, those that these import, and so on: their paths."""
+    there, found = set(files), set[str]()
+    trees = []
+    for name in notebooks:
+        cells = inspection.HandIn(project).cells(name)
+        trees += [source.parse(cell.source) for cell in cells if cell.code]
+    while trees:
+        modules = source.imports([tree for tree in trees if tree is not None])
+        paths = {f"{module.replace('.', '/')}.py" for module in modules}
+        parents = {"/".join(path.split("/")[:depth]) for path in paths for depth in range(1, path.count("/") + 1)}
+        paths |= {f"{parent}/__init__.py" for parent in parents} | {f"{path[:-3]}/__init__.py" for path in paths}
+        new = {path for path in paths & there if path.startswith("utils/")} - found
+        found |= new
+        trees = [source.parse((project / path).read_text(encoding="utf-8")) for path in new]
+    return found
 
 
 def answers(readme: str) -> str:
     """The README of a hand-in: the answers to the two questions, from the project's README."""
     parts = [
         match.group(0).strip()
-        for heading in ANSWER_WORDS
+        for heading in ANSWERED
         if (match := re.search(rf"^## {heading}\n.*?(?=^## |\Z)", readme, re.M | re.S))
     ]
     return "# Classification coursework: the two questions\n\n" + "\n\n".join(parts) + "\n"
@@ -86,6 +125,12 @@ def without_dead_links(text: str, folder: Path) -> str:
     return re.sub(r"(?<!!)\[([^\]]+)\]\(([^)\s]+)\)", kept, text)
 
 
+def _is_source(name: str, user: str) -> bool:
+    """Is this file of the project handed in for some brief?"""
+    wanted = [p for patterns, renamed in LAYOUTS.values() for p in (*patterns, *renamed)] + ["utils/*", *RUNNING]
+    return any(fnmatch.fnmatchcase(name, p.format(user=user, model="[GV]A[NE]")) for p in wanted)
+
+
 def export(project: Path, brief: str, out: Path, model: str = "GAN") -> Path:
     """Write the hand-in to `out`, and return `out`. If this fails, nothing is written.
 
@@ -97,15 +142,16 @@ def export(project: Path, brief: str, out: Path, model: str = "GAN") -> Path:
 
     Raises:
         FileExistsError: `out` is not empty.
-        ValueError: `out` is inside the project. There, `check` would take its files for files of the project.
+        ValueError: `out` is inside a folder of the project whose files are handed in.
         FileNotFoundError: a required file is not in the project.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"'{out}' already exists. Choose a new folder, or remove it.")
-    if out.resolve().is_relative_to(project.resolve()):
-        raise ValueError(f"'{out}' is inside the project '{project}'. Choose a folder outside it.")
-    inspection.forget()
     user, files = rename.current_name(project), inspection.listing(project)
+    if out.resolve().is_relative_to(project.resolve()):
+        top = out.resolve().relative_to(project.resolve()).parts
+        if not top or any(name.startswith(f"{top[0]}/") and _is_source(name, user) for name in files):
+            raise ValueError(f"'{out}' is inside a folder of the project that is handed in. Choose another folder.")
     patterns, renamed = LAYOUTS[brief]
     building = out.with_name(f".{out.name}.part")
     shutil.rmtree(building, ignore_errors=True)
@@ -118,12 +164,18 @@ def export(project: Path, brief: str, out: Path, model: str = "GAN") -> Path:
             if not found:
                 raise FileNotFoundError(f"'{project}' has no {wanted}, which the hand-in needs.")
             chosen |= {name: renamed.get(pattern, name) for name in found}
-        for source, target in chosen.items():
-            (building / target).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(project / source, building / target)
+        notebooks = [name for name in chosen if name.endswith(".ipynb")]
         if brief == "portfolio":
             parts = [project / f"{user}_DLcw{number}_hypertune.ipynb" for number in (1, 2)]
+            notebooks += [part.name for part in parts]
             nbformat.write(merged(parts), building / "Hypertuning.ipynb")
+        chosen |= {name: name for name in imported(project, notebooks, files)}
+        for name, target in chosen.items():
+            (building / target).parent.mkdir(parents=True, exist_ok=True)
+            if name.endswith(".ipynb"):
+                (building / target).write_bytes(valid((project / name).read_bytes()))
+            else:
+                shutil.copyfile(project / name, building / target)
         if brief in ("cw2", "portfolio"):
             text = answers((project / "README.md").read_text(encoding="utf-8"))
             (building / "README.md").write_text(without_dead_links(text, building), encoding="utf-8")

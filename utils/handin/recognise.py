@@ -83,7 +83,8 @@ class Work:
                 used.add(name)
         self._last_notebooks(used)
         left = [n for n in self.handin.notebooks if n not in used and self._belongs(n)]
-        self.spare = [n for n in left if not self._is_untouched(n)]
+        known = {last_part(name) for name in used}  # a copy of the hand-in in a sub-folder is no further notebook
+        self.spare = [n for n in left if last_part(n) not in known and not self._is_untouched(n)]
 
     def _candidates(self, file: File) -> list[str]:
         return [n for n in self.handin.names if n.lower().endswith(ENDINGS[file.kind])]
@@ -240,9 +241,9 @@ class Work:
         """
         found: dict[str, list[str]] = {}
         for name, place in self._images:
-            top = next((p for p in place if any(named_like(p, pattern) for pattern in file.names)), "")
-            if top:
-                found.setdefault(top, []).append(name)
+            level = next((i for i, p in enumerate(place) if any(named_like(p, q) for q in file.names)), None)
+            if level is not None:
+                found.setdefault("/".join(name.split("/")[: level + 1]), []).append(name)
         if not found:  # perhaps in a folder with another name: the largest folder of small images
             by_folder: dict[str, list[str]] = {}
             for name, place in self._images:

@@ -37,7 +37,7 @@ FIELDS = {
         rf"(?<=\| CID      \| \*){VALUE}(?=\* +\|)", rf"(?<=\| CID \| \*){VALUE}(?=\* +\|)",
     ),
 }  # fmt: skip
-NAMED = re.compile(r"(.+?)_(?:DLcw[12]_(?:clean|hypertune)\.ipynb|classified_hands\.csv)")
+NAMED = re.compile(r"([^/]+?)_(?:DLcw[12]_(?:clean|hypertune)\.ipynb|classified_hands\.csv)")
 USERNAME = re.compile(r"[a-z][a-z0-9]*(?:[._-][a-z0-9]+)*")  # ab1223, acse-ab1223, edsml_ab123
 TAKEN = re.compile(r"(real|vae|gan|test|stand)([._-].*)?")  # the names of other files begin with these
 JOINERS = "\u200c\u200d"  # some scripts need them inside a word

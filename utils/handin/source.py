@@ -38,20 +38,23 @@ def parse(text: str) -> ast.Module | None:
     lines = text.lstrip().splitlines()
     if lines and NOT_PYTHON.match(lines[0]):
         return None
-    kept = []
-    for line in lines:
-        bare = line.lstrip()
-        indent = line[: len(line) - len(bare)]
-        if bare.startswith(("!", "%", "?")) or (bare.endswith("?") and "#" not in bare and "'" not in bare):
-            kept.append(f"{indent}pass")
-        elif match := re.match(r"\s*[\w, ]+=\s*[!%]", line):
-            kept.append(f"{match.group(0).rstrip()[:-1]} None")
-        else:
-            kept.append(line)
+    return _parsed(text) or _parsed("\n".join(map(_plain, lines)))
+
+
+def _plain(line: str) -> str:
+    """A line of IPython as a line of Python: `!ls` and `%time` become `pass`, and `x = !ls` becomes `x = None`."""
+    bare = line.lstrip()
+    if bare.startswith(("!", "%", "?")) or (bare.endswith("?") and "#" not in bare and "'" not in bare):
+        return f"{line[: len(line) - len(bare)]}pass"
+    match = re.match(r"\s*[\w, ]+=\s*[!%]", line)
+    return f"{match[0].rstrip()[:-1]} None" if match else line
+
+
+def _parsed(text: str) -> ast.Module | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # such as invalid escape sequences
-            return ast.parse("\n".join(kept))
+            return ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
 

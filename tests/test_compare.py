@@ -196,7 +196,8 @@ def school(whole, tmp_path_factory):
 def command(*arguments, **environment):
     return subprocess.run(
         [sys.executable, "-m", "utils", "check", *map(str, arguments)], cwd=config.PROJECT, capture_output=True,
-        text=True, encoding=environment.get("PYTHONIOENCODING", "utf-8"), env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+        text=True, encoding=environment.get("PYTHONIOENCODING", "utf-8"),
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
     )  # fmt: skip
 
 
@@ -268,7 +269,8 @@ def test_the_command_quotes_the_brief_and_explains_errors(school, tmp_path):
 
 
 def test_everything_is_checked_without_torch(school):
-    program = "import sys; from utils.__main__ import main\ntry: main(sys.argv[1:])\nexcept SystemExit: print('torch' in sys.modules)"
+    program = "import sys; from utils.__main__ import main\ntry: main(sys.argv[1:])"
+    program += "\nexcept SystemExit: print('torch' in sys.modules)"
     arguments = [sys.executable, "-c", program, "check", "--all", str(school)]
     done = subprocess.run(arguments, cwd=config.PROJECT, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "False"

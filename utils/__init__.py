@@ -56,14 +56,17 @@ evaluation/        measures how good the results are
   restoration      trains the networks of the MRI project, and measures how good filled head slices are
 
 handin/            checks, renames and packs a hand-in; needs no torch
-  briefs           the requirements of each brief, as data
-  compare          compares a hand-in with its brief and prints the results
+  briefs           reads what each brief asks for, from the TOML files in briefs/
+  recognise        finds out which briefs a hand-in answers, and which file is what
+  compare          compares a hand-in with its brief and prints the result
+  classes          checks a whole class; finds copies between students; scores against a truth
   check_notebooks  checks of notebooks: executed, explained, signed ...
   check_samples    checks of generated images: number, names, format, copies
   check_tables     checks of the CSV of labels and of the filled head images
-  check_texts      checks of references, answers and report
-  inspection       reads other people's hand-ins safely
-  rename           puts the author's username into names and texts
+  check_texts      reads Markdown; checks of references, answers and report
+  source           reads Python code: what a cell must show, imports, pre-trained weights
+  inspection       reads other people's hand-ins safely, folders and zip files
+  rename           puts the author's username and name into file names and texts
   export           copies what a brief asks for into a new folder
 
 notebooks/         works with notebooks

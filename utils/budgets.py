@@ -23,9 +23,13 @@ class Reading:
 class Hands:
     """Coursework 1: a VAE and a GAN of the hands."""
 
+    base: int  # channels of the largest hidden maps of VAE and GAN
+    prior_width: int  # width of the VAE's prior
+    prior_depth: int  # number of blocks of the VAE's prior
     vae_images: int  # images seen by the VAE
     prior_images: int  # latents seen by the VAE's prior
-    gan_images: int  # images seen by the GAN
+    warm_images: int  # images seen by the GAN that begins with the VAE
+    gan_images: int  # images seen by the GAN that begins with random weights
     two_sample_steps: int  # training steps of the detector in the two-sample test
     detector_steps: int  # training steps of a detector of other people's fakes
     detectors: int  # number of these detectors, each with its own seed
@@ -105,14 +109,16 @@ READING = {
 }
 HANDS = {
     "smoke": Hands(
-        vae_images=256, prior_images=1_000, gan_images=96, two_sample_steps=3, detector_steps=3, detectors=1
+        base=8, prior_width=16, prior_depth=1, vae_images=256, prior_images=1_000, warm_images=256, gan_images=256,
+        two_sample_steps=3, detector_steps=3, detectors=1,
     ),
     "quick": Hands(
-        vae_images=20_000, prior_images=60_000, gan_images=5_000, two_sample_steps=20, detector_steps=100, detectors=1
+        base=16, prior_width=64, prior_depth=3, vae_images=20_000, prior_images=60_000, warm_images=5_000,
+        gan_images=20_000, two_sample_steps=20, detector_steps=100, detectors=1,
     ),
     "full": Hands(
-        vae_images=160_000, prior_images=400_000, gan_images=12_000, two_sample_steps=200, detector_steps=400,
-        detectors=2,
+        base=48, prior_width=160, prior_depth=6, vae_images=614_400, prior_images=768_000, warm_images=320_000,
+        gan_images=704_000, two_sample_steps=200, detector_steps=400, detectors=2,
     ),
 }  # fmt: skip
 HANDS_TUNING = {
@@ -175,7 +181,7 @@ GARMENTS = {
     "full": Garments(
         images=None, curve_images=500, test_images=10_000, samples=10_000, classifier_images=1_100_000,
         images_seen={
-            "VAE": 1_100_000, "GAN": 1_100_000, "PixelCNN": 1_100_000, "flow": 1_100_000, "diffusion": 1_650_000,
+            "VAE": 1_100_000, "GAN": 1_100_000, "PixelCNN": 1_100_000, "flow": 1_100_000, "diffusion": 1_100_000,
         },
         warm_gan_images=550_000, faces_images=400_000,
         trials=6, trial_images={"VAE": 14_560, "GAN": 15_000, "PixelCNN": 4_160, "flow": 2_330, "diffusion": 4_160},

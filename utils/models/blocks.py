@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -31,13 +29,8 @@ class Noise(nn.Module):
         return x + self.strength.to(x.dtype) * noise.to(x.device)
 
 
-def group_norm(channels: int) -> nn.GroupNorm:
-    """Group normalisation (Wu & He 2018) with 8 groups; with fewer if the channels cannot be shared equally."""
-    return nn.GroupNorm(math.gcd(8, channels), channels)
-
-
 class PreActivation(nn.Module):
-    """A residual block: normalisation, activation and convolution, twice (He et al. 2016b).
+    """A residual block: batch normalisation, activation and convolution, twice (He et al. 2016b).
 
     Maps (N, inputs, H, W) to (N, outputs, H, W). The last convolution begins at zero, so at first the block does
     nothing. This makes deep networks easy to train (Zhang et al. 2019).
@@ -49,10 +42,10 @@ class PreActivation(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, dropout: float = 0.0, noise: bool = False):
         super().__init__()
-        self.first = nn.Sequential(group_norm(inputs), nn.SiLU(), nn.Conv2d(inputs, outputs, 3, padding=1))
+        self.first = nn.Sequential(nn.BatchNorm2d(inputs), nn.SiLU(), nn.Conv2d(inputs, outputs, 3, padding=1))
         self.noise = Noise(outputs) if noise else nn.Identity()
         self.second = nn.Sequential(
-            group_norm(outputs), nn.SiLU(), nn.Dropout(dropout), nn.Conv2d(outputs, outputs, 3, padding=1)
+            nn.BatchNorm2d(outputs), nn.SiLU(), nn.Dropout(dropout), nn.Conv2d(outputs, outputs, 3, padding=1)
         )
         self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
         nn.init.zeros_(self.second[-1].weight)
@@ -68,7 +61,7 @@ class SelfAttention(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
-        self.norm, self.qkv = group_norm(channels), nn.Conv2d(channels, 3 * channels, 1)
+        self.norm, self.qkv = nn.BatchNorm2d(channels), nn.Conv2d(channels, 3 * channels, 1)
         self.outputs = nn.Conv2d(channels, channels, 1)
         nn.init.zeros_(self.outputs.weight)
 
@@ -101,12 +94,14 @@ class Decoder(nn.Module):
             PreActivation(half, half, dropout, noise), PreActivation(half, half, dropout, noise),
             nn.Upsample(scale_factor=2), nn.Conv2d(half, base, 3, padding=1),
             PreActivation(base, base, dropout, noise), PreActivation(base, base, dropout, noise),
-            group_norm(base), nn.SiLU(),
+            nn.BatchNorm2d(base), nn.SiLU(),
         )  # fmt: skip
         self.head = nn.Conv2d(base, outputs, 3, padding=1)
 
     def forward(self, latents: Tensor) -> Tensor:
-        return self.head(self.layers(latents))
+        hidden = self.layers(latents)
+        with torch.autocast(hidden.device.type, enabled=False):  # in bfloat16, bright pixels are rounded to grey levels
+            return self.head(hidden.float())
 
     def copy_from(self, other: Decoder) -> None:
         """Copy the weights of a decoder of the same size. Noise that only this one has, and further outputs that only

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from utils.models.blocks import Decoder, PreActivation, SelfAttention, group_norm
+from utils.models.blocks import Decoder, PreActivation, SelfAttention
 from utils.models.latent_flow import LatentFlow
 from utils.training import checkpoints, identity, loop
 
@@ -70,7 +70,7 @@ class Encoder(nn.Module):
             nn.Conv2d(base, half, 3, stride=2, padding=1), PreActivation(half, half, dropout),
             nn.Conv2d(half, quarter, 3, stride=2, padding=1),
             PreActivation(quarter, quarter, dropout), SelfAttention(quarter), PreActivation(quarter, quarter, dropout),
-            group_norm(quarter), nn.SiLU(), nn.Conv2d(quarter, 2 * latent_channels, 3, padding=1),
+            nn.BatchNorm2d(quarter), nn.SiLU(), nn.Conv2d(quarter, 2 * latent_channels, 3, padding=1),
         )  # fmt: skip
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -129,7 +129,7 @@ class VAE(nn.Module):
 
     def predict(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """Means (N, C, H, W) of the pixels' distributions, and the logarithms of their scales, in a shape that fits."""
-        outputs = self.decoder(latents).float()
+        outputs = self.decoder(latents)
         if not self.config["scale_per_pixel"]:
             return outputs, self.log_scale
         mean, change = outputs.chunk(2, dim=1)

@@ -31,7 +31,7 @@ A class needs:
 - `export(path)`, which writes the weights, and `from_weights(path)`, which makes a model from them
 """
 NEEDED = ("config", "ema_modules", "optimizers", "step", "sample", "export", "from_weights")
-PRIOR_SHARE = 4  # latents seen by a VAE's prior for each image seen by the VAE; a latent needs much less time
+PRIOR_SHARE = 1  # latents seen by a VAE's prior for each image seen by the VAE
 GRID = 10  # columns of the picture of samples
 
 

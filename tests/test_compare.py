@@ -48,8 +48,14 @@ def test_this_project_answers_four_briefs_and_has_no_fault():
 def test_a_hand_in_for_two_briefs_in_two_folders(whole, tmp_path):
     for root, name in zip(whole, ("dlmodule-cw1", "dlmodule-cw2")):
         shutil.copytree(root, tmp_path / "repository" / name)
+    (tmp_path / "repository" / "README.md").write_text("# Both of my courseworks", encoding="utf-8")
+    (tmp_path / "repository" / "dlmodule-cw1" / "real_hands.tar.gz").write_bytes(b"the course's")
     assert briefs_of(tmp_path) == ["cw1", "cw2"]
     assert found(tmp_path, "cw1") == {} and found(tmp_path, "cw2") == {}
+    (tmp_path / "repository" / "dlmodule-cw2" / "references.md").unlink()
+    assert found(tmp_path, "cw1") == {} and set(found(tmp_path, "cw2")) == {"references"}
+    (tmp_path / "repository" / "dlmodule-cw1" / f"{USER}_DLcw1_clean.ipynb").unlink()
+    assert set(found(tmp_path, "cw1")) == {"clean notebook"}
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from utils.handin.inspection import (
 )  # fmt: skip
 from utils.handin.recognise import Work, named_like, normal
 
+COURSE_DATA = re.compile(r"real_hands|test_hands|raw_data|hands_cw|cw1_files|mednist|fashion|celeba|\.gz$", re.I)
 MAX_BARE_CELLS = 6  # so many code cells in a row without a word in text or comments are a remark
 LEAST_WORDS = 30  # of the student's own, in text and comments, in the whole notebook
 LEAST_ANSWER = 10  # words
@@ -41,8 +42,9 @@ def present(work: Work, role: str) -> Iterator[Finding]:
     problem = work.problem(role)
     if problem:
         hint = ""
-        if role not in work.taken and work.handin.archives:
-            yield unchecked(f"{problem}, but perhaps it is in {some(work.handin.archives)}: unpack it, check again")
+        archives = [n for n in work.handin.archives if not COURSE_DATA.search(last_part(n))]
+        if role not in work.taken and archives:
+            yield unchecked(f"{problem}, but perhaps it is in {some(archives)}: unpack it, check again")
             return
         if role not in work.taken and file.kind == "notebook" and work.handin.notebooks:
             left = [n for n in work.handin.notebooks if n not in work.taken.values()]

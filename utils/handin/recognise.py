@@ -18,7 +18,7 @@ LEAST_STATEMENTS = 3  # a notebook with fewer lines of code of its own is the un
 COURSE_IMAGE = re.compile(r"(real_|test_)?(VAE|GAN|real|test)_?hand_?\d+\.\w+|\d{6}\.jpe?g", re.I)  # the course's own
 COURSE_FOLDERS = ("real_hands", "test_hands", "real_hand", "test_hand", "raw_data")
 IMAGE = (".jpeg", ".jpg", ".png", ".bmp", ".tif", ".tiff", ".gif")
-EXACT, BY_WORD, BY_SIGN = 100, 10, 3  # how much each of them counts
+EXACT, BY_WORD, BY_SIGN, BESIDE = 100, 10, 3, 4  # how much it counts: a name, a word, a sign, the same folder
 
 
 def normal(text: str) -> str:
@@ -71,20 +71,25 @@ class Work:
             if not found:
                 raise ValueError(f"there is no '{wanted}' in the hand-in, which was named as {role}")
             self.taken[role] = found[0]
+        used = set(self.taken.values())
+        self._take_best(("notebook",), used)
+        self._last_notebooks(used)
+        self._take_best(("table", "array", "text", "report"), used)  # they are looked for beside the notebooks
+        left = [n for n in self.handin.notebooks if n not in used and self._belongs(n)]
+        known = {last_part(name) for name in used}  # a copy of the hand-in in a sub-folder is no further notebook
+        self.spare = [n for n in left if last_part(n) not in known and not self._is_untouched(n)]
+
+    def _take_best(self, kinds: tuple[str, ...], used: set[str]) -> None:
+        """Give each role of these kinds the file that fits it best. A file gets one role."""
         scores = []
         for role, file in self.brief.files.items():
-            if role not in self.taken and file.kind != "images":
+            if role not in self.taken and file.kind in kinds:
                 scores += [(*self._score(file, name), role, name) for name in self._candidates(file)]
         scores.sort(key=lambda s: (-s[0], s[1], s[3]))
-        used = set(self.taken.values())
         for score, _, role, name in scores:
             if score > 0 and role not in self.taken and name not in used:
                 self.taken[role] = name
                 used.add(name)
-        self._last_notebooks(used)
-        left = [n for n in self.handin.notebooks if n not in used and self._belongs(n)]
-        known = {last_part(name) for name in used}  # a copy of the hand-in in a sub-folder is no further notebook
-        self.spare = [n for n in left if last_part(n) not in known and not self._is_untouched(n)]
 
     def _candidates(self, file: File) -> list[str]:
         return [n for n in self.handin.names if n.lower().endswith(ENDINGS[file.kind])]
@@ -104,9 +109,26 @@ class Work:
                 return 0, depth
             by_word = BY_WORD * any(word in bare.lower() for word in file.words)
             return by_word + BY_SIGN * self._matches(name, file.signs), depth
-        if not score and file.signs and self._matches(name, file.signs):
-            score = BY_SIGN + BY_WORD * any(word in bare.lower() for word in file.words)
-        return score, depth
+        signs = self._matches(name, file.signs) if file.signs else 0
+        if not score and signs:
+            score = BY_WORD * any(word in bare.lower() for word in file.words)
+        if not score and not signs:
+            return 0, depth
+        near = self._nearness(folder_of(name)) if file.kind in ("text", "report") else BESIDE
+        return (score + BY_SIGN * signs + near, depth) if near else (0, depth)
+
+    def _nearness(self, folder: str) -> int:
+        """How near a folder is to this brief's notebooks. 0 if it belongs to other notebooks."""
+        own = {
+            folder_of(self.taken[r]) for r, f in self.brief.files.items() if f.kind == "notebook" and r in self.taken
+        }
+        if not own or folder in own:
+            return BESIDE
+        if any(f"{place}/".startswith(f"{folder}/" if folder else "") for place in own):
+            return BESIDE - 1  # above them
+        if any(folder.startswith(f"{place}/" if place else "") for place in own):
+            return BESIDE - 2  # below them
+        return 0 if any(folder_of(n).startswith(folder) for n in self.handin.notebooks) else BESIDE - 3
 
     def _last_notebooks(self, used: set[str]) -> None:
         """Give the roles that are left to the notebooks that are left, in the brief's order."""

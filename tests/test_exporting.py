@@ -134,6 +134,20 @@ def test_nothing_is_overwritten_and_a_failed_export_leaves_no_files(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"mine", "project"}
 
 
+def test_a_damaged_notebook_is_named(tmp_path):
+    project = tmp_path / "project"
+    shutil.copytree(config.PROJECT / "brain_mri", project / "brain_mri")
+    for name in ("username_classified_hands.csv", "requirements.txt", "constraints.txt", "LICENSE"):
+        shutil.copyfile(config.PROJECT / name, project / name)
+    for name in ("utils/hyperparameters.json", "weights/vae_hands.safetensors"):
+        (project / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(config.PROJECT / name, project / name)
+    (project / "brain_mri" / "Assessment.ipynb").write_text("{}", encoding="utf-8")
+    with pytest.raises(ValueError, match="Assessment.ipynb is not a Jupyter notebook: it has no cells"):
+        export.export(project, "mri", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_command_exports_and_refuses_to_overwrite(tmp_path):
     command = [sys.executable, "-m", "utils", "export", "mri", str(tmp_path / "out")]
     done = subprocess.run(command, cwd=config.PROJECT, capture_output=True, text=True)

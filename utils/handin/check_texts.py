@@ -29,7 +29,7 @@ SOURCES = re.compile(r"\W*(references?|bibliography|sources|works cited)\W*$", r
 PLACEHOLDER = re.compile(
     r"(your|the) (answer|text|name|cid|username)( here| goes here)?|reference \d+|etc|todo|tbc|tba"
 )
-IMAGE_TAG = re.compile(r"""<img\b[^>]*?\bsrc\s*=\s*["']?([^"'>]+)""", re.I)
+IMAGE_TAG = re.compile(r"""<img\b[^>]*?\bsrc\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s>]+))""", re.I)
 LEAST_ANSWER = 5  # words; with fewer, a question is not answered
 
 
@@ -80,12 +80,17 @@ def pieces(text: str) -> tuple[Piece, ...]:
     return tuple(found)
 
 
+def _image_tags(content: str) -> list[str]:
+    """The addresses of the pictures in HTML."""
+    return [html.unescape("".join(match.groups(""))) for match in IMAGE_TAG.finditer(content)]
+
+
 def _html(content: str) -> list[Piece]:
     """The lines of a block of HTML."""
     content = re.sub(r"<!--.*?(-->|\Z)", " ", content, flags=re.S)
     found = []
     for line in content.splitlines():
-        figures = tuple(html.unescape(address) for address in IMAGE_TAG.findall(line))
+        figures = tuple(_image_tags(line))
         heading = re.search(r"<h([1-6])\b", line, re.I)
         tables = ("table",) * len(re.findall(r"<table\b", line, re.I))
         plain = " ".join(html.unescape(re.sub(r"<[^>]*>", " ", line)).split())
@@ -118,7 +123,7 @@ def _inline(children: list, kind: str, level: int) -> list[Piece]:
         elif child.type == "image":
             line.figures.append(str(child.attrs.get("src", "")))
         elif child.type == "html_inline":
-            line.figures += [html.unescape(address) for address in IMAGE_TAG.findall(child.content)]
+            line.figures += _image_tags(child.content)
             line.text += " " if tag.startswith(("<br", "<img", "<p", "</p", "<td", "<li")) else ""
         elif child.content:
             if not line.text.strip() and child.content.strip():

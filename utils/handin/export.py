@@ -144,6 +144,7 @@ def export(project: Path, brief: str, out: Path, model: str = "GAN") -> Path:
         FileExistsError: `out` is not empty.
         ValueError: `out` is inside a folder of the project whose files are handed in.
         FileNotFoundError: a required file is not in the project.
+        Failed: a notebook is damaged.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"'{out}' already exists. Choose a new folder, or remove it.")
@@ -165,11 +166,10 @@ def export(project: Path, brief: str, out: Path, model: str = "GAN") -> Path:
                 raise FileNotFoundError(f"'{project}' has no {wanted}, which the hand-in needs.")
             chosen |= {name: renamed.get(pattern, name) for name in found}
         notebooks = [name for name in chosen if name.endswith(".ipynb")]
-        if brief == "portfolio":
-            parts = [project / f"{user}_DLcw{number}_hypertune.ipynb" for number in (1, 2)]
-            notebooks += [part.name for part in parts]
-            nbformat.write(merged(parts), building / "Hypertuning.ipynb")
-        chosen |= {name: name for name in imported(project, notebooks, files)}
+        parts = [f"{user}_DLcw{number}_hypertune.ipynb" for number in (1, 2)] if brief == "portfolio" else []
+        chosen |= {name: name for name in imported(project, [*notebooks, *parts], files)}
+        if parts:
+            nbformat.write(merged([project / part for part in parts]), building / "Hypertuning.ipynb")
         for name, target in chosen.items():
             (building / target).parent.mkdir(parents=True, exist_ok=True)
             if name.endswith(".ipynb"):

@@ -27,11 +27,11 @@ KEPT = 160  # characters of a picture
 DAMAGED_ZIP = (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError, ValueError, EOFError)
 
 
-class Failed(Exception):
+class Failed(ValueError):
     """A file is not what the brief asks for. The message says why."""
 
 
-class Unchecked(Exception):
+class Unchecked(ValueError):
     """Something cannot be known. The message says what is missing."""
 
 

@@ -25,6 +25,7 @@ MUST = [
     "!ls\nprint(1)",
     "%matplotlib inline\nplt.plot(x)",
     "%%time\nprint(1)",
+    "live = PlotLosses()\nfor i in range(3):\n    live.send()",
     "import matplotlib.pyplot as p\np.hist(x)",
 ]
 NEED_NOT = [

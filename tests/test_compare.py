@@ -231,6 +231,7 @@ def test_copies_are_found_and_common_code_is_none(school):
 def test_json_and_csv_have_the_documented_form(school):
     found = json.loads(command("--all", school, "--json").stdout)
     assert {entry["brief"] for entry in found} == {"cw1", "cw2", "none"}
+    assert {"anna", "ben", "dora.zip"} <= {entry["folder"] for entry in found}
     for entry in found:
         assert set(entry) == {"folder", "brief", "lines"}
         for line in entry["lines"]:

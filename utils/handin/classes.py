@@ -73,7 +73,8 @@ def examine(path: Path, names: list[str] | None, truth: Path | None = None) -> S
     prints = Prints(
         *(frozenset().union(*(find(w) for w in works)) for find in (_images, _heads, _code)), _labels(works)
     )
-    return Student(path.name, [r._replace(work=None) for r in results], prints, [s for s in scores if s])
+    results = [r._replace(folder=path.name, work=None) for r in results]
+    return Student(path.name, results, prints, [s for s in scores if s])
 
 
 def _digest(content: bytes) -> bytes:

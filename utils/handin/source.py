@@ -168,6 +168,12 @@ class Notebook:
             for name, value in found.values.items()
             if isinstance(value, ast.Constant) and value.value is None
         }
+        self.plotters = {  # names of livelossplot's plots
+            name
+            for found in parsed
+            for name, value in found.values.items()
+            if isinstance(value, ast.Call) and called(value).rpartition(".")[2] == "PlotLosses"
+        }
         every = "\n".join(cell.source for cell in self.cells)
         other_backend = re.search(
             r"matplotlib\.use\(|%matplotlib\s+(?!inline)\w+|plt\.ioff\(|\.switch_backend\(", every
@@ -230,6 +236,8 @@ class Notebook:
             return NOTHING
         name = called(value)
         first, _, last = name.rpartition(".")
+        if last in ("send", "draw") and first in self.plotters:
+            return Shows(False, True)
         if name == "print":
             prints = any(keyword.arg == "file" for keyword in value.keywords)
             blank = not value.args or all(isinstance(a, ast.Constant) and a.value == "" for a in value.args)

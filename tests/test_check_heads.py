@@ -106,6 +106,8 @@ ARRAYS = [
     (array(lambda x: x[:, :, ::-1]), {ORDER}, "mirrored from left to right"),
     (array(lambda x: x.swapaxes(1, 2)), {ORDER}, "rows and columns swapped"),
     (array(lambda x: np.random.default_rng(0).random(x.shape)), {ORDER}, "do not show the test images"),
+    (array(lambda x: x.mean(0)[None].repeat(100, 0)), {ORDER}, "hardly differ from each other"),
+    (array(lambda x: x / 2), {SCALE}, "0.50 times"),
     (gaps(0), {GAPS}, "100 images still have their gaps"),
     (gaps(0.4), {GAPS}, "hold one constant"),
     (gaps(np.linspace(0.1, 0.9, 100)), {GAPS}, "the gaps of 100 images hold one constant"),
@@ -135,6 +137,7 @@ ALIKE = [
     (array(lambda x: x.astype(np.float16)), KNOWN),
     (array(lambda x: x[..., None]), SHAPE),
     (array(lambda x: x * 1.05 - 0.02), SCALE),  # a little overshoot
+    (array(lambda x: (x + np.roll(x, 1, 1) + np.roll(x, 1, 2) + np.roll(x, -1, 1) + np.roll(x, -1, 2)) / 5), KNOWN),
     (array(noise_in_gaps), GAPS),
     (lambda root: shutil.copy(head_images.ANSWER, root / "test_set_nogaps.npy"), "filled images: your own"),
 ]

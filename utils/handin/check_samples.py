@@ -49,7 +49,7 @@ FEW_COPIES = 2  # so many may be chance: a remark, no fault
 SHIFT = 3  # pixels
 CANDIDATES = 8  # number of training images that are compared closely with an image
 ALIKE_RMS = 6.0  # grey levels; if the median image has another one this near, the images are nearly identical
-NOISE = 0.4  # correlation of pixels side by side; in 99 of 100 images of students it is above 0.5, in noise below 0.3
+NOISE = 0.4  # correlation of pixels side by side: above 0.5 in 99 of 100 images of students, below 0.3 in noise
 
 
 class Sample(NamedTuple):

@@ -18,6 +18,7 @@ from utils.handin.recognise import Work
 LABEL = re.compile(r"([012])(\.0+)?")
 SAME_IMAGE = 0.8  # median correlation of the known pixels; below, the images do not show the test images
 OTHER_PLACE = 0.02  # a better correlation with another test image by at least this much means a wrong place
+FEW_DIFFERENT = 20  # if all images are most like fewer test images than this, they are all nearly the same
 OVERSHOOT = 1e-3  # values outside [0, 1] by at most this much are not mentioned
 KNOWN = 1e-6  # a larger change of a known pixel is mentioned
 AGREES = 0.3  # correlation of filled pixels with those beside the gap; below, they look like noise
@@ -184,8 +185,7 @@ class Heads:
         ours, theirs = self.images[:, ~self.missing], self.given[:, ~self.missing]
         self.similar = _standard(ours) @ _standard(theirs).T
         place = self.similar.argmax(1)
-        spread = theirs[place] - theirs[place].mean()
-        self.slope = float((spread * ours).sum() / (spread**2).sum())
+        self.slope = float(ours.std() / theirs[place].std())  # a regression would be lower for blurred images
         self.offset = float(ours.mean() - self.slope * theirs[place].mean())
 
     @property
@@ -196,7 +196,12 @@ class Heads:
     @property
     def right_scale(self) -> bool:
         """Are the values on the scale of the test set?"""
-        return abs(self.slope - 1) < 0.25 and abs(self.offset) < 0.15
+        return 0.7 < self.slope < 1.4 and abs(self.offset) < 0.15
+
+    @property
+    def all_alike(self) -> bool:
+        """Do all images show the same few test images best?"""
+        return len(set(self.similar.argmax(1).tolist())) < FEW_DIFFERENT
 
     def misplaced(self) -> list[tuple[int, int]]:
         """The images that show another test image than their own, with its number."""
@@ -309,7 +314,9 @@ def array_order(work: Work, role: str) -> Iterator[Finding]:
         yield fault(_what_else(found))
         return
     wrong = found.misplaced()
-    if wrong:
+    if found.all_alike:
+        yield fault("the images hardly differ from each other, so they are no answers to 100 different images")
+    elif wrong:
         pairs = [f"image {i} shows test image {b}" for i, b in wrong]
         yield fault(f"{len(wrong)} of 100 images are at another place: {some(pairs, 3)} (counted from 0)")
     else:

@@ -42,8 +42,8 @@ CHUNK = 100  # number of images that are compared with all training images at th
 IMAGE_ERRORS = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # Pillow raises these for damaged files
 
 # Measured with the 8000 training images, under mirroring and shifts of up to three pixels: the correlation of a
-# held-out or generated image, of ours or of other students, with the training image nearest to it is at most 0.987. That
-# of copies which were mirrored, shifted, darkened or saved again is above 0.99 for all but one in twenty.
+# held-out or generated image, of ours or of other students, with the training image nearest to it is at most 0.987.
+# That of copies which were mirrored, shifted, darkened or saved again is above 0.99 for all but one in twenty.
 COPY = 0.99
 FEW_COPIES = 2  # so many may be chance: a remark, no fault
 SHIFT = 3  # pixels

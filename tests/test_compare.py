@@ -269,6 +269,7 @@ def test_the_command_quotes_the_brief_and_explains_errors(school, tmp_path):
         ([tmp_path], "does not look like a hand-in"),
         ([school / "anna", "--brief", "cw9"], "There is no brief 'cw9'"),
         (["--all", school, "--truth", "nowhere.csv"], "no file 'nowhere.csv'"),
+        (["--all", school, "--notebook", "clean=a.ipynb"], "cannot be used with --all"),
     ):
         done = command(*arguments)
         assert done.returncode == 1 and said in done.stderr and "Traceback" not in done.stderr

@@ -18,6 +18,8 @@ def check(options: argparse.Namespace) -> int:
     from utils.handin import classes, compare
 
     names = [options.brief] if options.brief else None
+    if options.all and options.notebook:
+        raise ValueError("--notebook names a file of one hand-in, so it cannot be used with --all")
     if options.all:
         form = "json" if options.json else "csv" if options.csv else "table"
         return 0 if classes.report_all(options.all, names, form, options.truth) else 1

@@ -122,16 +122,20 @@ def executed(work: Work, role: str) -> Iterator[Finding]:
     for cell in cells:
         for error in cell.errors():
             if error == "KeyboardInterrupt" and cell.shows():
-                yield remark(f"cell {cell.number} was interrupted by hand; look whether its training is complete")
+                yield remark(
+                    f"code cell {cell.code_number} was interrupted by hand; look whether its training is complete"
+                )
             elif error == "KeyboardInterrupt":
-                yield fault(f"cell {cell.number} was interrupted before it showed anything")
+                yield fault(f"code cell {cell.code_number} was interrupted before it showed anything")
             else:
-                yield fault(f"cell {cell.number} ended in {error}: {_first_line(cell)}")
+                yield fault(f"code cell {cell.code_number} ended in {error}: {_first_line(cell)}")
     if cells and not any(cell.outputs for cell in cells):
         yield fault(f"none of its {len(cells)} code cells shows an output")
     elif silent:
-        numbers = some([cell.number for cell in silent], 12)
-        what = "cell shows no output it must have" if len(silent) == 1 else "cells show no output they must have"
+        numbers = some([cell.code_number for cell in silent], 12)
+        what = (
+            "code cell shows no output it must have" if len(silent) == 1 else "code cells show no output they must have"
+        )
         yield fault(f"{len(silent)} of {len(cells)} {what}: {numbers}")
     else:
         yield ok(f"{len(cells)} code cells, {sum(bool(cell.outputs) for cell in cells)} with outputs")
@@ -140,11 +144,11 @@ def executed(work: Work, role: str) -> Iterator[Finding]:
     ]
     counted = sum(cell.count is not None for cell in cells)
     if unsure and counted > len(cells) / 2 and any(cell.outputs for cell in cells):
-        numbers = some([cell.number for cell in unsure], 12)
-        yield remark(f"{len(unsure)} cells have neither a number nor an output; perhaps not executed: {numbers}")
-    broken = [cell.number for cell in cells if notebook.trees[cell.number] is None]
+        numbers = some([cell.code_number for cell in unsure], 12)
+        yield remark(f"{len(unsure)} code cells have neither a number nor an output; perhaps not executed: {numbers}")
+    broken = [cell.code_number for cell in cells if notebook.trees[cell.number] is None]
     if broken:
-        yield remark(f"cells that are not valid Python: {some(broken)}")
+        yield remark(f"code cells that are not valid Python: {some(broken)}")
 
 
 def _first_line(cell: Cell) -> str:
@@ -227,7 +231,8 @@ def justified(work: Work, role: str, heading: str, words: int = LEAST_ANSWER) ->
 def from_scratch(work: Work, role: str) -> Iterator[Finding]:
     """The code loads no pre-trained weights, in the notebook or in the modules that it imports."""
     notebook = work.code(role)
-    trees = {f"cell {n}": tree for n, tree in notebook.trees.items() if tree is not None}
+    trees = {f"code cell {c.code_number}": notebook.trees[c.number] for c in notebook.cells}
+    trees = {place: tree for place, tree in trees.items() if tree is not None}
     wanted = source.imports(list(trees.values()))
     for name in work.handin.names:
         parts = name.removesuffix(".py").split("/")
@@ -261,7 +266,7 @@ def loss_plot(work: Work, role: str) -> Iterator[Finding]:
     for cell in shown:
         beside = " ".join(o.source for o in every[max(0, cell.number - 2) : cell.number + 1] if not o.code)
         if LOSS.search(notebook.near(cell) + cell.output_texts()[:5000]) or LOSS_FIGURE.search(beside):
-            yield ok(f"cell {cell.number}")
+            yield ok(f"code cell {cell.code_number}")
             return
     texts = [piece for cell in every if not cell.code for piece in pieces(cell.source)]
     for piece in texts:

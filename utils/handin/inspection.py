@@ -113,7 +113,7 @@ class Cell:
         source: its text.
         count: its execution number, or None.
         outputs: its outputs, each as a dict.
-        number: its place among the cells that are not empty, from 1.
+        number, code_number: its place among all cells, and among the code cells, that are not empty, from 1.
     """
 
     def __init__(self, cell: dict, number: int = 0):
@@ -124,7 +124,7 @@ class Cell:
             self.source = f"{'#' * int(cell.get('level', 1))} {self.source}"
         self.count = cell.get("execution_count", cell.get("prompt_number"))
         self.outputs = [output for output in outputs if isinstance(output, dict)] if isinstance(outputs, list) else []
-        self.number = number
+        self.number = self.code_number = number
 
     def output_texts(self) -> str:
         """The texts that the cell printed, as one text."""
@@ -336,6 +336,9 @@ class HandIn:
             reason = "it has no cells" if isinstance(error, KeyError) else " ".join(str(error).split())
             raise Failed(f"{last_part(name)} is not a Jupyter notebook: {reason[:100]}") from error
         kept = [cell for cell in read if cell.source.strip()]
+        count = 0
         for number, cell in enumerate(kept, start=1):
             cell.number = number
+            count += cell.code
+            cell.code_number = count
         return kept

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from random import Random
 
 import numpy as np
 import pytest
@@ -134,6 +135,45 @@ def test_hostile_hand_ins_cause_no_error(whole, tmp_path):
     assert not [text for line in lines for text in line.found if "check failed" in text]
     assert any("larger than 200 MB" in text for line in lines for text in line.found)
     assert "somebody else" not in json.dumps(compare.as_json(results))
+
+
+ODD = [None, True, -1, 1e308, "", "\ud800", [], {}, [1], {"a": 1}, "# a", "image/png", {"image/png": ["a", 2]}]
+
+
+def damaged(value, random):
+    """A copy of a JSON value in which a few parts are missing or replaced by something odd."""
+    if random.random() < 0.03:
+        return random.choice(ODD)
+    if isinstance(value, dict):
+        return {key: damaged(part, random) for key, part in value.items() if random.random() > 0.01}
+    return [damaged(part, random) for part in value] if isinstance(value, list) else value
+
+
+def damaged_bytes(content, random):
+    """Bytes of which a part is missing, changed or doubled."""
+    start = random.randrange(len(content))
+    part = content[start : start + random.randrange(1, 200)]
+    return (
+        content[:start] + random.choice([b"", part * 2, part[::-1], random.randbytes(9)]) + content[start + len(part) :]
+    )
+
+
+@pytest.mark.parametrize("make", [made.cw1, made.cw2, made.mri, made.final], ids=lambda make: make.__name__)
+def test_damaged_hand_ins_cause_no_error(tmp_path, make):
+    """All files are damaged at random, 25 times. Each check gives a result, and none of them fails by itself."""
+    random = Random(0)
+    shutil.copytree(make(tmp_path / "whole"), tmp_path / "copy", ignore=shutil.ignore_patterns("*.jpeg"))
+    contents = {path: path.read_bytes() for path in (tmp_path / "copy").rglob("*") if path.is_file()}
+    for _ in range(25):
+        for path, content in contents.items():
+            if path.suffix == ".ipynb" and random.random() < 0.8:
+                path.write_text(json.dumps(damaged(json.loads(content), random)), encoding="utf-8")
+            elif random.random() < 0.7:
+                path.write_bytes(damaged_bytes(content, random))
+        (result,) = compare.check(tmp_path / "copy", [make.__name__])
+        assert not [line for line in result.lines for text in line.found if "check failed" in text]
+        assert compare.table([result]) and compare.as_json([result])
+        classes.examine(tmp_path / "copy", None)
 
 
 def test_other_encodings_and_formats_of_notebooks(whole, tmp_path):

@@ -122,7 +122,8 @@ class Cell:
         self.source = "".join(map(str, source)) if isinstance(source, list) else str(source)
         if cell.get("cell_type") == "heading":  # in format 3
             self.source = f"{'#' * int(cell.get('level', 1))} {self.source}"
-        self.count = cell.get("execution_count", cell.get("prompt_number"))
+        count = cell.get("execution_count", cell.get("prompt_number"))
+        self.count = count if isinstance(count, int) else None
         self.outputs = [output for output in outputs if isinstance(output, dict)] if isinstance(outputs, list) else []
         self.number = self.code_number = number
 

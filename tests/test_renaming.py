@@ -13,6 +13,7 @@ import pytest
 
 from tests import made_hand_in as made
 from utils import config
+from utils.data import hand_images
 from utils.handin import check_samples, compare, rename
 from utils.notebooks import colab
 
@@ -294,3 +295,12 @@ def test_this_project_works_after_two_renamings(tmp_path, monkeypatch):
     program = "from utils import config; print(*config.TASKS['hands'])"
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["ab4_DLcw1_clean.ipynb", "ab4_DLcw2_clean.ipynb"]
+
+
+@pytest.mark.parametrize("name", ["username", "ab1223", "acse-ab1223", "edsml_ab123", "a.b-c_1"])
+def test_samples_of_every_username_are_told_from_the_courses_images(name):
+    """Otherwise the classifier would learn from our own samples as if the course had handed them out."""
+    rename.check_name(name)
+    assert not hand_images.is_course_name(f"{name}_001.jpeg")
+    course = ("000001.jpeg", "VAE_hand_001.jpeg", "GAN_hand_517.jpeg", "real_hand_001.jpeg", "test_hand_8434.jpeg")
+    assert all(map(hand_images.is_course_name, course))

@@ -16,7 +16,9 @@ COURSE_COUNT = 8000  # number of real hands that the course handed out
 HELD_OUT = "held_out_hands"  # MedNIST's hands 8000 to 9999, which the course did not hand out
 STAND_IN_PREFIX, STAND_IN_NOTE = "stand_in_", config.STAND_IN_NOTE
 # Images that this project has made: `<username>_001.jpeg`, stand-ins, and samples of the shipped models.
-MADE = re.compile(rf"(?:[a-z][a-z0-9]{{1,19}}|{'|'.join(config.SHIPPED)})_\d{{3,}}\..+|{STAND_IN_PREFIX}.*")
+# A username can have points, hyphens and underscores: acse-ab1223, edsml_ab123. `real_hand` and `test_hand` are none.
+USERNAME = r"(?!(?:real|test)_hand_)[a-z][a-z0-9]*(?:[._-][a-z0-9]+)*"
+MADE = re.compile(rf"(?:{USERNAME}|{'|'.join(config.SHIPPED)})_\d{{3,}}\..+|{STAND_IN_PREFIX}.*")
 
 HELD_OUT_COUNT = 2000  # at most this many images are kept out of training
 HELD_OUT_SHARE = 4  # at most one image in four is held out

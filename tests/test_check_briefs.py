@@ -32,7 +32,7 @@ ONLY_REMARKS = {  # checks whose result the brief does not ask for
     "cw2": {"in_order", "sections", "table_form", "own_network", "loss_plot"},
     "mri": {"in_order", "array_known", "loss_plot"},
     "portfolio": {"in_order", "references", "table_form", "sample_grey"},
-    "final": {"in_order", "mentions", "explained"},
+    "final": {"in_order", "mentions", "explained", "loss_plot"},
 }
 
 

@@ -221,7 +221,7 @@ FINAL = [
     (lambda root: (root / "report.md").unlink(), {"report"}, "there is no report.md"),
     (lambda root: shutil.rmtree(root / "samples"), {"samples", REPORT}, "no images"),
     (lambda root: Image.new("L", (9, 9)).save(root / "samples" / "grid.png"), {"samples: pictures"}, "blank"),
-    (lambda root: (root / "VAE_fashion.ipynb").unlink(), {"notebook"}, "there is no"),
+    (lambda root: (root / "VAE_fashion.ipynb").unlink(), {"code"}, "no notebooks and no Python files"),
 ]
 
 
@@ -232,6 +232,15 @@ def test_each_fault_of_the_final_assignment_is_found(last, harm, expected, said)
     faults = found(last, "final")
     assert set(faults) == expected
     assert any(said in text for texts in faults.values() for text in texts), faults
+
+
+def test_python_files_are_code_too_and_a_report_alone_belongs_to_no_other_hand_in(last, tmp_path):
+    (last / "VAE_fashion.ipynb").unlink()
+    (last / "train.py").write_text("import torch", encoding="utf-8")
+    assert [result.brief for result in compare.check(last)] == ["final"] and found(last, "final") == {}
+    root = made.cw1(tmp_path / "other")
+    (root / "report.pdf").write_bytes(b"%PDF-1.4")
+    assert [result.brief for result in compare.check(root)] == ["cw1"]
 
 
 def test_one_family_is_enough_and_a_pdf_is_read_by_eye(last):

@@ -69,6 +69,19 @@ def present(work: Work, role: str) -> Iterator[Finding]:
 
 
 @check
+def code_there(work: Work, role: str) -> Iterator[Finding]:
+    """There is code: a notebook, or Python files."""
+    notebooks = [n for r, n in work.taken.items() if work.brief.files[r].kind == "notebook"]
+    scripts = [n for n in work.handin.names if n.endswith(".py")]
+    if notebooks or scripts:
+        yield ok(some([last_part(n) for n in notebooks + scripts], 3))
+    elif work.handin.archives:
+        yield unchecked(f"there is no code, but perhaps it is in {some(work.handin.archives)}")
+    else:
+        yield fault("there are no notebooks and no Python files")
+
+
+@check
 def named(work: Work, role: str) -> Iterator[Finding]:
     """The file has the name that the brief asks for. Other capital letters, hyphens or spaces are a remark."""
     name, pattern = last_part(work.taken[role]), work.brief.files[role].names[0]

@@ -43,12 +43,12 @@ class Result(NamedTuple):
 
 
 def applying(handin: HandIn) -> list[Work]:
-    """The hand-in as an answer to each brief that it seems to answer, by its notebooks, tables, arrays and reports.
+    """The hand-in as an answer to each brief that it seems to answer, by its notebooks, tables and arrays.
 
-    If there are none of these, images are enough.
+    If there are none of these, a report or images are enough.
     """
     works = [Work(handin, briefs.load(name)) for name in briefs.names()]
-    found = [work for work in works if work.answers()] or [work for work in works if work.holds_samples()]
+    found = [work for work in works if work.answers()] or [work for work in works if work.may_answer()]
     replaced = {name for work in found for name in work.brief.instead_of}
     return [work for work in found if work.brief.name not in replaced]
 

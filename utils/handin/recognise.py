@@ -167,15 +167,18 @@ class Work:
         return sum(bool(re.search(sign.lower(), text, re.M)) for sign in signs)
 
     def answers(self) -> bool:
-        """Does the hand-in seem to answer this brief? It needs a notebook, a table, an array or a report."""
+        """Does the hand-in seem to answer this brief? It needs a notebook, a table, an array or a telling text."""
         files = [self.brief.files[role] for role in self.taken]
-        telling = [f for f in files if f.kind in ("notebook", "table", "array", "report")]
-        telling += [f for f in files if f.kind == "text" and f.signs and self._matches(self.taken[f.role], f.signs)]
+        telling = [f for f in files if f.kind in ("notebook", "table", "array")]
+        texts = [f for f in files if f.kind in ("text", "report") and f.signs]
+        telling += [f for f in texts if self._matches(self.taken[f.role], f.signs)]
         return len(telling) > (not self.brief.signs)  # without signs, there must be two files with the right names
 
-    def holds_samples(self) -> bool:
-        """Does it hold images that may be the samples? Without any other file, this is a hand-in too."""
-        return any(self.sample_groups(file) for file in self.brief.files.values() if file.kind == "images")
+    def may_answer(self) -> bool:
+        """Does it hold a report, or images that may be the samples? Without any other file, this is a hand-in too."""
+        return any(self.brief.files[role].kind == "report" for role in self.taken) or any(
+            self.sample_groups(file) for file in self.brief.files.values() if file.kind == "images"
+        )
 
     # ---- what is in the files
 

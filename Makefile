@@ -26,7 +26,7 @@ benchmark-growth:  # time and memory for different image sizes and numbers of im
 benchmark-start-up:  # how long the imports of each notebook take, without torch
 	@.venv/bin/python -m benchmarks.start_up
 gpu:  # on a GPU: its tests, the notebooks of TRAIN and tables of the speed, in MINUTES; archives of the trainings in OUT
-	@$(or $(wildcard .venv/bin/python),$(PYTHON)) -m benchmarks.gpu --minutes $(MINUTES) --train "$(TRAIN)" --out $(OUT)
+	@$(or $(wildcard .venv/bin/python),$(PYTHON)) -m benchmarks.gpu --minutes $(MINUTES) --train $(TRAIN) --out $(OUT)
 soak:  # kill trainings, fill the disk, damage checkpoints, and check the results
 	@.venv/bin/python -m benchmarks.soak
 fuzz:  # give a million damaged files to all readers

@@ -106,14 +106,14 @@ def trainings_table(out: Path) -> str:
     from benchmarks import packing
 
     trainings, left_out = packing.pack(out)
-    lines = ["| training | steps | minutes | device | finished | packed |", "| --- | ---: | ---: | --- | --- | --- |"]
+    lines = ["| training | steps | minutes | device | finished | archive |", "| --- | ---: | ---: | --- | --- | --- |"]
     for one in trainings:
         steps = f"{one.step:,}" if one.step == one.steps else f"{one.step:,} of {one.steps:,}"
         end = one.date if one.step == one.steps else "no"
-        cells = (one.name, steps, f"{one.minutes:.1f}", one.device, end, "yes" if one.packed else "no room")
+        cells = (one.name, steps, f"{one.minutes:.1f}", one.device, end, one.archive or "left out")
         lines.append(f"| {' | '.join(cells)} |")
     if left_out:
-        lines += ["", f"No room in the archive: {', '.join(left_out)}"]
+        lines += ["", f"Too large, or no room in the archives: {', '.join(left_out)}"]
     return "\n".join(["## Trainings", "", *lines])
 
 
@@ -169,9 +169,7 @@ def chosen(text: str) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__.split("\n")[0])
     parser.add_argument("--minutes", type=positive_number, default=8.0, help="time for everything; default: 8")
-    parser.add_argument(
-        "--train", type=chosen, default="hands,classifier,heads,final", help="empty: none; default: %(default)s"
-    )
+    parser.add_argument("--train", type=chosen, default="hands,classifier,heads,final", help="default: %(default)s")
     parser.add_argument("--out", type=Path, default=config.PROJECT / "runs" / "gpu", help="default: runs/gpu")
     options = parser.parse_args()
     os.environ.setdefault("PROFILE", "full")

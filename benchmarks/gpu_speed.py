@@ -1,9 +1,9 @@
 """The speed of every model's training on a GPU: a plain loop, ours, and ours compiled.
 
-    python -m benchmarks.gpu_speed FILE [MODEL ...]
+    python -m benchmarks.gpu_speed FILE
 
 The table is written to FILE after every measurement, so a stopped measurement leaves a table too. `make gpu` calls
-this. The models and the loops are those of `benchmarks.models`. MODEL is a key of `models.CASES`; default: all.
+this. The models and the loops are those of `benchmarks.models`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch._inductor import config as inductor
 
 from benchmarks import models
 from utils import config, files
@@ -29,9 +28,10 @@ ROUNDS, SECONDS = 3, 0.3  # as in `benchmarks.models`, but shorter: there is lit
 PLACE, COMMAND = "speed on a GPU", "gpu"
 
 
-def losses(step: Callable[[], dict[str, torch.Tensor]]) -> list[float]:
-    """The sums of the losses of the first steps, from seeded noise."""
-    found = []
+def losses(case: models.Case, mode: str | None) -> list[float]:
+    """The sums of the losses of the first steps, from seeded weights and seeded noise."""
+    devices.seed_everything(0)
+    step, found = models.our_step(case, mode), []
     for number in range(COMPARED):
         torch.manual_seed(number)
         found.append(float(sum(step().values())))
@@ -40,13 +40,10 @@ def losses(step: Callable[[], dict[str, torch.Tensor]]) -> list[float]:
 
 def compiled_row(case: models.Case, name: str, mode: str) -> dict[str, float]:
     """The speed of our step when it is compiled, relative to our step, and the largest relative change of the loss."""
-    steps, found = {}, {}
-    for key, how in (("ours", None), ("compiled", mode)):
-        devices.seed_everything(0)
-        steps[key] = models.our_step(case, how)
-        found[key] = losses(steps[key])
+    plain, compiled = losses(case, None), losses(case, mode)
+    steps = {"ours": models.our_step(case), "compiled": models.our_step(case, mode)}
     ways = {key: partial(models.rate, step, case.batch_size) for key, step in steps.items()}
-    difference = max(abs(a - b) / abs(a) for a, b in zip(found["ours"], found["compiled"]))
+    difference = max(abs(a - b) / abs(a) for a, b in zip(plain, compiled))
     return {name: models.by_turns(ways)["compiled"], DIFFERENCE.format(name): difference}
 
 
@@ -60,9 +57,8 @@ def attempt(measure: Callable[[], dict[str, float]], what: str) -> dict[str, flo
 
 
 def main() -> None:
-    target, chosen = Path(sys.argv[1]), sys.argv[2:] or list(models.CASES)
+    target = Path(sys.argv[1])
     models.ROUNDS, models.SECONDS = (1, 0.01) if config.profile() == "smoke" else (ROUNDS, SECONDS)
-    inductor.fallback_random = True  # the same random numbers as without the compiler, so that losses can be compared
     device, formats = devices.device_name(), devices.mixed_precision()
     columns = [*COLUMNS, *(column for name in MODES for column in (name, DIFFERENCE.format(name)))]
     table: dict[str, dict[str, float | None]] = {}
@@ -72,16 +68,16 @@ def main() -> None:
         table[name] = table.get(name, dict.fromkeys(columns)) | {key: row[key] for key in columns if key in row}
         text = f"{first}\n\n{models.markdown(table)}"
         files.write_atomically(target, f"{text}\n".encode())
-        if torch.cuda.is_available() and len(chosen) == len(models.CASES):
+        if torch.cuda.is_available():
             models.write_between(config.PROJECT / "docs" / "speed.md", PLACE, COMMAND, text)
         print(f"{name}: {row}", flush=True)
 
-    for name in chosen:
-        add(name, attempt(lambda: models.training_row(models.CASES[name]()), name))  # noqa: B023
+    cases = models.cases()
+    for name, case in cases.items():
+        add(name, attempt(lambda case=case: models.training_row(case), name))
     for column, mode in MODES.items() if torch.cuda.is_available() else ():
-        for name in chosen:
-            what = f"{name}, {column}"
-            add(name, attempt(lambda: compiled_row(models.CASES[name](), column, mode), what))  # noqa: B023
+        for name, case in cases.items():
+            add(name, attempt(lambda case=case: compiled_row(case, column, mode), f"{name}, {column}"))  # noqa: B023
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import os
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from multiprocessing import Queue, get_context
 from pathlib import Path
@@ -39,12 +39,14 @@ from benchmarks.limit import Roofline, bandwidths, call_seconds, fastest, matmul
 from utils import budgets, config, files
 from utils.data import image_files
 from utils.evaluation import cross_validation, feature_spaces, fidelity, likelihood
-from utils.models import classifier, imputer, zoo
+from utils.models import classifier, imputer
 from utils.models.classifier import Classifier
-from utils.models.gan import GAN
+from utils.models.dcgan import DCGAN
+from utils.models.diffusion import Diffusion
+from utils.models.flow import Flow
 from utils.models.imputer import Imputer
-from utils.models.latent_flow import LatentFlow
-from utils.models.vae import PRIOR_BATCH, VAE
+from utils.models.pixelcnn import PixelCNN
+from utils.models.vae import VAE
 from utils.training import checkpoints, devices, loop
 
 PAGE, SCALING = config.PROJECT / "docs" / "speed.md", config.PROJECT / "docs" / "scaling.md"
@@ -58,6 +60,7 @@ SHARES = (
 )  # fmt: skip
 ROUNDS = 5
 SECONDS = 1.0  # for each measurement of a round, after a warm-up
+IMPUTER_BATCH = 4  # as in its notebook
 USED, PIXELCNN_USED = 32, 128  # images that are sampled, labelled or filled at a time; more for a PixelCNN
 CHECKPOINT_SECONDS = inspect.signature(loop.fit).parameters["checkpoint_seconds"].default
 PROFILED = 20  # steps for measuring the busy time of a GPU
@@ -102,7 +105,7 @@ def settings(name: str) -> tuple[dict, int]:
 
 def bound_on(held_out: Tensor) -> Callable[[nn.Module], object]:
     """The evaluation of coursework 1's VAE: its bound on held-out images."""
-    return lambda model: [model.losses(part.to(model.log_scale.device)) for part in held_out.split(500)]
+    return lambda model: [model.losses(part.to(model.log_std.device)) for part in held_out.split(500)]
 
 
 def distances_to(held_out: Tensor) -> Callable[[nn.Module], object]:
@@ -117,94 +120,62 @@ def distances_to(held_out: Tensor) -> Callable[[nn.Module], object]:
     return evaluate
 
 
-def hands() -> Tensor:
-    """As many images as needed, of the size of the hands."""
-    return images(2000, (32, 32))
-
-
-def vae_case() -> Case:
-    """Coursework 1's VAE."""
-    given, batch = settings("vae")
-    course = Course(budgets.HANDS["full"].vae_images, 10, True, bound_on(hands()))
-    return Case(partial(VAE, **given), (hands(),), batch, course=course)
-
-
-def prior_case() -> Case:
-    """The prior of coursework 1's VAE. It learns from means and log variances."""
-    generator, model = torch.Generator().manual_seed(0), LatentFlow()
-    channels, *side = model.config["shape"]
-    posteriors = torch.randn(2000, 2 * channels, *side, generator=generator)
-    course = Course(budgets.HANDS["full"].prior_images, 10, True, lambda model: model.sample(300, 0))
-    return Case(LatentFlow, (posteriors,), PRIOR_BATCH, course=course)
-
-
-def gan_case() -> Case:
-    """Coursework 1's GAN."""
-    given, batch = settings("gan")
-    course = Course(budgets.HANDS["full"].gan_images, 10, True, distances_to(hands()[300:]))
-    return Case(partial(GAN, **given), (hands(),), batch, course=course)
-
-
-def classifier_case() -> Case:
-    """Coursework 2's classifier."""
-    given = config.hyperparameters("classifier", committed=True)
-    pixels = image_files.to_uint8(hands())
-    few = pixels[: cross_validation.CURVE_IMAGES]
-    return Case(
-        partial(Classifier, **given),
-        (hands(), torch.arange(2000) % 3),
-        inspect.signature(classifier.train).parameters["batch_size"].default,
-        lambda model, _: model.logits(pixels[:USED]),
-        Course(budgets.CLASSIFIER["full"].images, 5, False, lambda model: model.logits(few)),
-    )
-
-
-def imputer_case() -> Case:
-    """The imputer of the MRI project."""
-    heads, budget = (images(512, (64, 64)) + 1) / 2, budgets.HEADS["full"]
-    mask = torch.arange(64 * 64).view(64, 64) % 4 < 2
-    known = torch.ones_like(heads, dtype=torch.bool)
-    seen = ~mask.expand_as(heads)
-
-    def fill(model: nn.Module, count: int, plain: bool = False) -> object:
-        return imputer.fill_masked([model], heads[:count] * seen[:count], seen[:count], plain=plain)
-
-    return Case(
-        partial(Imputer, mask),
-        (heads, known),
-        budget.imputer_batch,
-        lambda model, _: fill(model, USED),
-        Course(budget.imputer_images, 8, False, lambda model: fill(model, 80, plain=True)),
-    )
-
-
-def garments_case(family: str) -> Case:
-    """A model of the final assignment."""
-    (given, batch), budget = settings(f"final_{family.lower()}"), budgets.GARMENTS["full"]
-    garments = images(max(512, batch), (28, 28))
-    few = garments[: budget.curve_images]
-    course = Course(budget.images_seen[family], 10, False, likelihood.bits_hook(few, num_samples=4))
-    used = PIXELCNN_USED if family == "PixelCNN" else USED
-    build = partial(zoo.MODELS[family], size=(28, 28), **given)
-    return Case(build, (garments,), batch, partial(sample, count=used), course, used)
-
-
-CASES: dict[str, Callable[[], Case]] = {
-    "VAE, hands": vae_case,
-    "prior, hands": prior_case,
-    "GAN, hands": gan_case,
-    "classifier, hands": classifier_case,
-    "imputer, heads": imputer_case,
-    "PixelCNN, garments": partial(garments_case, "PixelCNN"),
-    "flow, garments": partial(garments_case, "flow"),
-    "diffusion, garments": partial(garments_case, "diffusion"),
-}
-"""Each model as its notebook trains it."""
-
-
 def cases() -> dict[str, Case]:
-    """All models of CASES."""
-    return {name: make() for name, make in CASES.items()}
+    """Each model as its notebook trains it."""
+    hands, garments, heads = images(2000, (32, 32)), images(512, (28, 28)), (images(128, (64, 64)) + 1) / 2
+    labels, pixels, known = torch.arange(2000) % 3, image_files.to_uint8(hands), torch.rand(heads.shape) < 0.7
+    (vae, vae_batch), (gan, gan_batch) = settings("vae"), settings("dcgan")
+    hands_budget, heads_budget, garments_budget = (b["full"] for b in (budgets.HANDS, budgets.HEADS, budgets.GARMENTS))
+    made = {
+        "VAE, hands": Case(
+            lambda: VAE(**vae),
+            (hands,),
+            vae_batch,
+            course=Course(hands_budget.vae_images, 10, True, bound_on(hands)),
+        ),
+        "GAN, hands": Case(
+            lambda: DCGAN(**gan),
+            (hands,),
+            gan_batch,
+            course=Course(hands_budget.gan_images, 10, True, distances_to(hands[300:])),
+        ),
+        "classifier, hands": Case(
+            lambda: Classifier(**config.hyperparameters("classifier", committed=True)),
+            (hands, labels),
+            inspect.signature(classifier.train).parameters["batch_size"].default,
+            lambda model, _: model.logits(pixels[:USED]),
+            Course(
+                budgets.CLASSIFIER["full"].images,
+                5,
+                False,
+                lambda model: model.logits(pixels[: cross_validation.CURVE_IMAGES], classifier.VIEWS[:1]),
+            ),
+        ),
+        "imputer, heads": Case(
+            lambda: Imputer(torch.rand(64, 64) < 0.3),
+            (heads, known),
+            IMPUTER_BATCH,
+            lambda model, _: imputer.fill_masked([model], heads[:USED], known[:USED]),
+            Course(
+                heads_budget.imputer_images,
+                8,
+                False,
+                lambda model: imputer.fill_masked([model], heads[:80], known[:80], plain=True),
+            ),
+        ),
+    }
+    for label, name, build in (
+        ("PixelCNN, garments", "PixelCNN", PixelCNN),
+        ("flow, garments", "flow", Flow),
+        ("diffusion, garments", "diffusion", Diffusion),
+    ):
+        given, batch = settings(f"final_{name.lower()}")
+        few = garments[: garments_budget.curve_images]
+        course = Course(garments_budget.images_seen[name], 10, False, likelihood.bits_hook(few, few, num_samples=4))
+        used = PIXELCNN_USED if name == "PixelCNN" else USED
+        build = partial(build, size=(28, 28), **given)
+        made[label] = Case(build, (garments,), batch, partial(sample, count=used), course, used)
+    return made
 
 
 def number_format() -> torch.dtype | None:
@@ -238,18 +209,6 @@ def stepper(
             return model.step(batch if len(batch) > 1 else batch[0], update)
 
     return step
-
-
-@contextlib.contextmanager
-def default_convolutions() -> Iterator[None]:
-    """PyTorch's own settings of convolutions on a GPU, which `devices.accelerator` changes."""
-    cudnn = torch.backends.cudnn
-    ours = cudnn.benchmark, cudnn.allow_tf32
-    cudnn.benchmark, cudnn.allow_tf32 = False, True
-    try:
-        yield
-    finally:
-        cudnn.benchmark, cudnn.allow_tf32 = ours
 
 
 def rate(step: Callable[[], None], count: int) -> float:
@@ -301,13 +260,7 @@ def our_step(case: Case, compiled: str | None = None) -> Callable[[], dict[str, 
     model = case.build().to(devices.accelerator().device, memory_format=torch.channels_last).train()
     if compiled:
         compile_parts(model, compiled)
-    step, batch = stepper(model, number_format()), first_batch(case)
-
-    def next_step() -> dict[str, Tensor]:
-        torch.compiler.cudagraph_mark_step_begin()  # the memory of the last step's results may be used again
-        return step(batch)
-
-    return next_step if compiled else partial(step, batch)
+    return partial(stepper(model, number_format()), first_batch(case))
 
 
 def training_row(case: Case) -> dict[str, float]:
@@ -320,8 +273,7 @@ def training_row(case: Case) -> dict[str, float]:
     step = our_step(case)
 
     def plain_rate() -> float:
-        with default_convolutions():
-            return rate(lambda: plain_step(tuple(x.to(device) for x in next(stream))), case.batch_size)
+        return rate(lambda: plain_step(tuple(x.to(device) for x in next(stream))), case.batch_size)
 
     def step_rate() -> float:
         return rate(step, case.batch_size)

@@ -1,12 +1,11 @@
-"""Packs trainings into one archive in small pieces, so that they can be carried from a GPU to another machine.
+"""Packs trainings into small archives, so that they can be carried from a GPU to another machine.
 
-The archive is unpacked in the folder `runs/` there. Then a notebook takes a finished training for what it is: it loads
-the weights and says when and on which device they were trained.
+An archive is unpacked in the folder `runs/` there (`tar xf`). Then a notebook takes a finished training for what it is:
+it loads the weights and says when and on which device they were trained.
 """
 
 from __future__ import annotations
 
-import io
 import tarfile
 import tempfile
 from pathlib import Path
@@ -15,14 +14,15 @@ from typing import NamedTuple
 from utils import config
 from utils.training import checkpoints
 
-LARGEST = 15 * 2**20  # bytes of a piece
-TOTAL = 60 * 2**20  # bytes of all pieces
+LARGEST = 15 * 2**20  # bytes of an archive
+MOST = 7  # archives; with the report, these are eight files
+TOTAL = 60 * 2**20  # bytes of all archives
 END = 2 * 10_240  # bytes at the end of an archive, at most
 NOT_NEEDED = (".ckpt", ".part", ".damaged", ".safetensors")  # checkpoints are packed in another way
 
 
 class Item(NamedTuple):
-    """Files that belong together: where they are, and their names in the archive."""
+    """Files that go into the same archive: where they are, and their names in the archive."""
 
     name: str
     files: list[tuple[Path, str]]
@@ -34,7 +34,7 @@ class Item(NamedTuple):
 
 
 class Training(NamedTuple):
-    """A training that was found, and whether the archive had room for it."""
+    """A training that was found, and the name of its archive ("" if it is too large)."""
 
     name: str
     step: int
@@ -42,7 +42,7 @@ class Training(NamedTuple):
     minutes: float
     device: str
     date: str
-    packed: bool
+    archive: str
 
 
 def final_state(state: dict) -> dict:
@@ -78,7 +78,7 @@ def training_item(path: Path, runs: Path, work: Path) -> tuple[Item, Training] |
     if found.step == steps:
         state = final_state(found.state)
         packed = checkpoints.save(work / name, found.step, state, found.config, found.device, found.date)
-    known = Training(name, found.step, steps, found.state["seconds"] / 60, found.device, found.date, False)
+    known = Training(name, found.step, steps, found.state["seconds"] / 60, found.device, found.date, "")
     return Item(name, [(packed, f"{name}/{path.name}")]), known
 
 
@@ -92,60 +92,46 @@ def other_items(folder: Path, runs: Path) -> list[Item]:
     return [Item(name, [(path, name)]) for path, name in zip(paths, names) if ".old_" not in name]
 
 
-def choose(items: list[Item]) -> tuple[list[Item], list[Item]]:
-    """Take each item that there is still room for. Returns the items that are taken, and the others."""
-    room, taken, left_out = TOTAL - END, [], []
+def distribute(items: list[Item]) -> tuple[list[list[Item]], list[Item]]:
+    """Put each item into the first archive that has room. Returns the archives, and the items that fit nowhere."""
+    archives: list[list[Item]] = []
+    left_out, total = [], 0
     for item in items:
-        fits = item.size <= room
-        (taken if fits else left_out).append(item)
-        room -= item.size if fits else 0
-    return taken, left_out
-
-
-class Pieces(io.RawIOBase):
-    """A file to write to, which becomes files of at most LARGEST bytes: `path.1`, `path.2` ..."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.number, self.room = path, 0, 0
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, content: bytes) -> int:
-        """Add all of the content to the last piece, and to new ones if there is no room."""
-        rest = memoryview(content)
-        while rest:
-            if not self.room:
-                self.number, self.room = self.number + 1, LARGEST
-            with self.path.with_name(f"{self.path.name}.{self.number}").open("ab") as piece:
-                piece.write(rest[: self.room])
-            taken = min(len(rest), self.room)
-            rest, self.room = rest[taken:], self.room - taken
-        return len(content)
-
-
-def write(path: Path, items: list[Item]) -> None:
-    """Write the items to a tar archive in pieces. Older pieces are deleted."""
-    for old in path.parent.glob(f"{path.name}.*"):
-        old.unlink()
-    with tarfile.open(fileobj=Pieces(path), mode="w|", bufsize=2**20) as archive:
-        for file, name in (pair for item in items for pair in item.files):
-            archive.add(file, name)
+        room = [one for one in archives if sum(other.size for other in one) + item.size + END <= LARGEST]
+        if total + item.size > TOTAL or item.size + END > LARGEST or not (room or len(archives) < MOST):
+            left_out.append(item)
+            continue
+        if not room:
+            room = [[]]
+            archives += room
+        room[0].append(item)
+        total += item.size
+    return archives, left_out
 
 
 def pack(out: Path) -> tuple[list[Training], list[str]]:
-    """Pack the trainings and the other files of this profile's runs into `out/runs.tar.1`, `runs.tar.2` ...
+    """Pack the trainings and the other files of this profile's runs into `out/runs_1.tar`, `runs_2.tar` ...
+
+    Older archives in `out` are deleted.
 
     Returns:
-        All trainings, and the names of what the archive has no room for.
+        All trainings, and the names of what fits into no archive.
     """
     folder = config.run_folder()
     runs = folder.parent
     out.mkdir(parents=True, exist_ok=True)
+    for old in out.glob("runs_*.tar"):
+        old.unlink()
     with tempfile.TemporaryDirectory() as work:
         found = [training_item(path, runs, Path(work)) for path in found_trainings(folder)]
         trainings = [pair for pair in found if pair]
-        taken, left_out = choose(other_items(folder, runs) + [item for item, _ in trainings])
-        write(out / "runs.tar", taken)
-    known = [training._replace(packed=item in taken) for item, training in trainings]
+        archives, left_out = distribute(other_items(folder, runs) + [item for item, _ in trainings])
+        archive_of = {}
+        for number, items in enumerate(archives, 1):
+            path = out / f"runs_{number}.tar"
+            with tarfile.open(path, "w") as archive:
+                for file, name in (pair for item in items for pair in item.files):
+                    archive.add(file, name)
+            archive_of |= {item.name: path.name for item in items}
+    known = [training._replace(archive=archive_of.get(training.name, "")) for _, training in trainings]
     return known, [item.name for item in left_out]

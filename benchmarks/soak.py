@@ -37,11 +37,10 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from utils.data import head_images
 from utils.models.classifier import Classifier
+from utils.models.dcgan import DCGAN
 from utils.models.diffusion import Diffusion
 from utils.models.flow import Flow
-from utils.models.gan import GAN
 from utils.models.imputer import Imputer
 from utils.models.latent_flow import LatentFlow
 from utils.models.pixelcnn import PixelCNN
@@ -54,16 +53,15 @@ LATE = 2  # steps that may end after a checkpoint was due, because the clock of 
 LARGEST_DIFFERENCE = 1e-5  # of a weight, if numbers are added in another order
 LONGEST = 300  # seconds; a training takes only a few
 DISK_FULL = 28  # exit code of a training that could not write to the disk
-PRIOR = {"width": 16, "depth": 1}
 MODELS: dict[str, Callable] = {
-    "VAE": lambda: VAE(SIZE, latent_channels=2, base=4, prior=PRIOR),
-    "GAN": lambda: GAN(SIZE, latent_channels=2, base=4, discriminator_base=4),
+    "VAE": lambda: VAE(SIZE, latent_dim=4, base=4),
+    "GAN": lambda: DCGAN(SIZE, latent_dim=4, base=4, discriminator_base=4),
     "classifier": lambda: Classifier(base=4),
     "PixelCNN": lambda: PixelCNN(SIZE, width=8, layers=2, hidden=4, components=2),
     "flow": lambda: Flow(SIZE, width=8, depth=1, bins=4),
     "diffusion": lambda: Diffusion(SIZE, widths=(24, 24)),
-    "VAE's prior": lambda: LatentFlow((2, 4, 4), **PRIOR),
-    "imputer": lambda: Imputer(torch.eye(head_images.SIZE[0]) > 0, widths=(8, 8, 8), depths=(1, 1, 1)),
+    "VAE's prior": lambda: LatentFlow(latent_dim=4, width=16, depth=1),
+    "imputer": lambda: Imputer(torch.eye(SIZE[0]) > 0, base=4),
 }
 forked = get_context("fork")  # a forked process has no imports to wait for
 
@@ -72,11 +70,10 @@ def data(kind: str) -> torch.Tensor | tuple[torch.Tensor, ...]:
     """The training data of a model in MODELS: images, images and labels, images and masks, or posteriors."""
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(COUNT, 1, *SIZE, generator=generator)
-    heads = torch.rand(COUNT, 1, *head_images.SIZE, generator=generator)
     others = {
         "classifier": (images * 2 - 1, torch.arange(COUNT) % 3),
-        "VAE's prior": torch.randn(COUNT, 4, 4, 4, generator=generator),  # means and log variances
-        "imputer": (heads, heads < 0.7),
+        "VAE's prior": torch.randn(COUNT, 8, generator=generator),  # means and log variances
+        "imputer": (images, images < 0.7),
     }
     return others.get(kind, images * 2 - 1)
 

@@ -16,7 +16,7 @@ from tests.test_zoo import SETTINGS, pictures, samples
 from utils.data import image_files
 from utils.evaluation import detector, feature_spaces, fidelity, likelihood
 from utils.models import blocks, imputer, zoo
-from utils.models.gan import GAN
+from utils.models.dcgan import DCGAN
 from utils.models.vae import VAE
 from utils.training import checkpoints, devices, loop, run
 
@@ -132,9 +132,9 @@ def test_a_training_step_sends_nothing_to_the_device(kind, tmp_path):
     name = kind.removesuffix(" from a VAE")
     with pretend.device() as device:
         devices.seed_everything(0)
-        model = soak.MODELS[name]() if name == kind else GAN(soak.SIZE, latent_channels=4, base=4, jpeg_quality=75)
+        model = soak.MODELS[name]() if name == kind else DCGAN(soak.SIZE, latent_dim=4, base=4, jpeg_quality=75)
         if name != kind:
-            model.start_from(VAE(soak.SIZE, latent_channels=4, base=4), 20)
+            model.start_from(VAE(soak.SIZE, latent_dim=4, base=4), 20)
         model = run.Run(model, 10, tmp_path, {"data": ""}, 0, 1.0)
         data = soak.data(name)
         batch = tuple(x[:8].to(device) for x in (data if isinstance(data, tuple) else (data,)))
@@ -207,7 +207,15 @@ def test_speed_is_measured_on_the_device(monkeypatch):
 def test_likelihoods_are_computed_on_the_device(family, tmp_path):
     images = pictures(1, (16, 16))
     with pretend.device():
-        settings, judged = SETTINGS[family] | {"batch_size": 16}, likelihood.bits_hook(images[:4], num_samples=2)
+        settings, judged = (
+            SETTINGS[family] | {"batch_size": 16},
+            likelihood.bits_hook(images[:4], images[4:8], num_samples=2),
+        )
         model = zoo.train(family, images, 32, tmp_path, settings, evaluate=judged, evaluations=1).model
-        there = likelihood.nats(model, images[:4], 2)
+        table = None
+        if family == "VAE":
+            table = likelihood.decoder_table(model, images)
+        if family == "diffusion":
+            table = likelihood.x0_table(model, images, x0_std=0.1)
+        there = likelihood.nats(model, images[:4], 2, 0.1, table)
     assert type(there) is Tensor and there.isfinite().all()

@@ -104,7 +104,7 @@ def test_training_on_the_cache_gives_the_same_weights(folder, tmp_path):
     ends = []
     for name, data in (("mapped", mapped), ("memory", mapped.clone())):
         devices.seed_everything(0)
-        model = VAE((16, 16), latent_channels=3, base=4)
+        model = VAE((16, 16), latent_dim=3, base=4)
         loop.fit(model, data, 6, 4, tmp_path / name, model.config, plot=False)
         ends.append(model.state_dict())
     assert all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
@@ -126,7 +126,7 @@ def use(name):
     sum(float(some.mean()) for some in data.split(1000))  # every page is read
     return data
 
-place, model = Path(sys.argv[1]), VAE((64, 64), latent_channels=3, base=4)
+place, model = Path(sys.argv[1]), VAE((64, 64), latent_dim=3, base=4)
 use("few")  # the libraries keep some memory
 before = anonymous()
 data = use("many")

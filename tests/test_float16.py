@@ -73,7 +73,7 @@ def test_a_run_that_skips_all_its_steps_says_so(tmp_path, capsys):
     assert "NOT TRAINED" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("kind", ["vae", "gan", "classifier"])
+@pytest.mark.parametrize("kind", ["vae", "dcgan", "classifier"])
 def test_a_training_in_float16_resumes_bit_for_bit_with_its_scale(kind, tmp_path):
     assert torch.is_autocast_enabled("cpu") is False
     undisturbed, history = train(kind, tmp_path / "a")
@@ -85,23 +85,23 @@ def test_a_training_in_float16_resumes_bit_for_bit_with_its_scale(kind, tmp_path
 
 
 def test_a_training_goes_on_where_there_is_no_float16_and_comes_back(tmp_path, monkeypatch):
-    train_until_second_evaluation("gan", tmp_path)
+    train_until_second_evaluation("dcgan", tmp_path)
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
     AcceleratorState._reset_state()
-    _, history = train("gan", tmp_path)
+    _, history = train("dcgan", tmp_path)
     assert history[-1]["step"] == 12
     assert checkpoints.read(checkpoints.find(tmp_path)[-1]).state["scaler"] is None
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
     AcceleratorState._reset_state()
-    assert train("gan", tmp_path)[1] == history
+    assert train("dcgan", tmp_path)[1] == history
 
 
 def test_a_model_learns_the_same_in_float16_as_in_float32(tmp_path, monkeypatch):
-    small, _ = train("gan", tmp_path / "float16")
+    small, _ = train("dcgan", tmp_path / "float16")
     assert devices.accelerator().mixed_precision == "fp16"
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
     AcceleratorState._reset_state()
-    exact, _ = train("gan", tmp_path / "float32")
+    exact, _ = train("dcgan", tmp_path / "float32")
     assert not same_weights(small, exact)
     for one, other in zip(small.parameters(), exact.parameters()):
         torch.testing.assert_close(one, other, rtol=0.02, atol=2e-3)

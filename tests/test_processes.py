@@ -21,7 +21,7 @@ from PIL import Image
 from tests.conftest import documented, draw_pictures
 from utils import config
 from utils.data import image_files
-from utils.models.gan import GAN
+from utils.models.dcgan import DCGAN
 from utils.training import checkpoints
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("processes")]  # the tests share the fixture `alone`
@@ -205,7 +205,7 @@ def test_two_processes_sample_from_the_saved_model(pictures, tmp_path):
     assert (told / "0").read_text(encoding="utf-8") == (told / "1").read_text(encoding="utf-8")
     history = json.loads((out / "checkpoints" / "history.json").read_text(encoding="utf-8"))
     assert history[-1]["images"] == SEEN
-    model = GAN.from_weights(out / "weights.safetensors")
+    model = DCGAN.from_weights(out / "weights.safetensors")
     wanted = np.concatenate([image_files.to_uint8(model.sample(5, seed)) for seed in (0, 1)])
     with Image.open(out / "samples.png") as picture:
         found = np.asarray(picture).astype(int)

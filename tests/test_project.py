@@ -59,7 +59,7 @@ def test_hyperparameters_come_from_the_run_or_from_the_committed_file(monkeypatc
     committed = config.hyperparameters("vae")
     config.write_hyperparameters("vae", {"lr": 0.5})
     assert config.hyperparameters("vae") == {"lr": 0.5}
-    assert config.hyperparameters("gan")  # the committed ones of other models are still found
+    assert config.hyperparameters("dcgan")  # the committed ones of other models are still found
     monkeypatch.setenv("PROFILE", "full")  # with RUNS_FOLDER (as in Colab), no committed file is replaced
     config.write_hyperparameters("vae", {"lr": 0.25})
     assert config.hyperparameters("vae") == {"lr": 0.25} and config.results_folder() == tmp_path / "full"
@@ -75,8 +75,8 @@ def test_writing_hyperparameters_stores_only_the_given_model(monkeypatch, tmp_pa
     monkeypatch.setenv("RUNS_FOLDER", str(tmp_path))
     path = config.write_hyperparameters("vae", {"lr": 0.5})
     assert json.loads(path.read_text(encoding="utf-8")) == {"vae": {"lr": 0.5}}
-    config.write_hyperparameters("gan", {"anchor": 1.0})
-    assert json.loads(path.read_text(encoding="utf-8")) == {"vae": {"lr": 0.5}, "gan": {"anchor": 1.0}}
+    config.write_hyperparameters("dcgan", {"anchor": 1.0})
+    assert json.loads(path.read_text(encoding="utf-8")) == {"vae": {"lr": 0.5}, "dcgan": {"anchor": 1.0}}
 
 
 def test_hyperparameters_are_written_whole_or_not_at_all(monkeypatch, tmp_path):
@@ -142,7 +142,7 @@ def test_importing_the_package_imports_no_slow_packages():
     program = f"import sys, {', '.join('.'.join(name.parts) for name in names)}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, check=True)
     assert {"torch", "utils.models.diffusion"} <= set(done.stdout.split())
-    assert not {"torchmetrics", "torchvision"} & set(done.stdout.split())
+    assert not {"diffusers", "torchmetrics", "torchvision"} & set(done.stdout.split())
 
 
 @pytest.mark.parametrize(

@@ -32,11 +32,10 @@ models/            the networks: `step` is one training step of a model, `sample
   blocks           convolutional building blocks
   vae              variational autoencoder
   latent_flow      the prior of a VAE's latents
-  gan              GAN
+  dcgan            GAN
   pixelcnn         autoregressive model
   flow             normalising flow
   diffusion        diffusion model
-  unet             the U-Net of the diffusion model
   zoo              trains VAE, GAN, PixelCNN, flow and diffusion in the same way; also for the command `train`
   classifier       classifies hands: real, made by a VAE, or made by a GAN
   imputer          fills the missing stripes of head slices
@@ -48,12 +47,12 @@ evaluation/        measures how good the results are
   sample_sizes     checks that there are enough images for a measure
   detector         learns to detect generated images; its success is a measure of their quality
   likelihood       bits per dimension
-  garment_study    the final models of the last assignment: how each is trained, sampled and measured
+  grey_levels      probabilities of integer grey levels
   calibration      turns logits into probabilities
   cross_validation stratified folds that keep copies together; trains the classifier once for each fold
   pu_learning      learns from images without labels (positive-unlabelled learning)
   hand_study       the trainings of coursework 2: with the test folder, of the table's rows, of the search, the last
-  restoration      trains the networks of the MRI project, and measures how good filled head slices are
+  restoration      measures how good filled head slices are
 
 handin/            checks, renames and packs a hand-in; needs no torch
   briefs           reads what each brief asks for, from the TOML files in briefs/

@@ -23,13 +23,9 @@ class Reading:
 class Hands:
     """Coursework 1: a VAE and a GAN of the hands."""
 
-    base: int  # channels of the largest hidden maps of VAE and GAN
-    prior_width: int  # width of the VAE's prior
-    prior_depth: int  # number of blocks of the VAE's prior
     vae_images: int  # images seen by the VAE
     prior_images: int  # latents seen by the VAE's prior
-    warm_images: int  # images seen by the GAN that begins with the VAE
-    gan_images: int  # images seen by the GAN that begins with random weights
+    gan_images: int  # images seen by the GAN
     two_sample_steps: int  # training steps of the detector in the two-sample test
     detector_steps: int  # training steps of a detector of other people's fakes
     detectors: int  # number of these detectors, each with its own seed
@@ -75,15 +71,13 @@ class ClassifierTuning:
 
 @dataclass(frozen=True)
 class Heads:
-    """The MRI project: a generator of heads and the imputers."""
+    """The MRI project: a generator of heads and the imputer."""
 
     generator_images: int  # images seen by the generator
-    generator_batch: int  # images in a step of its training
-    generated_heads: int  # generated heads in the folder that question 1 asks for
+    generated_heads: int  # generated heads that are added to the training images
     imputer_images: int  # images seen by each imputer
-    imputer_batch: int  # images in a step of its training
-    networks: int  # imputers whose mean is the answer
-    variants: int | None  # number of variants of the recipe that are compared; None: all of them
+    trials: int  # trials of the imputer's search
+    trial_images: int  # images seen by the imputer in a trial, and in each ablation
 
 
 @dataclass(frozen=True)
@@ -96,8 +90,8 @@ class Garments:
     samples: int  # samples that are drawn from each model and evaluated
     classifier_images: int  # images seen by the classifier whose features measure the samples
     images_seen: dict[str, int]  # images seen by the model of each family
-    warm_gan_images: int  # images seen by the GAN that starts from the VAE
-    faces_images: int  # images seen by each model that is trained on CelebA
+    gan_alone_images: int  # images seen by the GAN that starts from random weights
+    longer_pixelcnn_images: int  # images seen by the PixelCNN that is trained for longer
     trials: int  # trials of each family's search
     trial_images: dict[str, int]  # images seen by the model of each family in a trial
 
@@ -109,16 +103,14 @@ READING = {
 }
 HANDS = {
     "smoke": Hands(
-        base=8, prior_width=16, prior_depth=1, vae_images=256, prior_images=1_000, warm_images=256, gan_images=256,
-        two_sample_steps=3, detector_steps=3, detectors=1,
+        vae_images=256, prior_images=1_000, gan_images=96, two_sample_steps=3, detector_steps=3, detectors=1
     ),
     "quick": Hands(
-        base=16, prior_width=64, prior_depth=3, vae_images=20_000, prior_images=60_000, warm_images=5_000,
-        gan_images=20_000, two_sample_steps=20, detector_steps=100, detectors=1,
+        vae_images=20_000, prior_images=60_000, gan_images=5_000, two_sample_steps=20, detector_steps=100, detectors=1
     ),
     "full": Hands(
-        base=48, prior_width=160, prior_depth=6, vae_images=614_400, prior_images=768_000, warm_images=320_000,
-        gan_images=704_000, two_sample_steps=200, detector_steps=400, detectors=2,
+        vae_images=160_000, prior_images=400_000, gan_images=12_000, two_sample_steps=200, detector_steps=400,
+        detectors=2,
     ),
 }  # fmt: skip
 HANDS_TUNING = {
@@ -152,38 +144,27 @@ CLASSIFIER_TUNING = {
     ),
 }  # fmt: skip
 HEADS = {
-    "smoke": Heads(
-        generator_images=32, generator_batch=8, generated_heads=80, imputer_images=64, imputer_batch=16, networks=1,
-        variants=2,
-    ),
-    "quick": Heads(
-        generator_images=800, generator_batch=8, generated_heads=100, imputer_images=2_400, imputer_batch=16,
-        networks=2, variants=4,
-    ),
-    "full": Heads(
-        generator_images=600_000, generator_batch=128, generated_heads=1_060, imputer_images=1_000_000,
-        imputer_batch=256, networks=3, variants=None,
-    ),
-}  # fmt: skip
+    "smoke": Heads(generator_images=32, generated_heads=8, imputer_images=64, trials=1, trial_images=32),
+    "quick": Heads(generator_images=800, generated_heads=40, imputer_images=2_000, trials=2, trial_images=400),
+    "full": Heads(generator_images=32_000, generated_heads=250, imputer_images=50_000, trials=6, trial_images=4_000),
+}
 GARMENTS = {
     "smoke": Garments(
         images=400, curve_images=10, test_images=10, samples=24, classifier_images=256,
         images_seen={"VAE": 128, "GAN": 64, "PixelCNN": 64, "flow": 64, "diffusion": 64},
-        warm_gan_images=64, faces_images=64,
+        gan_alone_images=64, longer_pixelcnn_images=64,
         trials=1, trial_images={"VAE": 128, "GAN": 64, "PixelCNN": 32, "flow": 32, "diffusion": 32},
     ),
     "quick": Garments(
         images=12_000, curve_images=100, test_images=200, samples=200, classifier_images=15_000,
         images_seen={"VAE": 15_000, "GAN": 1_500, "PixelCNN": 4_000, "flow": 2_000, "diffusion": 3_000},
-        warm_gan_images=1_500, faces_images=2_000,
+        gan_alone_images=1_500, longer_pixelcnn_images=8_000,
         trials=2, trial_images={"VAE": 2_000, "GAN": 500, "PixelCNN": 500, "flow": 250, "diffusion": 500},
     ),
     "full": Garments(
-        images=None, curve_images=500, test_images=10_000, samples=10_000, classifier_images=1_100_000,
-        images_seen={
-            "VAE": 1_100_000, "GAN": 1_100_000, "PixelCNN": 1_100_000, "flow": 1_100_000, "diffusion": 1_100_000,
-        },
-        warm_gan_images=550_000, faces_images=400_000,
+        images=None, curve_images=500, test_images=10_000, samples=1_000, classifier_images=120_000,
+        images_seen={"VAE": 160_000, "GAN": 6_000, "PixelCNN": 100_000, "flow": 56_000, "diffusion": 90_000},
+        gan_alone_images=40_000, longer_pixelcnn_images=400_000,
         trials=6, trial_images={"VAE": 14_560, "GAN": 15_000, "PixelCNN": 4_160, "flow": 2_330, "diffusion": 4_160},
     ),
 }  # fmt: skip

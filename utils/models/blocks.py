@@ -11,6 +11,20 @@ LAPLACIAN = [[-1, 2, -1], [2, -4, 2], [-1, 2, -1]]
 KV = [[-1, 2, -2, 2, -1], [2, -6, 8, -6, 2], [-2, 8, -12, 8, -2], [2, -6, 8, -6, 2], [-1, 2, -2, 2, -1]]
 
 
+def num_downsamplings(size: tuple[int, int]) -> int:
+    """How many times an image (height, width) can be halved, until a side has fewer than 8 pixels or is odd.
+
+    Raises:
+        ValueError: a side is not divisible by 4.
+    """
+    if size[0] % 4 or size[1] % 4:
+        raise ValueError(f"image sides must be divisible by 4, not {size[0]}x{size[1]}")
+    height, width, count = *size, 0
+    while height % 2 == 0 and width % 2 == 0 and min(height, width) > 7:
+        height, width, count = height // 2, width // 2, count + 1
+    return count
+
+
 class Noise(nn.Module):
     """Adds noise to each channel, with a learned strength that begins at zero (Karras et al. 2019).
 
@@ -29,86 +43,44 @@ class Noise(nn.Module):
         return x + self.strength.to(x.dtype) * noise.to(x.device)
 
 
-class PreActivation(nn.Module):
-    """A residual block: batch normalisation, activation and convolution, twice (He et al. 2016b).
+class Upsampler(nn.Module):
+    """Maps latents (N, latent_dim) to images (N, channels, H, W).
 
-    Maps (N, inputs, H, W) to (N, outputs, H, W). The last convolution begins at zero, so at first the block does
-    nothing. This makes deep networks easy to train (Zhang et al. 2019).
-
-    Args:
-        dropout: dropout rate before the second convolution.
-        noise: add `Noise` after the first convolution.
-    """
-
-    def __init__(self, inputs: int, outputs: int, dropout: float = 0.0, noise: bool = False):
-        super().__init__()
-        self.first = nn.Sequential(nn.BatchNorm2d(inputs), nn.SiLU(), nn.Conv2d(inputs, outputs, 3, padding=1))
-        self.noise = Noise(outputs) if noise else nn.Identity()
-        self.second = nn.Sequential(
-            nn.BatchNorm2d(outputs), nn.SiLU(), nn.Dropout(dropout), nn.Conv2d(outputs, outputs, 3, padding=1)
-        )
-        self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
-        nn.init.zeros_(self.second[-1].weight)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.skip(x) + self.second(self.noise(self.first(x)))
-
-
-class SelfAttention(nn.Module):
-    """Each position of a map (N, C, H, W) looks at all positions (Vaswani et al. 2017); C is divisible by 4."""
-
-    HEADS = 4
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.norm, self.qkv = nn.BatchNorm2d(channels), nn.Conv2d(channels, 3 * channels, 1)
-        self.outputs = nn.Conv2d(channels, channels, 1)
-        nn.init.zeros_(self.outputs.weight)
-
-    def forward(self, x: Tensor) -> Tensor:
-        parts = self.qkv(self.norm(x)).flatten(2).unflatten(1, (3, self.HEADS, -1)).transpose(-1, -2)
-        query, key, value = (part.contiguous() for part in parts.unbind(1))
-        mixed = F.scaled_dot_product_attention(query, key, value)
-        return x + self.outputs(mixed.transpose(-1, -2).reshape(x.shape))
-
-
-class Decoder(nn.Module):
-    """Maps latents (N, latent_channels, H / 4, W / 4) to images (N, outputs, H, W).
-
-    The residual blocks at a quarter of the size have self-attention, so that the parts of an image fit together. The
-    values of the images are not bounded. After training, they are about in [-1, 1].
+    A linear layer makes a small map, and transposed convolutions double its size (Radford et al. 2016). The values of
+    the images are not bounded. After training, they are about in [-1, 1].
 
     Args:
-        base: channels at full size; twice as many at half size, four times as many at a quarter.
-        dropout: dropout rate in the residual blocks.
-        noise: add noise in each block above the smallest size.
+        size: (height, width) in pixels, each divisible by 4.
+        channels: number of channels of an image.
+        latent_dim: length of a latent.
+        base: channels of the largest hidden map; each smaller map has twice as many.
+        noise: add noise after each transposed convolution.
     """
 
-    def __init__(self, latent_channels: int, outputs: int, base: int, dropout: float = 0.0, noise: bool = False):
+    def __init__(self, size: tuple[int, int], channels: int, latent_dim: int, base: int, noise: bool = False):
         super().__init__()
-        half, quarter = 2 * base, 4 * base
-        self.layers = nn.Sequential(
-            nn.Conv2d(latent_channels, quarter, 3, padding=1),
-            PreActivation(quarter, quarter, dropout), SelfAttention(quarter), PreActivation(quarter, quarter, dropout),
-            nn.Upsample(scale_factor=2), nn.Conv2d(quarter, half, 3, padding=1),
-            PreActivation(half, half, dropout, noise), PreActivation(half, half, dropout, noise),
-            nn.Upsample(scale_factor=2), nn.Conv2d(half, base, 3, padding=1),
-            PreActivation(base, base, dropout, noise), PreActivation(base, base, dropout, noise),
-            nn.BatchNorm2d(base), nn.SiLU(),
-        )  # fmt: skip
-        self.head = nn.Conv2d(base, outputs, 3, padding=1)
+        levels = num_downsamplings(size)
+        widest = base * 2**levels
+        self.map_shape = (widest, size[0] >> levels, size[1] >> levels)
+        self.linear = nn.Sequential(nn.Linear(latent_dim, widest * self.map_shape[1] * self.map_shape[2]), nn.SiLU())
+        layers: list[nn.Module] = []
+        for level in reversed(range(levels)):
+            inputs, outputs = base * 2 ** (level + 1), base * 2**level
+            layers.append(nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1, bias=False))
+            if noise:
+                layers.append(Noise(outputs))
+            layers += [nn.BatchNorm2d(outputs), nn.SiLU()]
+        self.layers = nn.Sequential(*layers, nn.Conv2d(base, channels, 3, padding=1))
 
     def forward(self, latents: Tensor) -> Tensor:
-        hidden = self.layers(latents)
-        with torch.autocast(hidden.device.type, enabled=False):  # in bfloat16, bright pixels are rounded to grey levels
-            return self.head(hidden.float())
+        return self.layers(self.linear(latents).view(-1, *self.map_shape))
 
-    def copy_from(self, other: Decoder) -> None:
-        """Copy the weights of a decoder of the same size. Noise that only this one has, and further outputs that only
-        the other one has, are left out."""
-        self.layers.load_state_dict(other.layers.state_dict(), strict=False)
-        outputs = self.head.out_channels
-        self.head.load_state_dict({name: value[:outputs] for name, value in other.head.state_dict().items()})
+    def copy_from(self, other: Upsampler) -> None:
+        """Copy the weights of a network of the same shape. Noise layers that only this network has do not change."""
+        self.linear.load_state_dict(other.linear.state_dict())
+        own = [layer for layer in self.layers if not isinstance(layer, Noise)]
+        for mine, theirs in zip(own, [layer for layer in other.layers if not isinstance(layer, Noise)]):
+            mine.load_state_dict(theirs.state_dict())
 
 
 class HighPass(nn.Module):

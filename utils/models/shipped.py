@@ -12,8 +12,8 @@ from torch import Tensor
 
 from utils import config, files
 from utils.data import head_images, image_files
+from utils.models.dcgan import DCGAN
 from utils.models.diffusion import Diffusion
-from utils.models.gan import GAN
 from utils.models.vae import VAE
 from utils.training import devices
 
@@ -27,7 +27,7 @@ FORMATS = ("jpeg", "png")
 
 def hands(count: int, seed: int = 0, weights: Path = HANDS_GAN) -> np.ndarray:
     """Hands uint8 (count, 1, 32, 32) from the shipped GAN, the same for the same seed."""
-    return image_files.to_uint8(GAN.from_weights(weights).sample(count, seed))
+    return image_files.to_uint8(DCGAN.from_weights(weights).sample(count, seed))
 
 
 def generate_heads(

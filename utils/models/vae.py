@@ -1,77 +1,63 @@
 """A convolutional variational autoencoder whose samples are as sharp as its reconstructions.
 
-This is the VAE of Kingma & Welling (2014) with three changes:
+This is the VAE of Kingma & Welling (2014) with two changes:
 
-1. The latents are a small map of H / 4 x W / 4 positions, so that each of them describes a part of the image.
-2. The decoder gives each grey level a probability, and learns how wide this distribution is (the sigma-VAE of Rybkin et
-   al. 2021, with the discretised logistic distribution of Salimans et al. 2017). The width becomes smaller as the
-   reconstructions become better. So the remaining error keeps its weight against the KL term.
-3. The latents of samples come from a second-stage prior, a `LatentFlow` (Dai & Wipf 2019). It is trained on the latents
+1. The decoder's variance is learned (the sigma-VAE of Rybkin et al. 2021). It becomes smaller as the reconstructions
+   become better. So the remaining error keeps its weight against the KL term. With `per_frequency`, each spatial
+   frequency of the image's cosine transform has its own variance. The hypertune notebook shows that this does not help
+   for the hands.
+2. The latents of samples come from a second-stage prior, a `LatentFlow` (Dai & Wipf 2019). It is trained on the latents
    of the training images, because the distribution of these latents differs from the normal prior.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from utils.models.blocks import Decoder, PreActivation, SelfAttention
+from utils.models.blocks import Upsampler, num_downsamplings
 from utils.models.latent_flow import LatentFlow
 from utils.training import checkpoints, identity, loop
 
 PRIOR_BATCH = 256  # latents in a training step of the prior
-HALF_LEVEL = 1 / 255  # half the distance between two grey levels in [-1, 1]
 
 
-def logistic_nats(images: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
-    """Negative log probability (N,) in nats of grey levels in [-1, 1], summed over each image.
+def cosine_matrix(size: int) -> Tensor:
+    """The orthonormal type-II discrete cosine transform as a matrix (size, size); row k is frequency k."""
+    n, k = torch.arange(size), torch.arange(size)[:, None]
+    matrix = torch.cos(math.pi * (2 * n + 1) * k / (2 * size)) * math.sqrt(2 / size)
+    matrix[0] /= math.sqrt(2)
+    return matrix
 
-    The distribution of a pixel is a logistic distribution, discretised: a grey level gets the mass of the interval
-    around it. Black and white also get the mass beyond them (Salimans et al. 2017).
 
-    Args:
-        images, mean: (N, C, H, W).
-        log_scale: logarithm of the logistic distribution's scale; a shape that broadcasts to the images'.
-    """
-    upper = (images - mean + HALF_LEVEL) * torch.exp(-log_scale)
-    lower = (images - mean - HALF_LEVEL) * torch.exp(-log_scale)
-    black, white = images < -1 + HALF_LEVEL, images > 1 - HALF_LEVEL
-    # sigmoid(upper) - sigmoid(lower) is this product of three factors, none of which is rounded to zero
-    log_mass = (
-        F.logsigmoid(upper).masked_fill(white, 0)
-        + F.logsigmoid(-lower).masked_fill(black, 0)
-        + torch.log(-torch.expm1(lower - upper)).masked_fill(black | white, 0)
-    )
-    return -log_mass.flatten(1).sum(1)
+def gaussian_nll(x: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+    """Negative log density (N,) in nats of x (N, ...) under a diagonal Gaussian, summed over each image."""
+    nll = 0.5 * ((x - mean) * torch.exp(-log_std)) ** 2 + log_std + 0.5 * math.log(2 * math.pi)
+    return nll.flatten(1).sum(1)
 
 
 def kl_to_normal(mean: Tensor, log_var: Tensor) -> Tensor:
-    """KL divergence (N,) in nats of N(mean, exp(log_var)), both (N, ...), from N(0, I)."""
-    return 0.5 * (mean**2 + log_var.exp() - 1 - log_var).flatten(1).sum(1)
+    """KL divergence (N,) in nats of N(mean, exp(log_var)), both (N, D), from N(0, I)."""
+    return 0.5 * (mean**2 + log_var.exp() - 1 - log_var).sum(1)
 
 
 class Encoder(nn.Module):
-    """Maps images (N, channels, H, W) to means and log variances of latents, (N, latent_channels, H / 4, W / 4) each.
+    """Maps images (N, channels, H, W) in [-1, 1] to the means and log variances of their latents, (N, D) each."""
 
-    Args:
-        base: channels at full size; twice as many at half size, four times as many at a quarter.
-        dropout: dropout rate in the residual blocks.
-    """
-
-    def __init__(self, channels: int, latent_channels: int, base: int, dropout: float = 0.0):
+    def __init__(self, size: tuple[int, int], channels: int, latent_dim: int, base: int):
         super().__init__()
-        half, quarter = 2 * base, 4 * base
-        self.layers = nn.Sequential(
-            nn.Conv2d(channels, base, 3, padding=1), PreActivation(base, base, dropout),
-            nn.Conv2d(base, half, 3, stride=2, padding=1), PreActivation(half, half, dropout),
-            nn.Conv2d(half, quarter, 3, stride=2, padding=1),
-            PreActivation(quarter, quarter, dropout), SelfAttention(quarter), PreActivation(quarter, quarter, dropout),
-            nn.BatchNorm2d(quarter), nn.SiLU(), nn.Conv2d(quarter, 2 * latent_channels, 3, padding=1),
-        )  # fmt: skip
+        levels = num_downsamplings(size)
+        layers: list[nn.Module] = [nn.Conv2d(channels, base, 3, padding=1), nn.SiLU()]
+        for level in range(levels):
+            inputs, outputs = base * 2**level, base * 2 ** (level + 1)
+            layers.append(nn.Conv2d(inputs, outputs, 4, stride=2, padding=1, bias=False))
+            layers += [nn.BatchNorm2d(outputs), nn.SiLU()]
+        flat = base * 2**levels * (size[0] >> levels) * (size[1] >> levels)
+        self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(flat, 2 * latent_dim))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         mean, log_var = self.layers(images).float().chunk(2, dim=1)
@@ -86,15 +72,11 @@ class VAE(nn.Module):
     Args:
         size: (height, width) in pixels, each divisible by 4.
         channels: number of channels of an image.
-        latent_channels: numbers at each position of the latent map.
+        latent_dim: length of a latent.
         base: channels of the largest hidden maps.
-        dropout: dropout rate in the residual blocks.
-        lr: AdamW's learning rate.
-        scale_per_pixel: whether the decoder predicts a scale for each pixel. Otherwise, one scale is learned.
+        lr: Adam's learning rate.
+        per_frequency: learn a standard deviation for each frequency, not one for all pixels.
         prior: arguments of `LatentFlow`.
-
-    Raises:
-        ValueError: a side is not divisible by 4.
     """
 
     ema_modules = ("encoder", "decoder")
@@ -103,47 +85,45 @@ class VAE(nn.Module):
         self,
         size: tuple[int, int] = (32, 32),
         channels: int = 1,
-        latent_channels: int = 4,
-        base: int = 48,
-        dropout: float = 0.1,
+        latent_dim: int = 64,
+        base: int = 32,
         lr: float = 1e-3,
-        scale_per_pixel: bool = False,
+        per_frequency: bool = False,
         prior: dict | None = None,
     ):
         super().__init__()
-        if size[0] % 4 or size[1] % 4:
-            raise ValueError(f"image sides must be divisible by 4, not {size[0]}x{size[1]}")
         self.config = {
-            "size": list(size), "channels": channels, "latent_channels": latent_channels, "base": base,
-            "dropout": dropout, "lr": float(lr), "scale_per_pixel": scale_per_pixel,
+            "size": list(size), "channels": channels, "latent_dim": latent_dim, "base": base,
+            "lr": lr, "per_frequency": per_frequency,
         }  # fmt: skip
-        self.encoder = Encoder(channels, latent_channels, base, dropout)
-        self.decoder = Decoder(latent_channels, channels * (2 if scale_per_pixel else 1), base, dropout)
-        self.log_scale = nn.Parameter(torch.full((1, channels, 1, 1), -3.0))
-        shape = (latent_channels, size[0] // 4, size[1] // 4)
-        self.prior = LatentFlow(**{"shape": shape} | (prior or {}))
+        self.lr = float(lr)  # a checkpoint cannot hold NumPy numbers
+        self.encoder = Encoder(size, channels, latent_dim, base)
+        self.decoder = Upsampler(size, channels, latent_dim, base)
+        self.log_std = nn.Parameter(torch.full((1, 1, *size) if per_frequency else (1, 1, 1, 1), -2.0))
+        self.prior = LatentFlow(**{"latent_dim": latent_dim} | (prior or {}))
+        self.register_buffer("rows", cosine_matrix(size[0]), persistent=False)
+        self.register_buffer("columns", cosine_matrix(size[1]), persistent=False)
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        trained = [*self.encoder.parameters(), *self.decoder.parameters(), self.log_scale]
-        return {"vae": torch.optim.AdamW(trained, self.config["lr"], weight_decay=1e-2)}
+        trained = [*self.encoder.parameters(), *self.decoder.parameters(), self.log_std]
+        return {"vae": torch.optim.Adam(trained, self.lr)}
 
-    def predict(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """Means (N, C, H, W) of the pixels' distributions, and the logarithms of their scales, in a shape that fits."""
-        outputs = self.decoder(latents)
-        if not self.config["scale_per_pixel"]:
-            return outputs, self.log_scale
-        mean, change = outputs.chunk(2, dim=1)
-        return mean, (self.log_scale + change).clamp(min=-7)
+    def spectrum(self, images: Tensor) -> Tensor:
+        """The orthonormal two-dimensional cosine transform of images (N, C, H, W); the same shape."""
+        return self.rows @ images @ self.columns.T
 
     def losses(self, images: Tensor) -> dict[str, Tensor]:
         """The negative evidence lower bound of images (N, C, H, W) in [-1, 1], in nats per image.
 
-        `negative_elbo` is `reconstruction`, the negative log probability of the grey levels, plus `kl`.
+        `negative_elbo` is `reconstruction` plus `kl`. `reconstruction` is the negative log density of the images'
+        cosine transforms. The density of their pixels is the same, because the transform is orthonormal.
         """
         mean, log_var = self.encoder(images)
-        predicted = self.predict(mean + torch.randn_like(mean) * (log_var / 2).exp())
+        latents = mean + torch.randn_like(mean) * (log_var / 2).exp()
+        decoded = self.decoder(latents)
         with torch.autocast(images.device.type, enabled=False):
-            reconstruction = logistic_nats(images, *predicted).mean()
+            target, predicted = self.spectrum(images), self.spectrum(decoded.float())
+            reconstruction = gaussian_nll(target, predicted, self.log_std).mean()
             kl = kl_to_normal(mean, log_var).mean()
         return {"reconstruction": reconstruction, "kl": kl, "negative_elbo": reconstruction + kl}
 
@@ -155,10 +135,10 @@ class VAE(nn.Module):
 
     @torch.no_grad()
     def posteriors(self, images: Tensor) -> Tensor:
-        """Means and log variances (N, 2 latent_channels, H / 4, W / 4) of the latents of images (N, C, H, W)."""
+        """Means and log variances (N, 2 * latent_dim) of the latents of images (N, C, H, W) in [-1, 1]."""
         self.eval()
-        device = self.log_scale.device
-        return torch.cat([torch.cat(self.encoder(part.to(device)), dim=1) for part in images.split(500)])
+        device = self.log_std.device
+        return torch.cat([torch.cat(self.encoder(batch.to(device)), dim=1) for batch in images.split(500)])
 
     def sample(self, count: int, seed: int = 0) -> Tensor:
         """New images float32 (count, C, H, W) in [-1, 1] on the CPU, the same for the same seed."""
@@ -166,10 +146,10 @@ class VAE(nn.Module):
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents (N, latent_channels, H / 4, W / 4) to the means of the images (N, C, H, W) in [-1, 1] on the CPU."""
+        """Latents (N, latent_dim) to images (N, C, H, W) in [-1, 1] on the CPU."""
         self.eval()
-        device = self.log_scale.device
-        return torch.cat([self.predict(z.to(device))[0].clamp(-1, 1).cpu() for z in latents.split(500)])
+        device = self.log_std.device
+        return torch.cat([self.decoder(z.to(device)).float().clamp(-1, 1).cpu() for z in latents.split(500)])
 
     def export(self, path: str | Path) -> Path:
         """Write encoder, decoder and prior as float16 safetensors. Returns the path."""

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from utils import config, files
 from utils.data import cache, hand_images, image_files, public_images
 from utils.models import vae
+from utils.models.dcgan import DCGAN
 from utils.models.diffusion import Diffusion
 from utils.models.flow import Flow
-from utils.models.gan import GAN
 from utils.models.pixelcnn import PixelCNN
 from utils.models.vae import VAE
 from utils.training import checkpoints, devices, loop
 
-MODELS = dict(zip(config.FAMILIES, (VAE, GAN, PixelCNN, Flow, Diffusion), strict=True))
+MODELS = dict(zip(config.FAMILIES, (VAE, DCGAN, PixelCNN, Flow, Diffusion), strict=True))
 """The class of each family. Its settings are in `utils/hyperparameters.json`, under the name `final_<family>`.
 
 A class needs:
@@ -31,7 +31,7 @@ A class needs:
 - `export(path)`, which writes the weights, and `from_weights(path)`, which makes a model from them
 """
 NEEDED = ("config", "ema_modules", "optimizers", "step", "sample", "export", "from_weights")
-PRIOR_SHARE = 1  # latents seen by a VAE's prior for each image seen by the VAE
+PRIOR_SHARE = 4  # latents seen by a VAE's prior for each image seen by the VAE; a latent needs much less time
 GRID = 10  # columns of the picture of samples
 
 

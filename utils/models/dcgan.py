@@ -1,0 +1,280 @@
+"""A convolutional GAN for small images and small data sets.
+
+The GAN of Goodfellow et al. (2014) with the generator of Radford et al. (2016), and three later improvements:
+differentiable augmentation of the discriminator's inputs (Zhao et al. 2020), noise inputs in the generator (Karras et
+al. 2019), and a moving average of the generator's weights (in the training loop). Four parts are less common. The
+hypertune notebook measures them:
+
+1. A warm start: the generator begins as the decoder of a trained VAE, and its latents come from the VAE's prior. The
+   VAE makes every kind of hand, because it maximises a likelihood. The GAN only has to make the images sharper. (Larsen
+   et al. 2016 train a VAE and a GAN together.)
+2. A discriminator that is built like a forensic detector (`blocks.TextureClassifier`). It finds fine errors after a
+   tenth of the steps that a discriminator with the generator's architecture in reverse needs.
+3. `jpeg_quality`: the discriminator gets the generated images as JPEGs. The real images are JPEGs too. Without this,
+   the discriminator would learn this difference first.
+4. `anchor`: at low resolution, the generated image stays close to the VAE's image. So the generator only changes
+   details.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+
+from utils.models.blocks import TextureClassifier, Upsampler
+from utils.models.latent_flow import LatentFlow
+from utils.models.vae import VAE, cosine_matrix
+from utils.training import checkpoints, devices
+
+
+def augment(images: Tensor, colour: float = 0.0, shift: float = 0.125) -> Tensor:
+    """Differentiable augmentation (Zhao et al. 2020) of images (N, C, H, W), random for each image.
+
+    It changes position, brightness and contrast. It does not mirror images, because all hands are left hands.
+
+    Args:
+        colour: width of the intervals of brightness (around 0) and contrast (around 1).
+        shift: largest translation, as a share of the image's side; the border is filled with zeros.
+    """
+    count, device = len(images), images.device
+
+    def draw(width: float) -> Tensor:
+        return (torch.rand(count, 1, 1, 1, device=device) - 0.5) * width
+
+    images = images + draw(colour)
+    mean = images.mean((1, 2, 3), keepdim=True)
+    images = (images - mean) * (1 + draw(colour)) + mean
+    height, width = images.shape[2:]
+    reach = (int(height * shift), int(width * shift))
+    padded = F.pad(images, (reach[1], reach[1], reach[0], reach[0]))
+    rows = torch.arange(height, device=device) + torch.randint(2 * reach[0] + 1, (count, 1), device=device)
+    columns = torch.arange(width, device=device) + torch.randint(2 * reach[1] + 1, (count, 1), device=device)
+    each = torch.arange(count, device=device)
+    return padded.permute(0, 2, 3, 1)[each[:, None, None], rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def jpeg_table(quality: int) -> Tensor:
+    """Quantisation steps (8, 8) of grey JPEGs that Pillow writes with this quality, one step for each frequency."""
+    buffer = io.BytesIO()
+    Image.new("L", (8, 8)).save(buffer, "JPEG", quality=quality)
+    return torch.tensor(Image.open(buffer).quantization[0], dtype=torch.float32).view(8, 8)
+
+
+def as_jpeg(images: Tensor, table: Tensor, transform: Tensor) -> Tensor:
+    """Change grey images (N, 1, H, W) in [-1, 1] as if they were saved as JPEGs and read again; differentiable.
+
+    JPEG rounds the cosine coefficients of each block of 8 x 8 pixels (ITU T.81, 1992). Rounding has no useful gradient.
+    So the gradient of the identity function is used, as a straight-through estimator (Bengio et al. 2013).
+
+    Args:
+        table: quantisation steps (8, 8) from `jpeg_table`.
+        transform: `cosine_matrix(8)`. Both are on the device of the images.
+    """
+    height, width = images.shape[2:]
+    with torch.no_grad(), torch.autocast(images.device.type, enabled=False):  # bfloat16 is not exact enough
+        grey = images.float().clamp(-1, 1) * 127.5 - 0.5  # JPEG's zero is grey level 128
+        grey = F.pad(grey, (0, -width % 8, 0, -height % 8), mode="replicate")
+        blocks = grey.unfold(2, 8, 8).unfold(3, 8, 8)  # (N, 1, rows, columns, 8, 8)
+        coefficients = ((transform @ blocks @ transform.T) / table).round() * table
+        blocks = (transform.T @ coefficients @ transform).round()
+        saved = blocks.permute(0, 1, 2, 4, 3, 5).reshape(grey.shape)[:, :, :height, :width]
+        saved = ((saved + 0.5) / 127.5).clamp(-1, 1)
+    return images + (saved - images).detach()
+
+
+def coarse(images: Tensor) -> Tensor:
+    """Means of blocks of 4 x 4 pixels: (N, C, H, W) to (N, C, H / 4, W / 4)."""
+    return F.avg_pool2d(images, 4)
+
+
+class DCGAN(nn.Module):
+    """Generator, discriminator and the distribution of the latents.
+
+    Latents are standard normal; after `start_from` they come from a VAE's prior.
+
+    Args:
+        size: (height, width) in pixels, each divisible by 4.
+        channels: number of channels of an image.
+        latent_dim: length of a latent.
+        base: channels of the generator's largest hidden map.
+        discriminator_base: channels of the discriminator's largest hidden map.
+        lr_generator, lr_discriminator: Adam's learning rates.
+        colour: strength of the augmentation of brightness and contrast.
+        anchor: after `start_from`, weight of the squared difference between the generator's image and the VAE's image
+            of the same latent. Both are averaged over blocks of 4 x 4 pixels.
+        jpeg_quality: quality of the JPEG files that the images will be saved as; None if they are not saved as JPEGs.
+
+    Raises:
+        ValueError: `jpeg_quality` is given for colour images.
+    """
+
+    ema_modules = ("generator",)
+    LATENT_BANK_SIZE = 10_000  # at most this many latents of the prior are used in training; drawing them is slow
+
+    def __init__(
+        self,
+        size: tuple[int, int] = (32, 32),
+        channels: int = 1,
+        latent_dim: int = 64,
+        base: int = 32,
+        discriminator_base: int = 16,
+        lr_generator: float = 2e-5,
+        lr_discriminator: float = 2e-4,
+        colour: float = 0.0,
+        anchor: float = 0.0,
+        jpeg_quality: int | None = None,
+    ):
+        super().__init__()
+        if jpeg_quality and channels != 1:
+            raise ValueError("jpeg_quality is for grey images; colour JPEGs are quantised differently")
+        self.config = {
+            "size": list(size), "channels": channels, "latent_dim": latent_dim, "base": base,
+            "discriminator_base": discriminator_base, "lr_generator": lr_generator,
+            "lr_discriminator": lr_discriminator, "colour": colour, "anchor": anchor, "jpeg_quality": jpeg_quality,
+        }  # fmt: skip
+        self.rates = {"generator": float(lr_generator), "discriminator": float(lr_discriminator)}
+        self.generator = Upsampler(size, channels, latent_dim, base, noise=True)
+        self.discriminator = TextureClassifier(channels, outputs=1, base=discriminator_base)
+        self.start = "random weights"
+        self.prior: LatentFlow | None = None
+        constants = {
+            "latent_bank": None,  # latents of the prior
+            "latent_bank_coarse": None,  # the VAE's images of them, averaged over 4 x 4 pixels
+            "table": jpeg_table(jpeg_quality) if jpeg_quality else None,
+            "transform": cosine_matrix(8) if jpeg_quality else None,
+        }
+        for name, constant in constants.items():  # they move to the device with the model, but are not weights
+            self.register_buffer(name, constant, persistent=False)
+
+    def start_from(self, vae: VAE, images_seen: int) -> None:
+        """Begin with the decoder of a trained VAE as the generator, and with its prior for the latents.
+
+        After that, `self.start` identifies both. Add it to the configuration of a run.
+
+        Args:
+            images_seen: number of images that the next training sees; it needs no more latents than this.
+
+        Raises:
+            ValueError: the VAE has another size, channels, latent_dim or base.
+        """
+        for name in ("size", "channels", "latent_dim", "base"):
+            if vae.config[name] != self.config[name]:
+                raise ValueError(f"the VAE has {name} {vae.config[name]}, but this GAN has {self.config[name]}")
+        self.generator.copy_from(vae.decoder)
+        self.prior = copy.deepcopy(vae.prior).requires_grad_(False)
+        self.latent_bank = vae.prior.latent_bank(min(images_seen, self.LATENT_BANK_SIZE))
+        self.latent_bank_coarse = coarse(vae.decode(self.latent_bank))
+        self.start = checkpoints.fingerprint(vae.decoder, vae.prior)
+
+    def draw_latents(self, count: int, device: torch.device) -> tuple[Tensor, Tensor | None]:
+        """Latents (count, latent_dim) for a training step, and the VAE's coarse images (count, C, H / 4, W / 4).
+
+        The latents are drawn with the global random state. Without a VAE, the second value is None.
+        """
+        if self.latent_bank is None:
+            return torch.randn(count, self.config["latent_dim"], device=device), None
+        chosen = torch.randint(len(self.latent_bank), (count,), device=device)
+        return self.latent_bank[chosen], self.latent_bank_coarse[chosen]
+
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        return {
+            name: torch.optim.Adam(getattr(self, name).parameters(), rate, betas=(0.0, 0.99))
+            for name, rate in self.rates.items()
+        }
+
+    def as_saved(self, images: Tensor) -> Tensor:
+        """Generated images (N, C, H, W) as they will be saved: as JPEGs if `jpeg_quality` is set. Differentiable."""
+        return as_jpeg(images, self.table, self.transform) if self.table is not None else images
+
+    def logits(self, images: Tensor) -> Tensor:
+        """The discriminator's logits (N,) of augmented images (N, C, H, W); above 0 means real."""
+        return self.discriminator(augment(images, self.config["colour"])).squeeze(1)
+
+    def step(self, images: Tensor, update) -> dict[str, Tensor]:
+        """One update of each network on images (N, C, H, W) in [-1, 1].
+
+        The losses are the non-saturating logistic losses of Goodfellow et al. (2014). If the discriminator cannot
+        separate real from generated images, `discriminator` is 1.39 and `generator` is 0.69. `drift` is the mean
+        squared difference whose weight is `anchor`. `real` and `generated` are the discriminator's mean probabilities
+        for real and for generated images that they are real.
+
+        Both updates use the same generated images. Batch normalisation compares an image with its batch. So the
+        discriminator's batches hold as many real images as generated ones. For the generator's update, the
+        discriminator is in eval mode and uses the running statistics of these batches. So this update needs no real
+        images.
+        """
+        latents, target = self.draw_latents(len(images), images.device)
+        generated = self.generator(latents).float()
+        saved = self.as_saved(generated)
+        real, fake = self.logits(torch.cat([images, saved.detach()])).chunk(2)
+        loss_d = F.softplus(-real).mean() + F.softplus(fake).mean()
+        update("discriminator", loss_d)
+
+        self.discriminator.eval().requires_grad_(False)  # its weights need no gradients here
+        loss_g = F.softplus(-self.logits(saved)).mean()
+        drift = F.mse_loss(coarse(generated), target) if target is not None else generated.new_zeros(())
+        update("generator", loss_g + self.config["anchor"] * drift)
+        self.discriminator.train().requires_grad_(True)
+        return {
+            "discriminator": loss_d,
+            "generator": loss_g,
+            "drift": drift,
+            "real": real.sigmoid().mean(),
+            "generated": fake.sigmoid().mean(),
+        }
+
+    def sample_latents(self, count: int, seed: int = 0) -> Tensor:
+        """Latents (count, latent_dim) on the CPU, the same for the same seed."""
+        if self.prior is not None:
+            return self.prior.sample(count, seed)
+        return torch.randn(count, self.config["latent_dim"], generator=torch.Generator().manual_seed(seed))
+
+    def sample(self, count: int, seed: int = 0) -> Tensor:
+        """New images float32 (count, C, H, W) in [-1, 1] on the CPU, the same for the same seed."""
+        return self.decode(self.sample_latents(count, seed), seed)
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor, seed: int = 0) -> Tensor:
+        """Latents (N, latent_dim) to images (N, C, H, W) in [-1, 1] on the CPU.
+
+        Args:
+            seed: seed of the generator's noise inputs.
+        """
+        self.eval()
+        device = next(self.generator.parameters()).device
+        with devices.seeded(seed):
+            return torch.cat([self.generator(z.to(device)).float().clamp(-1, 1).cpu() for z in latents.split(500)])
+
+    def export(self, path: str | Path) -> Path:
+        """Write the generator and the prior, which sampling needs, as float16 safetensors. Returns the path."""
+        parts = nn.ModuleDict({"generator": self.generator})
+        config = {"model": self.config}
+        if self.prior is not None:
+            parts["prior"] = self.prior
+            config["prior"] = self.prior.config
+        return checkpoints.export_weights(path, parts, config)
+
+    @classmethod
+    def from_weights(cls, path: str | Path) -> DCGAN:
+        """A model for sampling, from a file that `export` wrote.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            CheckpointDamaged: the file does not hold weights of this class.
+        """
+        config, tensors = checkpoints.read_weights(path)
+        try:
+            model = cls(**config["model"])
+            parts = nn.ModuleDict({"generator": model.generator})
+            if "prior" in config:
+                model.prior = parts["prior"] = LatentFlow(**config["prior"])
+            parts.load_state_dict(tensors)
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise checkpoints.CheckpointDamaged(f"'{path}' holds no DCGAN of this project: {error}") from error
+        return model.eval()

@@ -226,6 +226,10 @@ MRI_TEXTS = (
     "## **Question 2** (25%)\n\nUsing the data generated in **Question 1**, create a PyTorch `TensorDataset`",
     "## **Question 3** (50%)\n\nUsing the dataset created in **Question 2**, design and train an architecture",
 )
+GENERATE = (
+    "from ese_invldm import generate\n\nsamples = generate(\n    num_samples=10, # in all\n    num_inference_steps=50,"
+    "\n    batch_size=10,\n    scheduler='ddim',\n    temperature=1,\n    seed=42,\n)"
+)
 MRI_CODE = (
     "from ese_invldm import generate\nheads = generate(num_samples=10)\nplt.imshow(heads[0])",
     "test = torch.tensor(np.load('test_set.npy'))\nloader = DataLoader(TensorDataset(test))\nplt.imshow(test[0])",
@@ -265,7 +269,7 @@ def mri_template(root: Path) -> Path:
     """The folder as the course hands it out."""
     write(root / "Assessment.ipynb", [
         text("# **Assessment 1**\n\nFor our first assessment, our goal is to solve an imputation problem"),
-        text(MRI_TEXTS[0]), code("import os\nimport sys"), code("from ese_invldm import generate"),
+        text(MRI_TEXTS[0]), code("import os\nimport sys"), code(GENERATE),
         text(MRI_TEXTS[1]), text(MRI_TEXTS[2]),
     ])  # fmt: skip
     (root / "References.md").write_text(

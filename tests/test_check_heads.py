@@ -188,6 +188,9 @@ def test_a_portfolio_is_one_hand_in_for_both_courseworks(tmp_path):
     root = made.portfolio(tmp_path / "student")
     assert [result.brief for result in compare.check(root)] == ["portfolio"]
     assert found(root, "portfolio") == {}
+    (root / "Classification Result.csv").rename(root / "labels.csv")
+    assert [result.brief for result in compare.check(root)] == ["portfolio"]
+    (root / "labels.csv").rename(root / "Classification Result.csv")
     (root / "references.md").unlink()
     assert found(root, "portfolio") == {}  # only the courseworks ask for it
     (root / "GenAI Models.ipynb").unlink()

@@ -65,6 +65,7 @@ class Brief(NamedTuple):
         signs: a notebook whose text matches all of these regular expressions belongs to the brief ...
         against: ... unless it matches one of these.
         template: openings of the lines that the course itself has written.
+        template_code: regular expressions for its lines of code whose values students change.
         files: the files, by their role.
         requests: what is asked for.
     """
@@ -75,6 +76,7 @@ class Brief(NamedTuple):
     signs: list[str]
     against: list[str]
     template: list[str]
+    template_code: list[str]
     files: dict[str, File]
     requests: list[Request]
 
@@ -119,9 +121,10 @@ def read(name: str, content: dict) -> Brief:
     """
     where = f"brief {name}"
     top = _take(where, content, {"title": str}, {
-        "instead_of": list, "signs": list, "against": list, "template": list, "files": dict, "ask": list,
+        "instead_of": list, "signs": list, "against": list, "template": list, "template_code": list, "files": dict,
+        "ask": list,
     })  # fmt: skip
-    for key in ("signs", "against"):
+    for key in ("signs", "against", "template_code"):
         _regular(f"{where}, {key}", top[key])
     found = {role: _file(f"{where}, files.{role}", role, entry) for role, entry in top["files"].items()}
     requests = [_request(f"{where}, ask {n}", entry, found) for n, entry in enumerate(top["ask"], start=1)]
@@ -130,7 +133,7 @@ def read(name: str, content: dict) -> Brief:
     twice = {r.asks for r in requests if [q.asks for q in requests].count(r.asks) > 1}
     if twice:
         raise ValueError(f"{where}: it asks twice for '{twice.pop()}'")
-    lists = (top[key] for key in ("instead_of", "signs", "against", "template"))
+    lists = (top[key] for key in ("instead_of", "signs", "against", "template", "template_code"))
     return Brief(name, top["title"], *lists, found, requests)
 
 

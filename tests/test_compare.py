@@ -11,6 +11,7 @@ from random import Random
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests import made_hand_in as made
 from tests.made_hand_in import USER, code, edit
@@ -266,6 +267,17 @@ def test_copies_are_found_and_common_code_is_none(school):
     assert pairs["dora.zip", students[-1].name]["images"] == "300"
     drawn = classes.matrix(classes.copies(students))
     assert drawn.splitlines()[0].startswith("Shared by two students")
+
+
+def test_images_that_were_saved_again_are_copies(whole, tmp_path):
+    shutil.copytree(whole[0], tmp_path / "first")
+    for path in (shutil.copytree(whole[0], tmp_path / "second") / "GAN_hands").iterdir():
+        Image.open(path).convert("L").save(path, "JPEG", quality=60)
+    other = shutil.copytree(whole[0], tmp_path / "third")
+    made.save_hands(other / "GAN_hands", made.hands("GAN")[:, ::-1])
+    pairs = {(a, b): s for a, b, s in classes.copies([classes.examine(p, None) for p in classes.folders(tmp_path)])}
+    assert int(pairs["first", "second"]["images"]) > 290
+    assert "images" not in pairs.get(("first", "third"), {})
 
 
 def test_json_and_csv_have_the_documented_form(school):

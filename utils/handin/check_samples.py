@@ -298,6 +298,18 @@ def most_similar(images: np.ndarray, training: np.ndarray) -> tuple[np.ndarray, 
     return best, index
 
 
+def shared(images: np.ndarray, others: np.ndarray) -> int:
+    """The number of images uint8 (N, 32, 32) that are among other images (M, 32, 32), perhaps saved again."""
+    if not len(images) or not len(others):
+        return 0
+    alike = _thumbs(images.astype(np.float32)) @ _thumbs(others.astype(np.float32)).T
+    ours, theirs = np.nonzero(alike > COPY)
+    if not len(ours):
+        return 0
+    left, right = images[ours].reshape(len(ours), -1), others[theirs].reshape(len(ours), -1)
+    return len(set(ours[_correlation(left, right) > COPY].tolist()))
+
+
 def _core(images: np.ndarray, down: int = 0, right: int = 0) -> np.ndarray:
     """Every second pixel of images (N, H, W), without a border of SHIFT pixels, as rows; the images may be moved."""
     height, width = images.shape[1:]

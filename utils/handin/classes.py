@@ -28,13 +28,14 @@ MOST_PAIRS = 20  # pairs of students that are listed below the matrix
 LEAST_LINES = 4  # a code cell with fewer lines is no sign of copying
 COMMON = 0.3  # a code cell in more than this share of the hand-ins is common property, such as the course's own
 SAME_LABELS = 0.995  # share of equal labels; two good classifiers agree less
+SAME_IMAGES = 3  # so many equal images are shown
 SAME_CELLS = 3  # so many equal code cells are shown
 
 
 class Prints(NamedTuple):
-    """What is compared between students: digests of images, of filled images and of code cells, and the labels."""
+    """What is compared between students: images, digests of filled heads and of code cells, and the labels."""
 
-    images: frozenset[bytes]
+    images: np.ndarray  # uint8 (N, 32, 32); those of another size are left out
     heads: frozenset[bytes]
     code: frozenset[bytes]
     labels: dict[str, str]
@@ -70,9 +71,8 @@ def examine(path: Path, names: list[str] | None, truth: Path | None = None) -> S
         results = [Result(str(path), "none", "not recognised", [line], None)]
     works = [result.work for result in results if result.work]
     scores = [score(work, truth) for work in works] if truth else []
-    prints = Prints(
-        *(frozenset().union(*(find(w) for w in works)) for find in (_images, _heads, _code)), _labels(works)
-    )
+    heads, code = (frozenset().union(*(find(work) for work in works)) for find in (_heads, _code))
+    prints = Prints(_images(works), heads, code, _labels(works))
     results = [r._replace(folder=path.name, work=None) for r in results]
     return Student(path.name, results, prints, [s for s in scores if s])
 
@@ -81,9 +81,14 @@ def _digest(content: bytes) -> bytes:
     return hashlib.blake2b(content, digest_size=8).digest()
 
 
-def _images(work: Work) -> set[bytes]:
-    roles = [r for r, f in work.brief.files.items() if f.kind == "images" and work.sample_groups(f)]
-    return {_digest(s.pixels.tobytes()) for r in roles for s in check_samples.samples(work, r) if s.pixels is not None}
+def _images(works: list[Work]) -> np.ndarray:
+    found = {}
+    for work in works:
+        for role, file in work.brief.files.items():
+            if file.kind == "images" and work.sample_groups(file):
+                found |= {s.name: s.pixels for s in check_samples.samples(work, role)}
+    small = [pixels for pixels in found.values() if pixels is not None and pixels.shape == (32, 32)]
+    return np.stack(small) if small else np.zeros((0, 32, 32), np.uint8)
 
 
 def _heads(work: Work) -> set[bytes]:
@@ -192,10 +197,12 @@ def copies(students: list[Student]) -> list[tuple[str, str, dict[str, str]]]:
     found = []
     for a, b in combinations(students, 2):
         shared = {}
-        for kind in ("images", "heads"):
-            same = getattr(a.prints, kind) & getattr(b.prints, kind)
-            if same:
-                shared[kind] = str(len(same))
+        images = check_samples.shared(a.prints.images, b.prints.images)
+        if images >= SAME_IMAGES:
+            shared["images"] = str(images)
+        heads = a.prints.heads & b.prints.heads
+        if heads:
+            shared["heads"] = str(len(heads))
         cells = sum(often[code] <= most for code in a.prints.code & b.prints.code)
         if cells >= SAME_CELLS:
             shared["code"] = str(cells)

@@ -197,5 +197,5 @@ def table(results: list[Result]) -> str:
             shown += _shown(line)
         for reason, number in follows.items():
             if number:
-                shown += _wrapped(f"{number} further lines could not be checked: {reason}", 9, 11)
+                shown += _wrapped(f"{number} further line{'s' * (number > 1)} could not be checked: {reason}", 9, 11)
     return "\n".join([*shown, "", summary(results)])

@@ -37,9 +37,7 @@ def fake_uv(tmp_path, monkeypatch):
     programs.mkdir()
 
     def install(code: int = 0) -> Path:
-        (programs / "uv").write_text(
-            FAKE_UV.format(log=tmp_path / "log", code=code), encoding="utf-8"
-        )
+        (programs / "uv").write_text(FAKE_UV.format(log=tmp_path / "log", code=code), encoding="utf-8")
         (programs / "uv").chmod(0o755)
         return tmp_path / "log"
 

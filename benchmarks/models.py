@@ -148,7 +148,7 @@ def cases() -> dict[str, Case]:
                 budgets.CLASSIFIER["full"].images,
                 5,
                 False,
-                lambda model: model.logits(pixels[: cross_validation.CURVE_IMAGES], classifier.VIEWS[:1]),
+                lambda model: model.logits(pixels[: cross_validation.CURVE_IMAGES]),
             ),
         ),
         "imputer, heads": Case(

@@ -202,3 +202,18 @@ def test_a_floor_with_distance_0_is_refused(spaces):
 def test_every_number_in_the_report_of_few_images_is_finite(spaces, count):
     row = fidelity.report(spaces, REAL[:count], MORE[:count], REAL[200:])
     assert all(np.isfinite(list(row.values()))), row
+
+
+def test_frequency_energy_finds_the_frequency_of_a_wave_and_sees_blur():
+    n = np.arange(32)
+    wave = 128 + 100 * np.cos(np.pi * (2 * n + 1) * 13 / 64)  # 13 half-waves across
+    image = np.tile(wave, (32, 1)).round().astype(np.uint8)[None, None]
+    energy = fidelity.frequency_energy(image)
+    assert (
+        len(energy) == 8 and energy[1:].argmax() == 2
+    )  # after the mean: the fourth band holds the frequencies 12 to 15
+    blurred = (REAL.astype(float) + np.roll(REAL, 1, 3) + np.roll(REAL, 1, 2) + np.roll(REAL, (1, 1), (2, 3))) / 4
+    ratio = fidelity.frequency_energy(blurred.astype(np.uint8)) / fidelity.frequency_energy(REAL)
+    assert ratio[-1] < 0.5 * ratio[0]
+    with pytest.raises(ValueError, match="0 images"):
+        fidelity.frequency_energy(REAL[:0])

@@ -1,18 +1,18 @@
 """A convolutional GAN for small images and small data sets.
 
-The GAN of Goodfellow et al. (2014) with the generator of Radford et al. (2016), and three later improvements:
-differentiable augmentation of the discriminator's inputs (Zhao et al. 2020), noise inputs in the generator (Karras et
-al. 2019), and a moving average of the generator's weights (in the training loop). Four parts are less common. The
-hypertune notebook measures them:
+This is the GAN of Goodfellow et al. (2014) with the generator of Radford et al. (2016) and the loss of Huang et al.
+(2024): the discriminator compares a real image with a generated one, and its gradients at both are kept small. This
+lets a strong discriminator train for a long time without driving some kinds of images out. Further parts:
 
 1. A warm start: the generator begins as the decoder of a trained VAE, and its latents come from the VAE's prior. The
-   VAE makes every kind of hand, because it maximises a likelihood. The GAN only has to make the images sharper. (Larsen
-   et al. 2016 train a VAE and a GAN together.)
-2. A discriminator that is built like a forensic detector (`blocks.TextureClassifier`). It finds fine errors after a
-   tenth of the steps that a discriminator with the generator's architecture in reverse needs.
-3. `jpeg_quality`: the discriminator gets the generated images as JPEGs. The real images are JPEGs too. Without this,
+   VAE makes every kind of hand, because it maximises a likelihood. The GAN only has to make the images sharper.
+   (Larsen et al. 2016 train a VAE and a GAN together.)
+2. Augmentation: the discriminator sees some images moved, turned, scaled or with another brightness (Karras et al.
+   2020a). So it cannot learn the few thousand real images by heart.
+3. Noise inputs in the generator (Karras et al. 2019) and a moving average of its weights (in the training loop).
+4. `jpeg_quality`: the discriminator gets the generated images as JPEGs. The real images are JPEGs too. Without this,
    the discriminator would learn this difference first.
-4. `anchor`: at low resolution, the generated image stays close to the VAE's image. So the generator only changes
+5. `anchor`: at low resolution, the generated image stays close to the VAE's image. So the generator only changes
    details.
 """
 
@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import copy
 import io
+import math
 from pathlib import Path
 
 import torch
@@ -27,36 +28,36 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from utils.models.blocks import TextureClassifier, Upsampler
+from utils.models.blocks import Upsampler
 from utils.models.latent_flow import LatentFlow
 from utils.models.vae import VAE, cosine_matrix
 from utils.training import checkpoints, devices
 
 
-def augment(images: Tensor, colour: float = 0.0, shift: float = 0.125) -> Tensor:
-    """Differentiable augmentation (Zhao et al. 2020) of images (N, C, H, W), random for each image.
+def augment(images: Tensor, probability: float = 0.3) -> Tensor:
+    """Move, turn and scale images (N, C, H, W), and change brightness and contrast (Karras et al. 2020a).
 
-    It changes position, brightness and contrast. It does not mirror images, because all hands are left hands.
-
-    Args:
-        colour: width of the intervals of brightness (around 0) and contrast (around 1).
-        shift: largest translation, as a share of the image's side; the border is filled with zeros.
+    Each image gets the change of geometry with this probability, and independently the change of brightness. The rest
+    stays as it is. So the generator cannot learn that changed images are the right ones. Images are not mirrored,
+    because all hands are left hands. Differentiable once.
     """
     count, device = len(images), images.device
 
     def draw(width: float) -> Tensor:
-        return (torch.rand(count, 1, 1, 1, device=device) - 0.5) * width
+        """Random numbers (N,) in [-width, width]; zero for the images that are not changed."""
+        return (2 * torch.rand(count, device=device) - 1) * width * changed
 
-    images = images + draw(colour)
-    mean = images.mean((1, 2, 3), keepdim=True)
-    images = (images - mean) * (1 + draw(colour)) + mean
-    height, width = images.shape[2:]
-    reach = (int(height * shift), int(width * shift))
-    padded = F.pad(images, (reach[1], reach[1], reach[0], reach[0]))
-    rows = torch.arange(height, device=device) + torch.randint(2 * reach[0] + 1, (count, 1), device=device)
-    columns = torch.arange(width, device=device) + torch.randint(2 * reach[1] + 1, (count, 1), device=device)
-    each = torch.arange(count, device=device)
-    return padded.permute(0, 2, 3, 1)[each[:, None, None], rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    changed = (torch.rand(count, device=device) < probability).float()
+    angle, scale = draw(math.pi / 12), 1 + draw(0.15)
+    cos, sin = angle.cos() * scale, angle.sin() * scale
+    maps = torch.stack([cos, -sin, draw(0.25), sin, cos, draw(0.25)], 1).view(-1, 2, 3)
+    grid = F.affine_grid(maps, list(images.shape), align_corners=False)
+    moved = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    images = torch.where(changed[:, None, None, None] > 0, moved, images)
+
+    changed = (torch.rand(count, device=device) < probability).float()
+    brightness, contrast = draw(0.2)[:, None, None, None], 1 + draw(0.2)[:, None, None, None]
+    return images * contrast + brightness
 
 
 def jpeg_table(quality: int) -> Tensor:
@@ -93,6 +94,50 @@ def coarse(images: Tensor) -> Tensor:
     return F.avg_pool2d(images, 4)
 
 
+class CriticBlock(nn.Module):
+    """A residual block without normalisation. Its last convolution begins at zero (Zhang et al. 2019).
+
+    Maps (N, C, H, W) to the same shape.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.LeakyReLU(0.2), nn.Conv2d(channels, channels, 3, padding=1),
+            nn.LeakyReLU(0.2), nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+        )  # fmt: skip
+        nn.init.zeros_(self.body[-1].weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.body(x)
+
+
+class Discriminator(nn.Module):
+    """Maps images (N, channels, H, W) to scores (N,). A higher score means more real.
+
+    It has no normalisation, so the score of an image does not depend on the other images of the batch.
+
+    Args:
+        size: (height, width) in pixels, each divisible by 4.
+        base: channels at full size; twice as many at half size, four times as many below.
+    """
+
+    def __init__(self, size: tuple[int, int], channels: int, base: int):
+        super().__init__()
+        half, quarter = 2 * base, 4 * base
+        last = [-(-side // 8) for side in size]
+        self.layers = nn.Sequential(
+            nn.Conv2d(channels, base, 3, padding=1), CriticBlock(base), CriticBlock(base),
+            nn.Conv2d(base, half, 4, stride=2, padding=1), CriticBlock(half), CriticBlock(half),
+            nn.Conv2d(half, quarter, 4, stride=2, padding=1), CriticBlock(quarter), CriticBlock(quarter),
+            nn.Conv2d(quarter, quarter, 3, stride=2, padding=1), CriticBlock(quarter), nn.LeakyReLU(0.2),
+            nn.Conv2d(quarter, 2 * quarter, tuple(last)), nn.LeakyReLU(0.2), nn.Flatten(), nn.Linear(2 * quarter, 1),
+        )  # fmt: skip
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers(images.contiguous(memory_format=torch.channels_last)).float().squeeze(1)
+
+
 class DCGAN(nn.Module):
     """Generator, discriminator and the distribution of the latents.
 
@@ -105,7 +150,8 @@ class DCGAN(nn.Module):
         base: channels of the generator's largest hidden map.
         discriminator_base: channels of the discriminator's largest hidden map.
         lr_generator, lr_discriminator: Adam's learning rates.
-        colour: strength of the augmentation of brightness and contrast.
+        penalty: weight of the squared gradients of the discriminator at real and at generated images.
+        augmentation: probability of each augmentation; see `augment`.
         anchor: after `start_from`, weight of the squared difference between the generator's image and the VAE's image
             of the same latent. Both are averaged over blocks of 4 x 4 pixels.
         jpeg_quality: quality of the JPEG files that the images will be saved as; None if they are not saved as JPEGs.
@@ -123,11 +169,12 @@ class DCGAN(nn.Module):
         channels: int = 1,
         latent_dim: int = 64,
         base: int = 32,
-        discriminator_base: int = 16,
-        lr_generator: float = 2e-5,
+        discriminator_base: int = 24,
+        lr_generator: float = 5e-5,
         lr_discriminator: float = 2e-4,
-        colour: float = 0.0,
-        anchor: float = 0.0,
+        penalty: float = 0.5,
+        augmentation: float = 0.3,
+        anchor: float = 10.0,
         jpeg_quality: int | None = None,
     ):
         super().__init__()
@@ -136,11 +183,12 @@ class DCGAN(nn.Module):
         self.config = {
             "size": list(size), "channels": channels, "latent_dim": latent_dim, "base": base,
             "discriminator_base": discriminator_base, "lr_generator": lr_generator,
-            "lr_discriminator": lr_discriminator, "colour": colour, "anchor": anchor, "jpeg_quality": jpeg_quality,
+            "lr_discriminator": lr_discriminator, "penalty": penalty, "augmentation": augmentation, "anchor": anchor,
+            "jpeg_quality": jpeg_quality,
         }  # fmt: skip
         self.rates = {"generator": float(lr_generator), "discriminator": float(lr_discriminator)}
         self.generator = Upsampler(size, channels, latent_dim, base, noise=True)
-        self.discriminator = TextureClassifier(channels, outputs=1, base=discriminator_base)
+        self.discriminator = Discriminator(size, channels, discriminator_base)
         self.start = "random weights"
         self.prior: LatentFlow | None = None
         constants = {
@@ -192,42 +240,40 @@ class DCGAN(nn.Module):
         """Generated images (N, C, H, W) as they will be saved: as JPEGs if `jpeg_quality` is set. Differentiable."""
         return as_jpeg(images, self.table, self.transform) if self.table is not None else images
 
-    def logits(self, images: Tensor) -> Tensor:
-        """The discriminator's logits (N,) of augmented images (N, C, H, W); above 0 means real."""
-        return self.discriminator(augment(images, self.config["colour"])).squeeze(1)
-
     def step(self, images: Tensor, update) -> dict[str, Tensor]:
-        """One update of each network on images (N, C, H, W) in [-1, 1].
+        """One update of each network on images (N, C, H, W) in [-1, 1], with the losses of Huang et al. (2024).
 
-        The losses are the non-saturating logistic losses of Goodfellow et al. (2014). If the discriminator cannot
-        separate real from generated images, `discriminator` is 1.39 and `generator` is 0.69. `drift` is the mean
-        squared difference whose weight is `anchor`. `real` and `generated` are the discriminator's mean probabilities
-        for real and for generated images that they are real.
+        Each real image is paired with a generated one. The discriminator's loss is small if the real one has the higher
+        score, and the generator's loss if the generated one has. If the discriminator can only guess, both are
+        log 2 = 0.69. `gradient` is the mean squared gradient of the score at real and at generated images. `ranked`
+        is the share of pairs in which the real image has the higher score. `drift` is the mean squared difference
+        whose weight is `anchor`.
 
-        Both updates use the same generated images. Batch normalisation compares an image with its batch. So the
-        discriminator's batches hold as many real images as generated ones. For the generator's update, the
-        discriminator is in eval mode and uses the running statistics of these batches. So this update needs no real
-        images.
+        Both updates use the same generated images.
         """
         latents, target = self.draw_latents(len(images), images.device)
         generated = self.generator(latents).float()
-        saved = self.as_saved(generated)
-        real, fake = self.logits(torch.cat([images, saved.detach()])).chunk(2)
-        loss_d = F.softplus(-real).mean() + F.softplus(fake).mean()
-        update("discriminator", loss_d)
+        saved, probability = self.as_saved(generated), self.config["augmentation"]
 
-        self.discriminator.eval().requires_grad_(False)  # its weights need no gradients here
-        loss_g = F.softplus(-self.logits(saved)).mean()
+        shown = augment(torch.cat([images, saved.detach()]), probability).requires_grad_()
+        scores = self.discriminator(shown)
+        (slope,) = torch.autograd.grad(scores.sum(), shown, create_graph=True)
+        gradient = slope.float().square().sum((1, 2, 3)).mean()
+        real, fake = scores.chunk(2)
+        loss_d = F.softplus(fake - real).mean()
+        update("discriminator", loss_d + self.config["penalty"] * gradient)
+
+        self.discriminator.requires_grad_(False)  # its weights need no gradients here
+        with torch.no_grad():
+            against = self.discriminator(augment(images, probability))
+        loss_g = F.softplus(against - self.discriminator(augment(saved, probability))).mean()
         drift = F.mse_loss(coarse(generated), target) if target is not None else generated.new_zeros(())
         update("generator", loss_g + self.config["anchor"] * drift)
-        self.discriminator.train().requires_grad_(True)
+        self.discriminator.requires_grad_(True)
+        ranked = (real > fake).float().mean()
         return {
-            "discriminator": loss_d,
-            "generator": loss_g,
-            "drift": drift,
-            "real": real.sigmoid().mean(),
-            "generated": fake.sigmoid().mean(),
-        }
+            "discriminator": loss_d, "generator": loss_g, "gradient": gradient, "ranked": ranked, "drift": drift,
+        }  # fmt: skip
 
     def sample_latents(self, count: int, seed: int = 0) -> Tensor:
         """Latents (count, latent_dim) on the CPU, the same for the same seed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from itertools import pairwise
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -69,6 +70,27 @@ def show_curves(histories: dict[str, list[dict]], panels: dict[str, list[str]], 
         axis.grid(alpha=0.3)
         if len(histories) * len(names) > 1:
             axis.legend()
+    figure.tight_layout()
+    return figure
+
+
+def show_chains(chains: dict[str, list[str]]):
+    """Draw what happens to the data: one row of boxes with arrows for each chain, with the name of the chain.
+
+    Args:
+        chains: the texts of the boxes from left to right, by the name of the chain. A text may have several lines.
+    """
+    longest = max(len(boxes) for boxes in chains.values())
+    figure, axis = plt.subplots(figsize=(1.9 * longest + 1, 1.0 * len(chains)))
+    for row, (name, boxes) in enumerate(chains.items()):
+        axis.text(-0.75, -row, name, ha="right", va="center", weight="bold")
+        frame = {"boxstyle": "round,pad=0.4", "facecolor": "whitesmoke", "edgecolor": "black"}
+        shown = [axis.text(i, -row, text, ha="center", va="center", bbox=frame) for i, text in enumerate(boxes)]
+        for place, (left, right) in enumerate(pairwise(shown)):
+            arrow = {"arrowstyle": "->", "patchA": left.get_bbox_patch(), "patchB": right.get_bbox_patch()}
+            axis.annotate("", (place + 1, -row), (place, -row), arrowprops=arrow)
+    axis.set(xlim=(-1.5, longest - 0.4), ylim=(0.5 - len(chains), 0.5))
+    axis.axis("off")
     figure.tight_layout()
     return figure
 

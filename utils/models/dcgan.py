@@ -8,7 +8,7 @@ lets a strong discriminator train for a long time without driving some kinds of 
    VAE makes every kind of hand, because it maximises a likelihood. The GAN only has to make the images sharper.
    (Larsen et al. 2016 train a VAE and a GAN together.)
 2. Augmentation: the discriminator sees some images moved, turned, scaled or with another brightness (Karras et al.
-   2020a). So it cannot learn the few thousand real images by heart.
+   2020). So it cannot learn the few thousand real images by heart.
 3. Noise inputs in the generator (Karras et al. 2019) and a moving average of its weights (in the training loop).
 4. `jpeg_quality`: the discriminator gets the generated images as JPEGs. The real images are JPEGs too. Without this,
    the discriminator would learn this difference first.
@@ -35,7 +35,7 @@ from utils.training import checkpoints, devices
 
 
 def augment(images: Tensor, probability: float = 0.3) -> Tensor:
-    """Move, turn and scale images (N, C, H, W), and change brightness and contrast (Karras et al. 2020a).
+    """Move, turn and scale images (N, C, H, W), and change brightness and contrast (Karras et al. 2020).
 
     Each image gets the change of geometry with this probability, and independently the change of brightness. The rest
     stays as it is. So the generator cannot learn that changed images are the right ones. Images are not mirrored,

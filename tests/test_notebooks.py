@@ -22,7 +22,7 @@ from utils import budgets, config
 from utils.data import hand_images, head_images, image_files, label_csv
 from utils.handin import export as exporting
 from utils.models import zoo
-from utils.notebooks import execute, results
+from utils.notebooks import execute, figures, results
 
 PROJECT = config.PROJECT
 FOLDERS = (".", "brain_mri", "fashion_mnist")
@@ -182,7 +182,8 @@ def run_hand_in(tmp_path: Path, brief: str, names: list[str]) -> tuple[Path, Pat
     settings = {"PROFILE": "smoke", "OMP_NUM_THREADS": "1", "DATA_FOLDER": str(tmp_path / "data")}
     done = subprocess.run(
         [sys.executable, "-m", "utils", "notebooks", *(str(export / name) for name in names)],
-        cwd=PROJECT, env=os.environ | settings | {"RUNS_FOLDER": str(tmp_path / "runs")}, capture_output=True, text=True,
+        cwd=PROJECT, env=os.environ | settings | {"RUNS_FOLDER": str(tmp_path / "runs")},
+        capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     out = tmp_path / "runs" / "smoke"
@@ -320,3 +321,10 @@ def test_ctrl_c_ends_the_cell_and_says_so(tmp_path):
         said = program.communicate(timeout=60)[1]
     assert program.returncode == 130 and "Stopped with Ctrl-C" in said and "Traceback" not in said
     assert "so far" in saved.read_text(encoding="utf-8")
+
+
+def test_a_chain_is_drawn_with_its_texts_and_an_arrow_between_each_two_boxes():
+    figure = figures.show_chains({"VAE": ["image", "encoder", "latents"], "GAN": ["latents", "generator"]})
+    texts = figure.axes[0].texts
+    assert {"VAE", "GAN", "image", "encoder", "generator"} <= {text.get_text() for text in texts}
+    assert sum(hasattr(text, "arrow_patch") and text.arrow_patch is not None for text in texts) == 3

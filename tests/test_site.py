@@ -1,14 +1,20 @@
 """The site opens from disk: all pages exist, load nothing from the network, and have no dead links."""
 
+import base64
+import io
 import os
 import re
 import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from tests.conftest import draw_pictures
 from utils import config
+from utils.notebooks import eye_test
 from utils.notebooks import site as builder
 
 pytestmark = pytest.mark.xdist_group("site")  # one process, because they share an expensive fixture
@@ -45,6 +51,19 @@ def test_pages_load_nothing_from_the_network_and_have_no_dead_links(site):
 
 
 @pytest.mark.slow
+def test_no_page_is_larger_than_three_megabytes(site):
+    assert {path.name: path.stat().st_size for path in site.glob("*.html") if path.stat().st_size > 3e6} == {}
+
+
+def test_smaller_pictures_have_the_same_pixels():
+    picture = draw_pictures(1)[0, 0]
+    page = builder.smaller(f'<p><img alt="" src="{eye_test.png(picture)}"></p>')
+    kind, content = re.fullmatch(r'<p><img alt="" src="data:image/(\w+);base64,([^"]+)"></p>', page).groups()
+    found = Image.open(io.BytesIO(base64.b64decode(content))).convert("L")
+    assert kind == "webp" and (np.asarray(found) == picture).all()
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(not BROWSER, reason="there is no Chromium (on Debian: apt install chromium)")
 def test_a_browser_shows_the_pages_without_errors(site, tmp_path):
     for page in sorted(site.glob("*.html")):
@@ -63,7 +82,7 @@ def test_an_older_site_is_replaced_but_other_folders_are_refused(tmp_path, monke
     (site / "index.html").write_text(f"<head>{builder.MARK}</head>", encoding="utf-8")
     (site / "old.html").touch()
     pages = {page.name for page in builder.build(config.PROJECT, site)}
-    assert pages == {"index.html", "report.html", "username_DLcw2_hypertune.html"}
+    assert pages - {eye_test.PAGE} == {"index.html", "report.html", "username_DLcw2_hypertune.html"}
     (tmp_path / "thesis.txt").touch()
     (tmp_path / "index.html").touch()  # somebody's own page
     with pytest.raises(FileExistsError, match="something else"):

@@ -74,6 +74,7 @@ notebooks/         works with notebooks
   figures          shows pictures and source code in a notebook
   colab            prepares a notebook in Colab; writes the address of a copy into links and notebooks
   site             makes a static website of the notebooks
+  eye_test         the site's page "real or generated?", where one judges hands by eye
 
 commands/          the commands of `python -m utils`, one module for each group
   arguments        arguments that several commands share

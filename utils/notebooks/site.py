@@ -1,10 +1,13 @@
 """Makes a static site from the executed notebooks. It opens from disk and needs no network.
 
-The first page is the README. Each notebook has a page, and the report of the final assignment has one too.
+The first page is the README. Each notebook has a page, and the report of the final assignment has one too. If there
+are real hands, there is also a test by eye.
 """
 
 from __future__ import annotations
 
+import base64
+import io
 import re
 import shutil
 from pathlib import Path
@@ -12,12 +15,21 @@ from pathlib import Path
 import nbformat
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import markdown2html_mistune
+from PIL import Image
 
 from utils.config import TASKS
 from utils.handin import export
+from utils.notebooks import eye_test
 
 DOCUMENTS = ("fashion_mnist/report.md",)  # other pages; their pictures are in figures/ in the same folder
 FIRST, LAST = "# ", "\n## The data"  # the README is shown from FIRST up to LAST
+EYE_TEST = (
+    f"\n\n## Real or generated?\n\n[Test your eye]({eye_test.PAGE}): {2 * eye_test.COUNT} hands, one after the other."
+)
+NO_EYE_TEST = (
+    f"\n\n## Real or generated?\n\nThe test by eye was left out: it needs {eye_test.COUNT} real hands in `real_hands/` "
+    f"(`python -m utils data`) and {eye_test.COUNT} of ours in `GAN_hands/`."
+)
 STYLE = """
 :root { color-scheme: light dark; }
 body { font: 1rem/1.55 system-ui, sans-serif; max-width: 56rem; margin: 0 auto; padding: 1rem; }
@@ -59,6 +71,17 @@ def page_of(name: str) -> str:
     return Path(name).stem.replace(" ", "_") + ".html"
 
 
+def smaller(page: str) -> str:
+    """The page with its PNGs as lossless WebP, which has the same pixels in about half the bytes."""
+
+    def webp(match: re.Match) -> str:
+        buffer = io.BytesIO()
+        Image.open(io.BytesIO(base64.b64decode(match[1]))).save(buffer, "WEBP", lossless=True)
+        return f'"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"'
+
+    return re.sub(r'"data:image/png;base64,([^"]+)"', webp, page)
+
+
 def notebook_page(path: Path) -> str:
     """A notebook as HTML that loads nothing from the network."""
     exporter = HTMLExporter(
@@ -69,7 +92,7 @@ def notebook_page(path: Path) -> str:
     viewport = '<meta name="viewport" content="width=device-width, initial-scale=1">'
     back = '<p style="padding: .6rem 1rem; margin: 0"><a href="index.html">All courseworks</a></p>'
     body = body.replace("</head>", f"{viewport}{NARROW}</head>", 1)
-    return re.sub(r"(<body[^>]*>)", rf"\1{back}", body, count=1)
+    return smaller(re.sub(r"(<body[^>]*>)", rf"\1{back}", body, count=1))
 
 
 def page(shown: str, pages: dict[str, str], folder: Path) -> str:
@@ -120,6 +143,9 @@ def build(project: Path, out: Path) -> list[Path]:
     for name in DOCUMENTS:  # their pictures are in one folder now
         readme = readme.replace(f"({Path(name).parent.as_posix()}/figures/", "(figures/")
     shown = readme[readme.index(FIRST) : readme.index(LAST)]
+    if test := eye_test.page(project):
+        (building / eye_test.PAGE).write_text(test, encoding="utf-8")
+    shown += EYE_TEST if test else NO_EYE_TEST
     (building / "index.html").write_text(page(shown, pages, building), encoding="utf-8")
     shutil.rmtree(out, ignore_errors=True)
     building.rename(out)

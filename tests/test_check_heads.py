@@ -195,6 +195,8 @@ def test_a_portfolio_is_one_hand_in_for_both_courseworks(tmp_path):
     assert found(root, "portfolio") == {}  # only the courseworks ask for it
     (root / "GenAI Models.ipynb").unlink()
     assert set(found(root, "portfolio")) == {"GenAI Models"}
+    shutil.rmtree(root / "GAN_hands")
+    assert "portfolio" not in [result.brief for result in compare.check(root)]  # its second half is coursework 2
 
 
 # ---- the final assignment

@@ -96,6 +96,12 @@ def replaced(old, new, name=CLEAN):
     return harm
 
 
+def rewrite(path, old, new):
+    content = path.read_text(encoding="utf-8")
+    assert old in content
+    path.write_text(content.replace(old, new), encoding="utf-8")
+
+
 def cleared(cells):
     for cell in cells:
         if cell["cell_type"] == "code":
@@ -113,7 +119,7 @@ NOTEBOOKS = [
     (
         without_outputs("plt.imshow"),
         {"clean notebook: executed, outputs visible"},
-        "1 of 8 code cell shows no output it must have: 3",
+        "1 of 8 code cells shows no output it must have: 3",
     ),
     (without_outputs("print(samples"), {"clean notebook: executed, outputs visible"}, "must have: 7"),
     (
@@ -160,6 +166,13 @@ NOTEBOOKS = [
     (lambda root: (root / CLEAN).rename(root / "my_gan.ipynb"), {"clean notebook: name"}, "my_gan.ipynb was taken"),
     (lambda root: shutil.copy(root / TUNE, root / "old.ipynb"), {"no other notebooks"}, "old.ipynb"),
     (lambda root: (root / "references.md").unlink(), {"references"}, "no references.md"),
+    (
+        lambda root: rewrite(
+            root / "references.md", "- **[1]** A. Radford et al., DCGAN, arXiv:1511.06434", "- etc..."
+        ),
+        {"references: sources listed"},
+        "lists no source",  # the name and the CID are filled in, which is no source
+    ),
 ]
 
 
@@ -211,6 +224,9 @@ ALIKE = [  # what looks like a fault and is none
     with_module("utils/plots.py"),
     lambda root: (root / "setup.py").touch(),
     old_template,
+    cells_of(lambda cells: cells[3].update(source=f"## Why I took a GAN for these hands\n\n- {made.WORDS}")),
+    cells_of(lambda cells: cells[3].update(source=f"Answer:\n### Reasons\n- {made.WORDS}")),
+    cells_of(lambda cells: cells.__setitem__(slice(2, None), [text(made.WORDS * 3)]), TUNE),
     lambda root: (root / "references.md").rename(root / "References.md"),
     lambda root: (root / CLEAN).rename(root / CLEAN.replace("_DLcw1_", "_dlCW1-")),
     lambda root: (root / CLEAN).write_bytes(b"\xef\xbb\xbf" + (root / CLEAN).read_bytes()),
@@ -222,6 +238,30 @@ ALIKE = [  # what looks like a fault and is none
 def test_what_only_looks_like_a_fault_is_none(linked, change):
     change(linked)
     assert found(linked) == {}
+
+
+def test_a_search_that_is_only_described_in_words_is_for_a_reader_to_judge(linked):
+    cells_of(lambda cells: cells.__setitem__(slice(2, None), [text(made.WORDS * 3)]), TUNE)(linked)
+    (remarks,) = (texts for line, texts in found(linked, kind="remark").items() if line.startswith("hypertune"))
+    assert "no code of its own" in remarks[0]
+
+
+def test_a_notebook_that_says_too_little_of_itself_is_taken_by_a_word_in_its_name(linked):
+    def vague(cells):
+        for cell in cells:
+            cell["source"] = "".join(cell["source"]).replace("real_hands", "data").replace("GAN", "net")
+
+    cells_of(vague, TUNE)(linked)
+    (linked / TUNE).rename(linked / "Hypertuning.ipynb")
+    assert set(found(linked)) == {"hypertune notebook: name"}
+
+
+def test_most_numbers_missing_is_not_called_executed_in_order(linked):
+    cells_of(nothing_counted)(linked)
+    cells_of(lambda cells: code_cell(cells, "plt.imshow").update(execution_count=1))(linked)
+    assert found(linked, kind="remark")["clean notebook: executed in order"] == [
+        "7 of 8 code cells have no execution number"
+    ]
 
 
 def test_a_module_outside_utils_is_a_fault_if_a_notebook_imports_it(linked):

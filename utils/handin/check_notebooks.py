@@ -20,13 +20,12 @@ from utils.handin.inspection import (
     some,
     unchecked,
 )  # fmt: skip
-from utils.handin.recognise import Work, named_like, normal
+from utils.handin.recognise import FIELD, LEAST_WORDS, Work, named_like, normal
 
 COURSE_DATA = re.compile(r"real_hands|test_hands|raw_data|hands_cw|cw1_files|mednist|fashion|celeba|\.gz$", re.I)
 MAX_BARE_CELLS = 6  # so many code cells in a row without a word in text or comments are a remark
-LEAST_WORDS = 30  # of the student's own, in text and comments, in the whole notebook
 LEAST_ANSWER = 10  # words
-FIELD = re.compile(r"\W*(name|username|cid)\W*:(.*?)(?=\b(?:name|username|cid)\W*:|\[|$)", re.I)
+MOST_TITLE = 5  # words; a longer heading in an answer is a sentence of it
 LOSS = re.compile(r"loss|entropy|elbo|objective|nll|\bmse\b|bits per|history|curves?\b|err_?[dg]\b", re.I)
 LOSS_FIGURE = re.compile(  # a few words may stand between the two
     r"(loss|training|learning)\W+(\w+\W+){0,3}(plot|curve|evolution|graph|figure)"
@@ -64,8 +63,12 @@ def present(work: Work, role: str) -> Iterator[Finding]:
         yield ok(", ".join(f"{len(names)} images in {place}" for place, names in groups.items()))
         return
     name = work.taken[role]
-    cells = f", {len(work.cells(role))} cells" if file.kind == "notebook" else ""
-    yield ok(f"{name}{cells}")
+    if file.kind != "notebook":
+        yield ok(name)
+        return
+    alike = [n for n in work.handin.notebooks if n not in work.taken.values() and last_part(n) == last_part(name)]
+    beside = f"; not checked: {some(alike)}" if alike else ""
+    yield ok(f"{name}, {len(work.cells(role))} cells{beside}")
 
 
 @check
@@ -142,14 +145,14 @@ def executed(work: Work, role: str) -> Iterator[Finding]:
                 yield fault(f"code cell {cell.code_number} was interrupted before it showed anything")
             else:
                 yield fault(f"code cell {cell.code_number} ended in {error}: {_first_line(cell)}")
-    if cells and not any(cell.outputs for cell in cells):
+    if not cells:
+        yield remark("it has no code of its own, so there is nothing to execute; look whether its text is enough")
+    elif not any(cell.outputs for cell in cells):
         yield fault(f"none of its {len(cells)} code cells shows an output")
     elif silent:
         numbers = some([cell.code_number for cell in silent], 12)
-        what = (
-            "code cell shows no output it must have" if len(silent) == 1 else "code cells show no output they must have"
-        )
-        yield fault(f"{len(silent)} of {len(cells)} {what}: {numbers}")
+        what = f"{'shows' if len(silent) == 1 else 'show'} no output {'it' if len(silent) == 1 else 'they'} must have"
+        yield fault(f"{len(silent)} of {len(cells)} code cells {what}: {numbers}")
     else:
         yield ok(f"{len(cells)} code cells, {sum(bool(cell.outputs) for cell in cells)} with outputs")
     unsure = [
@@ -178,9 +181,14 @@ def _does_something(notebook: source.Notebook, cell: Cell) -> bool:
 @check
 def in_order(work: Work, role: str) -> Iterator[Finding]:
     """The cells were executed once, from top to bottom."""
-    counts = [cell.count for cell in work.cells(role) if cell.code and cell.count is not None]
-    if not counts:
+    cells = [cell for cell in work.cells(role) if cell.code]
+    counts = [cell.count for cell in cells if cell.count is not None]
+    if not cells:
+        yield ok("it has no code cells")
+    elif not counts:
         yield remark("no execution numbers were saved, so the order of execution cannot be seen")
+    elif len(counts) <= len(cells) / 2:
+        yield remark(f"{len(cells) - len(counts)} of {len(cells)} code cells have no execution number")
     elif counts != list(range(counts[0], counts[0] + len(counts))):
         yield remark(f"not executed once from top to bottom: the numbers are {some(counts, 12)}")
     else:
@@ -212,22 +220,18 @@ def explained(work: Work, role: str) -> Iterator[Finding]:
 @check
 def justified(work: Work, role: str, heading: str, words: int = LEAST_ANSWER) -> Iterator[Finding]:
     """Below the heading that matches, there is an answer of the student's own."""
-    inside, own, seen = False, [], False
+    inside, own, seen, level = False, [], False, 0
     for cell in work.cells(role):
         if cell.code:
             if inside and own:
                 break
             continue
         for piece in pieces(cell.source):
-            if piece.kind == "heading":
-                matches = bool(re.search(heading, piece.text, re.I))
-                if seen and not matches and own:
-                    inside = False
-                elif matches:
-                    inside = seen = True
-                    continue
-                elif inside and piece.level <= 2:
-                    inside = False
+            if piece.kind == "heading" and re.search(heading, piece.text, re.I):
+                inside, seen, level = True, True, piece.level
+                continue
+            if piece.kind == "heading" and piece.level <= max(level, 2) and _is_title(work, piece.text):
+                inside = False
             text = re.sub(r"^\W*answer\W*", "", piece.text, flags=re.I)
             if inside and not work.is_template(text) and not PLACEHOLDER.fullmatch(normal(text)):
                 own.append(text)
@@ -238,6 +242,11 @@ def justified(work: Work, role: str, heading: str, words: int = LEAST_ANSWER) ->
         yield fault("it is unanswered" if count < 3 else f"the answer has only {count} words")
     else:
         yield ok(f"{count} words")
+
+
+def _is_title(work: Work, heading: str) -> bool:
+    """Is it the title of a section, rather than a sentence that was marked as a heading?"""
+    return work.is_template(heading) or len(heading.split()) <= MOST_TITLE
 
 
 @check

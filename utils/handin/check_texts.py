@@ -30,6 +30,7 @@ PLACEHOLDER = re.compile(
     r"(your|the) (answer|text|name|cid|username)( here| goes here)?|reference \d+|etc|todo|tbc|tba"
 )
 IMAGE_TAG = re.compile(r"""<img\b[^>]*?\bsrc\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s>]+))""", re.I)
+SIGNED = re.compile(r"\W*(student )?(name|cid|username)\b", re.I)  # in a table, the student's own is beside it
 LEAST_ANSWER = 5  # words; with fewer, a question is not answered
 
 
@@ -256,9 +257,15 @@ def references(work: Work, role: str) -> Iterator[Finding]:
     """The file lists sources of the student's own."""
     name = work.taken[role]
     text, notes = work.handin.text(name)
-    lines = [p.text for p in pieces(text) if p.kind != "heading"]
-    own = [line for line in lines if not work.is_template(line) and not PLACEHOLDER.fullmatch(normal(line))]
-    own = [line for line in own if not re.match(r"\W*(student )?(name|cid|username)\b", line, re.I)]
+    every = pieces(text)
+    lines = [p.text for p in every if p.kind != "heading"]
+    signed = [
+        after
+        for before, after in zip(every, every[1:])
+        if before.kind == after.kind == "cell" and SIGNED.match(before.text)
+    ]
+    own = [p.text for p in every if p.kind != "heading" and p not in signed and not SIGNED.match(p.text)]
+    own = [line for line in own if not work.is_template(line) and not PLACEHOLDER.fullmatch(normal(line))]
     sources = [line for line in own if len(normal(line)) > 8 and not re.fullmatch(r"[\d\W]*", line)]
     if not sources:
         yield fault(f"{last_part(name)} lists no source: it is the untouched template, or empty")

@@ -14,7 +14,9 @@ from utils.handin import source
 from utils.handin.briefs import ENDINGS, Brief, File, load, names
 from utils.handin.inspection import Cell, Failed, HandIn, Unchecked, folder_of, last_part
 
-LEAST_STATEMENTS = 3  # a notebook with fewer lines of code of its own is the untouched template, or nearly empty
+LEAST_STATEMENTS = 3  # a notebook with fewer lines of code of its own, and fewer words of its own in text cells,
+LEAST_WORDS = 30  # is the untouched template, or nearly empty
+FIELD = re.compile(r"\W*(name|username|cid)\W*:(.*?)(?=\b(?:name|username|cid)\W*:|\[|$)", re.I)  # at the top
 COURSE_IMAGE = re.compile(r"(real_|test_)?(VAE|GAN|real|test)_?hand_?\d+\.\w+|\d{6}\.jpe?g", re.I)  # the course's own
 COURSE_FOLDERS = ("real_hands", "test_hands", "real_hand", "test_hand", "raw_data")
 IMAGE = (".jpeg", ".jpg", ".png", ".bmp", ".tif", ".tiff", ".gif")
@@ -108,11 +110,10 @@ class Work:
                 return score - 50 * self._is_untouched(name), depth
             if not self._belongs(name):
                 return 0, depth
-            by_word = BY_WORD * any(word in bare.lower() for word in file.words)
-            return by_word + BY_SIGN * self._matches(name, file.signs), depth
+            return BY_WORD * self._has_word(name, file) + BY_SIGN * self._matches(name, file.signs), depth
         signs = self._matches(name, file.signs) if file.signs else 0
         if not score and signs:
-            score = BY_WORD * any(word in bare.lower() for word in file.words)
+            score = BY_WORD * self._has_word(name, file)
         if not score and not signs:
             return 0, depth
         near = self._nearness(folder_of(name)) if file.kind in ("text", "report") else BESIDE
@@ -134,6 +135,14 @@ class Work:
     def _last_notebooks(self, used: set[str]) -> None:
         """Give the roles that are left to the notebooks that are left, in the brief's order."""
         roles = [r for r, f in self.brief.files.items() if f.kind == "notebook" and r not in self.taken]
+        places = {folder_of(name) for name in self.taken.values()}
+        for role in roles:  # such as a Hypertuning.ipynb beside this brief's notebook that says too little of itself
+            for name in self.handin.notebooks:
+                beside = folder_of(name) in places and name not in used and not self._is_elsewhere(name)
+                if beside and role not in self.taken and self._has_word(name, self.brief.files[role]):
+                    self.taken[role] = name
+                    used.add(name)
+        roles = [role for role in roles if role not in self.taken]
         left = [n for n in self.handin.notebooks if n not in used and self._belongs(n)]
         left.sort(key=lambda n: (self._is_untouched(n), n.count("/"), n))
         for role, name in zip(roles, left):
@@ -149,10 +158,18 @@ class Work:
         if name not in self._fits:
             text = self.handin.words(name)
             fits = bool(text) and all(re.search(sign.lower(), text) for sign in self.brief.signs)
-            against = any(re.search(sign.lower(), text) for sign in self.brief.against)
-            elsewhere = any(named_like(name, pattern) for pattern in _names_elsewhere(self.brief))
-            self._fits[name] = fits and not against and not elsewhere
+            self._fits[name] = fits and not self._is_elsewhere(name)
         return self._fits[name]
+
+    def _is_elsewhere(self, name: str) -> bool:
+        """Does a notebook answer another brief, by its content or its name?"""
+        text = self.handin.words(name)
+        against = any(re.search(sign.lower(), text) for sign in self.brief.against)
+        return against or any(named_like(name, pattern) for pattern in _names_elsewhere(self.brief))
+
+    @staticmethod
+    def _has_word(name: str, file: File) -> bool:
+        return any(word in last_part(name).lower() for word in file.words)
 
     def _matches(self, name: str, signs: list[str]) -> int:
         """The number of the regular expressions that match a file's content."""
@@ -176,7 +193,8 @@ class Work:
         if self.brief.signs:
             return bool(telling)
         asked = [f for f in self.brief.files.values() if f.kind in ("notebook", "table", "array")]
-        return len(telling) >= max(2, len(asked) - 1)  # without signs, nearly all names must be right
+        first = next(iter(self.brief.files)) in self.taken
+        return first and len(telling) >= max(2, len(asked) - 1)  # without signs, nearly all names must be right
 
     def may_answer(self) -> bool:
         """Does it hold a report, or images that may be the samples? Without any other file, this is a hand-in too."""
@@ -220,16 +238,19 @@ class Work:
         return [line for line in text.splitlines() if normal(line) and not self.is_template(line)]
 
     def _is_untouched(self, name: str) -> bool:
-        """Has nobody written more than a line or two of code into this notebook?"""
+        """Has nobody written more than a line or two of code, or of text, into this notebook?"""
         try:
             cells = self.handin.cells(name)
         except (Failed, Unchecked):
             return True
-        found = 0
+        code = words = 0
         for cell in cells:
+            lines = self.own_lines(cell.source)
             if cell.code:
-                found += sum(line.strip()[0] not in "#!%" for line in self.own_lines(cell.source))
-            if found >= LEAST_STATEMENTS:
+                code += sum(line.strip()[0] not in "#!%" for line in lines)
+            else:
+                words += sum(len(normal(line).split()) for line in lines if not FIELD.match(line))
+            if code >= LEAST_STATEMENTS or words >= LEAST_WORDS:
                 return False
         return True
 

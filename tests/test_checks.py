@@ -256,6 +256,13 @@ def test_a_notebook_that_says_too_little_of_itself_is_taken_by_a_word_in_its_nam
     assert set(found(linked)) == {"hypertune notebook: name"}
 
 
+def test_a_syntax_error_is_one_finding(linked):
+    wrong = {"output_type": "error", "ename": "SyntaxError", "evalue": "", "traceback": []}
+    cells_of(lambda cells: cells.append(code("for i in 3:", count=30) | {"outputs": [wrong]}))(linked)
+    assert set(found(linked)) == {"clean notebook: executed, outputs visible"}
+    assert not [line for line in found(linked, kind="remark") if "executed, outputs" in line]
+
+
 def test_most_numbers_missing_is_not_called_executed_in_order(linked):
     cells_of(nothing_counted)(linked)
     cells_of(lambda cells: code_cell(cells, "plt.imshow").update(execution_count=1))(linked)
@@ -325,6 +332,7 @@ SAMPLES = [
     (moved("hand_{:03d}.jpeg"), {"samples: names"}, "no username"),
     (moved("{:03d}.jpeg"), {"samples: names"}, "no username"),
     (moved("your_username_{:03d}.jpeg"), {"samples: names"}, "not a username"),
+    (moved("ab1223_{:d}7.jpeg"), {"samples: names"}, "go from 17 to 3007"),
     (lambda root: one(root).rename(one(root).with_name("other_007.jpeg")), {"samples: names"}, "begin differently"),
     (
         lambda root: shutil.copy(one(root), one(root).with_name(f"{USER}_008.jpeg")),

@@ -162,7 +162,7 @@ def executed(work: Work, role: str) -> Iterator[Finding]:
     if unsure and counted > len(cells) / 2 and any(cell.outputs for cell in cells):
         numbers = some([cell.code_number for cell in unsure], 12)
         yield remark(f"{len(unsure)} code cells have neither a number nor an output; perhaps not executed: {numbers}")
-    broken = [cell.code_number for cell in cells if notebook.trees[cell.number] is None]
+    broken = [cell.code_number for cell in cells if notebook.trees[cell.number] is None and not cell.errors()]
     if broken:
         yield remark(f"code cells that are not valid Python: {some(broken)}")
 

@@ -153,7 +153,8 @@ def sample_names(work: Work, role: str) -> Iterator[Finding]:
         yield ok(f"{users[0]}, {names[0]} ...")
     numbers = sorted(int(match[2]) for match in parts)
     if numbers != list(range(1, len(numbers) + 1)):
-        yield remark(f"the numbers go from {numbers[0]} to {numbers[-1]}, not from 1 to {len(numbers)}")
+        found = fault if numbers[-1] > max(len(numbers), COUNT) else remark
+        yield found(f"the numbers go from {numbers[0]} to {numbers[-1]}, not from 1 to {len(numbers)}")
     if len({len(match[2]) for match in parts}) > 1:
         yield remark(f"the numbers have no zeros in front: {names[0]}")
     endings = sorted({match[3] for match in parts} - {"jpeg"})

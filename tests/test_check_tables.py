@@ -42,6 +42,19 @@ def test_the_courses_own_readme_has_no_answers(tmp_path):
     assert faults[FIRST] == ["question 1 is unanswered"] and faults[SECOND] == ["question 2 is unanswered"]
 
 
+def test_a_hypertuning_notebook_with_the_text_of_coursework_1_alone_is_the_template(root):
+    def emptied(cells):
+        template = [
+            made.text("## Hyperparameter tunning notebook\n\nExplain the steps and tests you do.\n\nOrganise it ")
+        ]
+        template[0]["source"] += "well to show how the data you present here has helped you design your final network "
+        template[0]["source"] += "hyperparameters (that you will use for the final training in the clean notebook)."
+        cells[:] = [cells[0], *template]
+
+    edit(root / f"{USER}_DLcw2_hypertune.ipynb", lambda cells, _: emptied(cells))
+    assert set(found(root)) == {"hypertune notebook"}
+
+
 def rows(change):
     def harm(root):
         lines = (root / CSV).read_text(encoding="utf-8").splitlines()

@@ -225,6 +225,7 @@ ALIKE = [  # what looks like a fault and is none
     lambda root: (root / "setup.py").touch(),
     old_template,
     cells_of(lambda cells: cells[3].update(source=f"## Why I took a GAN for these hands\n\n- {made.WORDS}")),
+    cells_of(lambda cells: cells[3].update(source=f"# GAN\n\n{made.WORDS}")),
     cells_of(lambda cells: cells[3].update(source=f"Answer:\n### Reasons\n- {made.WORDS}")),
     cells_of(lambda cells: cells.__setitem__(slice(2, None), [text(made.WORDS * 3)]), TUNE),
     lambda root: (root / "references.md").rename(root / "References.md"),

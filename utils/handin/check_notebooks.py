@@ -26,6 +26,7 @@ COURSE_DATA = re.compile(r"real_hands|test_hands|raw_data|hands_cw|cw1_files|med
 MAX_BARE_CELLS = 6  # so many code cells in a row without a word in text or comments are a remark
 LEAST_ANSWER = 10  # words
 MOST_TITLE = 5  # words; a longer heading in an answer is a sentence of it
+NEXT = re.compile(r"\b(data|import|librar|set-?up|load|install|network|design|implement|model|train|prepar)", re.I)
 LOSS = re.compile(r"loss|entropy|elbo|objective|nll|\bmse\b|bits per|history|curves?\b|err_?[dg]\b", re.I)
 LOSS_FIGURE = re.compile(  # a few words may stand between the two
     r"(loss|training|learning)\W+(\w+\W+){0,3}(plot|curve|evolution|graph|figure)"
@@ -245,8 +246,8 @@ def justified(work: Work, role: str, heading: str, words: int = LEAST_ANSWER) ->
 
 
 def _is_title(work: Work, heading: str) -> bool:
-    """Is it the title of a section, rather than a sentence that was marked as a heading?"""
-    return work.is_template(heading) or len(heading.split()) <= MOST_TITLE
+    """Is it the title of the next section, and no part of an answer, such as 'Why a GAN' or a whole sentence?"""
+    return work.is_template(heading) or (len(heading.split()) <= MOST_TITLE and bool(NEXT.search(heading)))
 
 
 @check

@@ -126,6 +126,12 @@ def cases() -> dict[str, Case]:
     labels, pixels, known = torch.arange(2000) % 3, image_files.to_uint8(hands), torch.rand(heads.shape) < 0.7
     (vae, vae_batch), (gan, gan_batch) = settings("vae"), settings("dcgan")
     hands_budget, heads_budget, garments_budget = (b["full"] for b in (budgets.HANDS, budgets.HEADS, budgets.GARMENTS))
+    hand, curve = config.hyperparameters("classifier", committed=True), pixels[: cross_validation.CURVE_IMAGES]
+    classified = Course(budgets.CLASSIFIER["full"].images, 5, False, lambda model: model.logits(curve))
+
+    def label_some(model: Classifier, _seed: int) -> Tensor:
+        return model.logits(pixels[:USED])
+
     made = {
         "VAE, hands": Case(
             lambda: VAE(**vae),
@@ -140,16 +146,10 @@ def cases() -> dict[str, Case]:
             course=Course(hands_budget.gan_images, 10, True, distances_to(hands[300:])),
         ),
         "classifier, hands": Case(
-            lambda: Classifier(**config.hyperparameters("classifier", committed=True)),
-            (hands, labels),
-            inspect.signature(classifier.train).parameters["batch_size"].default,
-            lambda model, _: model.logits(pixels[:USED]),
-            Course(
-                budgets.CLASSIFIER["full"].images,
-                5,
-                False,
-                lambda model: model.logits(pixels[: cross_validation.CURVE_IMAGES]),
-            ),
+            lambda: Classifier(**hand), (hands, labels), classifier.BATCH_SIZE, label_some, classified
+        ),
+        "ResNet-18, hands": Case(  # the opponent of the classifier
+            lambda: Classifier(**hand, resnet=True), (hands, labels), classifier.BATCH_SIZE, label_some, classified
         ),
         "imputer, heads": Case(
             lambda: Imputer(torch.rand(64, 64) < 0.3),

@@ -33,28 +33,24 @@ def test_each_value_of_each_range_is_in_equally_many_trials():
     assert len({tuple(settings.values()) for settings in design}) > 25
 
 
-def test_the_test_folders_networks_have_not_seen_the_images_that_they_judge(study):
+def test_near_copies_of_labelled_images_are_left_out_of_the_test_folder(study):
     folds = study.pretraining.folds
     assert len(folds.labels) == 10 + 17 and (folds.labels[:10] == 0).all()  # one test image is a near-copy
-    mixture = np.flatnonzero(study.test.apart)
-    for fold, (training, _) in enumerate(folds.indices):
-        seen = mixture[training[training >= 10] - 10]
-        assert not (study.test_folds[seen] == fold).any()
 
 
 def test_rows_of_equal_length_see_equally_many_images(study):
     seen = {name: study.row(name, {"lr": 0.001}, 1) for name in (hand_study.LONGER, hand_study.BEGUN)}
     assert seen[hand_study.LONGER].images_seen == 512 + 256 and seen[hand_study.LONGER].start is None
     assert seen[hand_study.BEGUN].images_seen == 256 and seen[hand_study.BEGUN].start is study.pretraining
-    assert study.row(hand_study.RESNET, {}, 1).settings == {"resnet": True}
+    labelled = study.row(hand_study.LABELLED, {"lr": 0.001}, 1)
+    assert labelled.images_seen == 256 and labelled.start is None
 
 
-def test_losses_of_a_trial_and_the_final_labels(study):
+def test_losses_of_a_trial_and_mean_logits(study):
     settings = {"lr": 0.002, "dropout": 0.2}
     losses = study.losses(settings, [0, 1], 256)
     assert len(losses) == 2 and losses[0] != losses[1] and losses == study.losses(settings, [0, 1], 256)
-    models = [[study.final(settings, seed, fold)[0] for fold in range(2)] for seed in (1, 2)]
-    images, fold_of = study.test.images, study.test_folds
-    found = hand_study.mean_logits(models, images, fold_of)
-    first = [networks[fold_of[0]].logits(images[:1], mirrored) for networks in models for mirrored in (False, True)]
-    assert torch.allclose(found[0], torch.cat(first).mean(0), atol=1e-4)
+    first, second = study.trial(settings, 0, 256).models
+    images = study.test.images
+    expected = (first.logits(images) + second.logits(images, mirrored=True)) / 2
+    assert torch.allclose(hand_study.mean_logits([first, second], images), expected, atol=1e-5)

@@ -30,7 +30,6 @@ COMMITTED = sorted(p.relative_to(PROJECT).as_posix() for f in FOLDERS for p in P
 MODULES = {path.stem: f"utils.{path.parent.name}.{path.stem}" for path in (PROJECT / "utils").glob("*/*.py")}
 WAITING = {  # they must be executed again, because the code that they show has changed
     "brain_mri/Assessment.ipynb", "fashion_mnist/generative_models.ipynb", "username_DLcw1_hypertune.ipynb",
-    "username_DLcw2_clean.ipynb", "username_DLcw2_hypertune.ipynb",
 }  # fmt: skip
 SECTIONS = {
     "username_DLcw1_clean.ipynb": [

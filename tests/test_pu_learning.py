@@ -14,9 +14,9 @@ def test_reals_are_found_in_a_mixture_without_labelled_fakes(tmp_path):
     reals = three_kinds(200, seed=2)[0][:200]
     found = pu_learning.against_mixture(reals, mixture, 12_000, tmp_path, {"base": 8}, count=2)
     ratio = pu_learning.log_ratio(found.logits())
-    real, share = pu_learning.real_probability(ratio[:200], ratio[200:])
+    share = float(ratio[:200].median().exp())
     assert share == pytest.approx(0.25, abs=0.15)
-    assert ((real > 0.5) == (np.arange(200) < 50)).mean() > 0.9
+    assert ((ratio[200:].exp().numpy() < 2 * share) == (np.arange(200) < 50)).mean() > 0.9
     assert found.models[0].config["classes"] == 2 and found.models[0].config["smoothing"] == 0
 
 
@@ -26,13 +26,6 @@ def test_log_ratio_is_the_mean_over_the_views():
     assert pu_learning.log_ratio(logits[0]).tolist() == [2.0, 0.0]
 
 
-def test_real_probability_by_hand():
-    # Half of the mixture is real. Typical real images have a ratio of 1/2, and fakes have a much higher ratio.
-    reals = torch.tensor([0.5, 0.5, 0.5, 2.0]).log()
-    real, share = pu_learning.real_probability(reals, torch.tensor([0.5, 1.0, 50.0, 0.1]).log())
-    assert share == pytest.approx(0.5) and real == pytest.approx([1, 0.5, 0.01, 1])
-
-
 def test_too_few_images_are_refused_before_the_training(tmp_path):
     images, _ = three_kinds(4)
     with pytest.raises(ValueError, match="3 images in the second set are too few: cross-validation with 5 folds"):
@@ -40,6 +33,4 @@ def test_too_few_images_are_refused_before_the_training(tmp_path):
     copies = np.repeat(images[:1], 12, axis=0)
     with pytest.raises(ValueError, match="class 1 has 12 images in 1 groups of near-copies: 5 folds need at least 5"):
         pu_learning.against_mixture(images[1:], copies, 256, tmp_path, {}, 5)
-    with pytest.raises(ValueError, match="0 real images are too few"):
-        pu_learning.real_probability(torch.zeros(0), torch.zeros(3))  # this gave NaN before
     assert not list(tmp_path.iterdir())

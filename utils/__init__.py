@@ -51,7 +51,7 @@ evaluation/        measures how good the results are
   calibration      turns logits into probabilities
   cross_validation stratified folds that keep copies together; trains the classifier once for each fold
   pu_learning      learns from images without labels (positive-unlabelled learning)
-  hand_study       the trainings of coursework 2: with the test folder, of the table's rows, of the search, the last
+  hand_study       the trainings of coursework 2: with the test folder, of the table's rows, of the search
   restoration      measures how good filled head slices are
 
 handin/            checks, renames and packs a hand-in; needs no torch

@@ -63,7 +63,8 @@ class ClassifierTuning:
     trials: int  # trials of the search
     images: int  # images seen by each network in a trial
     shorter_images: int  # the same, to see whether trials could be shorter
-    compared_trials: int  # trials that are also trained for `shorter_images` and for the clean notebook's length
+    compared_trials: int  # trials that are also trained for `shorter_images`
+    longer_trials: int  # trials that are also trained for the clean notebook's length
     finalists: int  # trials that are trained for the clean notebook's length with other seeds
     seeds: int  # number of these seeds
     folds: int  # cross-validation folds, as many as in the clean notebook
@@ -109,7 +110,7 @@ HANDS = {
         vae_images=20_000, prior_images=60_000, gan_images=5_000, two_sample_steps=20, detector_steps=100, detectors=1
     ),
     "full": Hands(
-        vae_images=160_000, prior_images=400_000, gan_images=12_000, two_sample_steps=200, detector_steps=400,
+        vae_images=160_000, prior_images=400_000, gan_images=80_000, two_sample_steps=200, detector_steps=400,
         detectors=2,
     ),
 }  # fmt: skip
@@ -130,17 +131,18 @@ HANDS_TUNING = {
 CLASSIFIER = {
     "smoke": Classifier(pretraining_images=256, images=256, folds=2, seeds=1),
     "quick": Classifier(pretraining_images=12_000, images=6_000, folds=2, seeds=1),
-    "full": Classifier(pretraining_images=192_000, images=40_000, folds=5, seeds=3),
+    "full": Classifier(pretraining_images=192_000, images=40_000, folds=5, seeds=2),
 }
 CLASSIFIER_TUNING = {
     "smoke": ClassifierTuning(
-        trials=2, images=256, shorter_images=256, compared_trials=2, finalists=1, seeds=1, folds=2
+        trials=2, images=256, shorter_images=256, compared_trials=2, longer_trials=1, finalists=1, seeds=1, folds=2
     ),
     "quick": ClassifierTuning(
-        trials=4, images=1_024, shorter_images=512, compared_trials=2, finalists=1, seeds=1, folds=2
+        trials=4, images=1_024, shorter_images=512, compared_trials=2, longer_trials=1, finalists=1, seeds=1, folds=2
     ),
     "full": ClassifierTuning(
-        trials=30, images=12_800, shorter_images=6_400, compared_trials=10, finalists=3, seeds=5, folds=5
+        trials=30, images=12_800, shorter_images=6_400, compared_trials=10, longer_trials=2,
+        finalists=3, seeds=5, folds=5,
     ),
 }  # fmt: skip
 HEADS = {

@@ -1,4 +1,4 @@
-"""Calibrated class probabilities from logits: temperature scaling, class priors, and stacking."""
+"""Calibrated class probabilities from logits: temperature scaling and matrix scaling (Guo et al. 2017)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from utils.evaluation.cross_validation import Folds
 from utils.evaluation.sample_sizes import require
 from utils.models.classifier import CLASSES
 
@@ -60,89 +59,29 @@ def calibrate_out_of_fold(logits: Tensor, labels: np.ndarray, fold_of: np.ndarra
     return probabilities
 
 
-def estimate_priors(probabilities: np.ndarray, training_priors: np.ndarray, iterations: int = 1000) -> np.ndarray:
-    """Estimate the class priors of unlabelled images (Saerens, Latinne & Decaestecker 2002).
-
-    The method is expectation maximisation.
-
-    Args:
-        probabilities: (N, classes), calibrated, for the class priors `training_priors`.
-        training_priors: (classes,).
-        iterations: the largest number of iterations.
-
-    Returns:
-        The priors (classes,). They sum to 1.
-
-    Raises:
-        ValueError: there are no images, or a class has a training prior of 0.
-    """
-    require(1, "an estimate of class priors", unlabelled_images=len(probabilities))
-    priors = training_priors.copy()
-    for _ in range(iterations):
-        updated = adjust_priors(probabilities, training_priors, priors).mean(0)
-        if np.abs(updated - priors).max() < 1e-7:
-            break
-        priors = updated
-    return priors
+def centred(logits: Tensor) -> np.ndarray:
+    """Logits (N, classes) minus the mean of each row, for `fit_scaling`: a softmax depends only on differences."""
+    return (logits - logits.mean(1, keepdim=True)).numpy()
 
 
-def adjust_priors(probabilities: np.ndarray, old: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """Convert probabilities (N, classes) from the class priors `old` (classes,) to the priors `new` by Bayes' rule.
+def fit_scaling(logits: np.ndarray, labels: np.ndarray) -> LogisticRegression:
+    """Matrix scaling (Guo et al. 2017): a logistic regression that predicts labels (N,) from held-out logits.
 
-    Raises:
-        ValueError: a class has an old prior of 0. The classifier knows nothing about this class.
-    """
-    if not (old > 0).all():
-        raise ValueError(f"class {np.argmin(old)} has a prior of {old.min():.3g} in training: each must be above 0")
-    weighted = probabilities * (new / old)
-    return weighted / weighted.sum(1, keepdims=True)
-
-
-def adjust_to_estimated_priors(probabilities: np.ndarray, training_priors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Estimate the class priors of unlabelled images, and convert their probabilities to these priors.
-
-    Args:
-        probabilities: (N, classes), calibrated, for the class priors `training_priors`.
-        training_priors: (classes,).
-
-    Returns:
-        The probabilities (N, classes), and the estimated priors (classes,).
-
-    Raises:
-        ValueError: as in `estimate_priors`.
-    """
-    priors = estimate_priors(probabilities, training_priors)
-    return adjust_priors(probabilities, training_priors, priors), priors
-
-
-def stacking_features(logits: Tensor, *log_ratios: Tensor) -> np.ndarray:
-    """The inputs of `fit_stacking`: float (N, classes + number of log ratios).
-
-    Args:
-        logits: (N, classes). Their mean is subtracted, because a softmax depends only on their differences.
-        log_ratios: the log density ratios of presumed fakes to reals, (N,) each.
-    """
-    columns = [logits - logits.mean(1, keepdim=True), *(ratio[:, None] for ratio in log_ratios)]
-    return torch.cat(columns, 1).numpy()
-
-
-def fit_stacking(features: np.ndarray, labels: np.ndarray) -> LogisticRegression:
-    """Stacking (Wolpert 1992): fit a logistic regression that predicts labels (N,) from held-out features (N, ...).
-
-    It fits the temperature, the bias of each class, and the weight of each kind of network at the same time.
+    Unlike a temperature, it can also correct a bias towards a class. `logits` (N, classes) are from `centred`.
 
     Raises:
         ValueError: a class has no image.
     """
     counts = np.bincount(labels, minlength=len(CLASSES))
-    require(1, "stacking", **{f"images_of_class_{name}": count for name, count in zip(CLASSES, counts)})
-    return LogisticRegression(C=10.0, max_iter=2000).fit(features, labels)
+    require(1, "matrix scaling", **{f"images_of_class_{name}": count for name, count in zip(CLASSES, counts)})
+    return LogisticRegression(C=10.0, max_iter=2000).fit(logits, labels)
 
 
-def stack_out_of_fold(features: np.ndarray, folds: Folds) -> np.ndarray:
-    """Probabilities (N, classes) from stacking. The regression for each fold is fitted to the other folds."""
-    probabilities = np.zeros((len(features), len(CLASSES)))
-    for training, validation in folds.indices:
-        regression = fit_stacking(features[training], folds.labels[training])
-        probabilities[validation] = regression.predict_proba(features[validation])
+def scale_out_of_fold(logits: np.ndarray, labels: np.ndarray, fold_of: np.ndarray) -> np.ndarray:
+    """Probabilities (N, classes) by `fit_scaling`. The regression of each fold is fitted to the other folds."""
+    probabilities = np.zeros((len(logits), len(CLASSES)))
+    for fold in np.unique(fold_of):
+        inside = fold_of == fold
+        regression = fit_scaling(logits[~inside], labels[~inside])
+        probabilities[inside] = regression.predict_proba(logits[inside])
     return probabilities

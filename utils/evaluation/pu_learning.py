@@ -41,22 +41,3 @@ def log_ratio(logits: Tensor) -> Tensor:
     The networks were trained on equal numbers of reals and of images of the mixture, so this needs no correction.
     """
     return (logits[..., 1] - logits[..., 0]).reshape(-1, logits.shape[-2]).mean(0)
-
-
-def real_probability(reals: Tensor, mixture: Tensor) -> tuple[np.ndarray, float]:
-    """Probability (N,) that each image of a mixture is real, and the share of reals in the mixture.
-
-    The density of the mixture is share x real + (1 - share) x generated. If the density of generated images is near 0,
-    the ratio of the mixture to the reals is equal to the share. This is true for a typical real image, so the share is
-    estimated as the median ratio over the reals. The probability that an image is real is share / ratio. For
-    example, it is one half if the ratio is twice the share.
-
-    Args:
-        reals, mixture: log density ratios (M,) and (N,), of images that the networks have not seen.
-
-    Raises:
-        ValueError: there are no reals.
-    """
-    require(1, "the share of reals", real_images=len(reals))
-    share = float(reals.median().exp().clamp(max=1.0))
-    return (share / mixture.exp()).clamp(max=1.0).numpy(), share

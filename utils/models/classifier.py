@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-import torchvision
 from torch import Tensor, nn
 
 from utils.config import CLASSES
@@ -47,7 +46,9 @@ def resnet18(classes: int) -> nn.Module:
 
     As usual for such small images, its first layer has 3 x 3 weights and stride 1, and no pooling follows it.
     """
-    network = torchvision.models.resnet18(num_classes=classes)
+    from torchvision.models import resnet18 as build  # slow to import, and only used for a comparison
+
+    network = build(num_classes=classes)
     network.conv1, network.maxpool = nn.Conv2d(1, 64, 3, padding=1, bias=False), nn.Identity()
     return network
 
@@ -58,8 +59,7 @@ class Classifier(nn.Module):
     Args:
         base: channels of the first stage; twice as many in the second, four times as many in the third.
         classes: number of classes.
-        high_pass: whether the network gets the high-pass residuals too.
-        resnet: use `resnet18` instead. It has no `base`, `high_pass` and `dropout`.
+        resnet: use `resnet18` instead. It has no `base` and no `dropout`.
         dropout: dropout rate before the last layer.
         lr: AdamW's learning rate.
         weight_decay: AdamW's weight decay.
@@ -73,7 +73,6 @@ class Classifier(nn.Module):
         self,
         base: int = 24,
         classes: int = len(CLASSES),
-        high_pass: bool = False,
         resnet: bool = False,
         dropout: float = 0.0,
         lr: float = 2e-3,
@@ -83,10 +82,10 @@ class Classifier(nn.Module):
     ):
         super().__init__()
         self.config = {
-            "base": base, "classes": classes, "high_pass": high_pass, "resnet": resnet, "dropout": dropout, "lr": lr,
+            "base": base, "classes": classes, "resnet": resnet, "dropout": dropout, "lr": lr,
             "weight_decay": weight_decay, "smoothing": smoothing, "shift": shift,
         }  # fmt: skip
-        self.network = resnet18(classes) if resnet else TextureClassifier(1, classes, base, high_pass, dropout)
+        self.network = resnet18(classes) if resnet else TextureClassifier(1, classes, base, False, dropout)
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         decay = self.config["weight_decay"]

@@ -322,6 +322,7 @@ def test_the_command_quotes_the_brief_and_explains_errors(school, tmp_path):
         ([school / "anna", "--brief", "cw9"], "There is no brief 'cw9'"),
         (["--all", school, "--truth", "nowhere.csv"], "no file 'nowhere.csv'"),
         (["--all", school, "--notebook", "clean=a.ipynb"], "cannot be used with --all"),
+        (["--all", tmp_path], "holds no hand-ins"),
     ):
         done = command(*arguments)
         assert done.returncode == 1 and said in done.stderr and "Traceback" not in done.stderr

@@ -54,12 +54,15 @@ def folders(parent: Path) -> list[Path]:
     """The hand-ins in a folder: its folders and zip files, by name.
 
     Raises:
-        NotADirectoryError: there is no such folder.
+        NotADirectoryError: there is no such folder, or it holds no folders and no zip files.
     """
     if not parent.is_dir():
         raise NotADirectoryError(f"There is no folder '{parent}'.")
     found = [p for p in parent.iterdir() if not p.name.startswith((".", "__MACOSX")) and not p.is_symlink()]
-    return sorted(p for p in found if p.is_dir() or (p.suffix.lower() == ".zip" and p.is_file()))
+    found = sorted(p for p in found if p.is_dir() or (p.suffix.lower() == ".zip" and p.is_file()))
+    if not found:
+        raise NotADirectoryError(f"'{parent}' holds no hand-ins: no folders and no zip files.")
+    return found
 
 
 def examine(path: Path, names: list[str] | None, truth: Path | None = None) -> Student:
@@ -246,7 +249,7 @@ def report_all(parent: Path, names: list[str] | None, form: str = "table", truth
         truth: a table of labels, or an array of filled images, to score with.
 
     Raises:
-        NotADirectoryError, FileNotFoundError: there is no folder `parent`, or no file `truth`.
+        NotADirectoryError, FileNotFoundError: there are no hand-ins in `parent`, or there is no file `truth`.
     """
     if truth and not truth.is_file():
         raise FileNotFoundError(f"There is no file '{truth}'.")

@@ -32,7 +32,8 @@ def test_only_seed_0_gives_the_committed_hands_again(monkeypatch, tmp_path):
     committed = image_files.read(config.PROJECT / "GAN_hands", pattern="*_[0-9][0-9][0-9].jpeg").images[-300:]
     sample(monkeypatch, "hands-gan", "--count", 3, "--out", tmp_path / "new.npy")
     assert check_samples.nearest(np.load(tmp_path / "new.npy"), committed).min() > config.NEAR_COPY_RMS
-    assert check_samples.nearest(shipped.sample("hands-gan", 3, seed=0), committed).max() < config.NEAR_COPY_RMS
+    again = shipped.sample("hands-gan", 300, seed=0)  # the noise of a hand depends on how many are made with it
+    assert check_samples.nearest(again, committed).max() < config.NEAR_COPY_RMS
 
 
 def test_the_command_writes_jpegs(monkeypatch, tmp_path, capsys):

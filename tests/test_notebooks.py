@@ -176,6 +176,8 @@ def run_hand_in(tmp_path: Path, brief: str, names: list[str]) -> tuple[Path, Pat
     committed = (PROJECT / "utils" / "hyperparameters.json").read_bytes()
     export = exporting.export(PROJECT, brief, tmp_path / brief)
     if brief == "portfolio":
+        if not any((PROJECT / "real_hands").glob("*.jpeg")):
+            pytest.skip("the command reads the hands of this project, and there are none")
         with_course_images(export)
     write_fashion_mnist(tmp_path / "data" / "FashionMNIST" / "raw", 600)
     settings = {"PROFILE": "smoke", "OMP_NUM_THREADS": "1", "DATA_FOLDER": str(tmp_path / "data")}

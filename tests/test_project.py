@@ -97,7 +97,8 @@ def test_hyperparameters_are_written_whole_or_not_at_all(monkeypatch, tmp_path):
 def test_a_damaged_file_of_hyperparameters_is_named_and_kept(content, monkeypatch, tmp_path):
     monkeypatch.setenv("PROFILE", "quick")
     monkeypatch.setenv("RUNS_FOLDER", str(tmp_path))
-    path = config.run_folder() / "hyperparameters.json"
+    path = config.tuned_hyperparameters()
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     for use in (lambda: config.hyperparameters("vae"), lambda: config.write_hyperparameters("vae", {"lr": 0.5})):
         with pytest.raises(ValueError, match=re.escape(str(path)) + ".*Delete it"):

@@ -165,10 +165,19 @@ def with_course_images(export: Path) -> Path:
     return export
 
 
-def run_hand_in(tmp_path: Path, brief: str, names: list[str]) -> tuple[Path, Path]:
-    """Execute notebooks of an exported hand-in in its own folder, in the profile smoke.
+EXECUTE = """
+import sys, nbclient, nbformat
+notebook = nbformat.read(sys.argv[1], as_version=4)
+here = {"metadata": {"path": "."}}
+try:
+    nbclient.NotebookClient(notebook, timeout=None, kernel_name="python3", resources=here).execute()
+finally:
+    nbformat.write(notebook, sys.argv[2])
+"""
 
-    The command is this project's, because an export has only the modules that its notebooks import.
+
+def run_hand_in(tmp_path: Path, brief: str, names: list[str]) -> tuple[Path, Path]:
+    """Execute notebooks of an exported hand-in in its own folder and with its own modules, in the profile smoke.
 
     Returns:
         The folder of the export, and the folder of the results.
@@ -176,19 +185,18 @@ def run_hand_in(tmp_path: Path, brief: str, names: list[str]) -> tuple[Path, Pat
     committed = (PROJECT / "utils" / "hyperparameters.json").read_bytes()
     export = exporting.export(PROJECT, brief, tmp_path / brief)
     if brief == "portfolio":
-        if not any((PROJECT / "real_hands").glob("*.jpeg")):
-            pytest.skip("the command reads the hands of this project, and there are none")
         with_course_images(export)
     write_fashion_mnist(tmp_path / "data" / "FashionMNIST" / "raw", 600)
     settings = {"PROFILE": "smoke", "OMP_NUM_THREADS": "1", "DATA_FOLDER": str(tmp_path / "data")}
-    done = subprocess.run(
-        [sys.executable, "-m", "utils", "notebooks", *(str(export / name) for name in names)],
-        cwd=PROJECT, env=os.environ | settings | {"RUNS_FOLDER": str(tmp_path / "runs")},
-        capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
     out = tmp_path / "runs" / "smoke"
+    out.mkdir(parents=True)
     for name in names:
+        done = subprocess.run(
+            [sys.executable, "-c", EXECUTE, name, out / Path(name).name],
+            cwd=export, env=os.environ | settings | {"RUNS_FOLDER": str(tmp_path / "runs")},
+            capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
         assert "profile smoke" in json.dumps(nbformat.read(out / Path(name).name, as_version=4).cells)
     assert (export / "utils" / "hyperparameters.json").read_bytes() == committed
     return export, out
@@ -199,7 +207,6 @@ def test_coursework_1_runs_from_its_export(tmp_path):
     _, out = run_hand_in(tmp_path, "portfolio", ["GenAI Models.ipynb"])
     for kind in ("GAN", "VAE"):
         assert len(list((out / f"{kind}_hands").glob("username_???.jpeg"))) == 300
-        assert (out / f"{kind}_hands.png").is_file()
 
 
 @pytest.mark.first

@@ -7,6 +7,7 @@ import pytest
 from tests import made_hand_in as made
 from tests.made_hand_in import USER, code, edit
 from tests.test_checks import found as all_found
+from tests.test_checks import only_these_faults
 
 pytestmark = pytest.mark.xdist_group("tables")  # one process, because they share an expensive fixture
 CSV, CLEAN = f"{USER}_classified_hands.csv", f"{USER}_DLcw2_clean.ipynb"
@@ -101,10 +102,7 @@ TABLES = [
 
 @pytest.mark.parametrize(("harm", "expected", "said"), TABLES)
 def test_each_fault_of_the_table_is_found_and_nothing_else(root, harm, expected, said):
-    harm(root)
-    faults = found(root)
-    assert set(faults) == expected
-    assert any(said in text for texts in faults.values() for text in texts), faults
+    only_these_faults(root, harm, expected, said, "cw2")
 
 
 FORMS = [
@@ -173,10 +171,7 @@ ANSWERS = [
 
 @pytest.mark.parametrize(("harm", "expected", "said"), ANSWERS)
 def test_each_fault_of_an_answer_is_found_and_nothing_else(root, harm, expected, said):
-    harm(root)
-    faults = found(root)
-    assert set(faults) == expected
-    assert any(said in text for texts in faults.values() for text in texts), faults
+    only_these_faults(root, harm, expected, said, "cw2")
 
 
 RIGHT = [

@@ -10,7 +10,7 @@ from PIL import Image
 from utils import __main__ as command
 from utils import config
 from utils.data import image_files
-from utils.handin import check_samples
+from utils.evaluation import fidelity
 from utils.models import shipped
 from utils.models.vae import VAE
 
@@ -31,10 +31,10 @@ def test_the_same_seed_gives_the_same_hands():
 def test_only_seed_0_gives_the_committed_hands_again(monkeypatch, tmp_path):
     committed = image_files.read(config.PROJECT / "GAN_hands", pattern="*_[0-9][0-9][0-9].jpeg").images[-300:]
     sample(monkeypatch, "hands-gan", "--count", 3, "--out", tmp_path / "new.npy")
-    assert check_samples.nearest(np.load(tmp_path / "new.npy"), committed).min() > config.NEAR_COPY_RMS
+    assert fidelity.nearest(np.load(tmp_path / "new.npy"), committed)[0].min() > config.NEAR_COPY_RMS
     again = shipped.sample("hands-gan", 300, seed=0)  # the noise of a hand depends on how many are made with it
     saved = image_files.as_saved(image_files.to_float(again))
-    assert check_samples.nearest(saved, committed).max() < config.NEAR_COPY_RMS
+    assert fidelity.nearest(saved, committed)[0].max() < config.NEAR_COPY_RMS
 
 
 def test_the_command_writes_jpegs(monkeypatch, tmp_path, capsys):

@@ -17,6 +17,7 @@ data/              from files to arrays of images
   sources          fills the data folders from a folder, an archive or the network
   filling          moves verified files into the data folders, all or none; writes stand-ins if there are no real images
   archives         reads archives and verifies them to their end; downloads MedNIST
+  likeness         how similar images are: finds copies, also mirrored, shifted or saved again
   cache            for folders that do not fit into memory: decodes their images once, into one file
 
 training/          how every model is trained

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from utils import config
-from utils.data import hand_images
+from utils.data import hand_images, likeness
 from utils.handin.briefs import check
 from utils.handin.inspection import (
     Failed,
@@ -38,16 +38,9 @@ GENERIC = re.compile(
     r"(vae|gan|hand|hands|image|img|generated|sample|samples|fake|output|new|synthetic)*[_ -]*"
     r"(vae|gan|hand|hands|image|img|sample|samples|output)?", re.I,
 )  # fmt: skip
-CHUNK = 100  # number of images that are compared with all training images at the same time
 IMAGE_ERRORS = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # Pillow raises these for damaged files
 
-# Measured with the 8000 training images, under mirroring and shifts of up to three pixels: the correlation of a
-# held-out or generated image, of ours or of other students, with the training image nearest to it is at most 0.987.
-# That of copies which were mirrored, shifted, darkened or saved again is above 0.99 for all but one in twenty.
-COPY = 0.99
 FEW_COPIES = 2  # so many may be chance: a remark, no fault
-SHIFT = 3  # pixels
-CANDIDATES = 8  # number of training images that are compared closely with an image
 ALIKE_RMS = 6.0  # grey levels; if the median image has another one this near, the images are nearly identical
 NOISE = 0.4  # correlation of pixels side by side: above 0.5 in 99 of 100 images of students, below 0.3 in noise
 
@@ -197,8 +190,8 @@ def sample_new(work: Work, role: str) -> Iterator[Finding]:
         return
     if any(finding.kind == "fault" for finding in problems):
         return
-    similar, _ = most_similar(pixels, training[:, 0])
-    copies = [f"{n} ({c:.3f})" for n, c in zip(names, similar) if c > COPY]
+    similar, _ = likeness.most_similar(pixels, training[:, 0])
+    copies = [f"{n} ({c:.3f})" for n, c in zip(names, similar) if c > likeness.COPY]
     if len(copies) > FEW_COPIES:
         yield fault(
             f"copies of training images, perhaps mirrored, shifted or brightened (correlation): {some(copies, 3)}"
@@ -231,119 +224,12 @@ def _among_themselves(names: list[str], pixels: np.ndarray) -> Iterator[Finding]
         if typical < ALIKE_RMS:
             yield fault(f"nearly identical images: the nearest other one is {typical:.1f} grey levels away (median)")
     left, right = pixels[:, :, :-1].reshape(len(pixels), -1), pixels[:, :, 1:].reshape(len(pixels), -1)
-    smooth = _correlation(left, right)
+    smooth = likeness.correlation(left, right)
     noisy = [n for n, c in zip(names, smooth) if c < NOISE / 2 and n not in blank]
     if np.median(smooth) < NOISE:
         yield fault(f"the images look like noise: the correlation of pixels side by side is {np.median(smooth):.2f}")
     elif noisy:
         yield remark(f"images that look like noise: {some(noisy, 3)}")
-
-
-def _correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """The correlation of each row of (N, D) with the same row of another array (N, D)."""
-    return (_standard(a.astype(np.float32)) * _standard(b.astype(np.float32))).sum(1)
-
-
-def _standard(rows: np.ndarray) -> np.ndarray:
-    """Rows (..., D) with mean 0 and length 1. A constant row becomes 0."""
-    rows = rows - rows.mean(-1, keepdims=True)
-    return rows / np.maximum(np.sqrt((rows**2).sum(-1, keepdims=True)), 1e-6)
-
-
-def nearest(images: np.ndarray, training: np.ndarray) -> np.ndarray:
-    """The distance of each image uint8 (N, 1, H, W) to its nearest training image uint8 (M, 1, H, W).
-
-    Returns:
-        Root mean square differences (N,) in grey levels, in [0, 255].
-    """
-    references = training.reshape(len(training), -1).astype(np.float32)
-    squares = (references**2).sum(1)
-    distances = []
-    for start in range(0, len(images), CHUNK):
-        chunk = images[start : start + CHUNK].reshape(-1, references.shape[1]).astype(np.float32)
-        # |a - b|^2 = |a|^2 - 2ab + |b|^2, and |a|^2 is the same for all b. This is exact enough to find the nearest
-        # image, but not for its distance, so the distance is computed directly.
-        index = (squares - 2 * chunk @ references.T).argmin(1)
-        distances.append(np.sqrt(((chunk - references[index]) ** 2).mean(1)))
-    return np.concatenate(distances)
-
-
-def most_similar(images: np.ndarray, training: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The highest correlation of each image uint8 (N, 32, 32) with a training image uint8 (M, 32, 32).
-
-    Images are also mirrored and shifted by up to SHIFT pixels. Brightness and contrast do not change a correlation. The
-    candidates are the training images with the most similar thumbnails, and with the most similar spectra, which do not
-    change with a shift.
-
-    Returns:
-        The correlations (N,), and the training images' indices (N,).
-    """
-    thumbs, spectra, cores = _features(training)
-    count = min(CANDIDATES, len(training) - 1)
-    best, index = np.full(len(images), -1.0, np.float32), np.zeros(len(images), int)
-    for start in range(0, len(images), CHUNK):
-        part = slice(start, start + CHUNK)
-        plain = images[part].astype(np.float32)
-        for view in (plain, np.ascontiguousarray(plain[:, :, ::-1])):
-            close = [np.argpartition(-(a @ b.T), count, axis=1)[:, :count]
-                     for a, b in ((_thumbs(view), thumbs), (_spectra(view), spectra))]  # fmt: skip
-            near = np.concatenate(close, axis=1)
-            moves = range(-SHIFT, SHIFT + 1)
-            moved = np.stack([_core(view, down, right) for down in moves for right in moves], axis=1)
-            similar = np.matmul(cores[near], _standard(moved).transpose(0, 2, 1)).max(2)
-            chosen = similar.argmax(1)
-            rows = np.arange(len(view))
-            better = similar[rows, chosen] > best[part]
-            best[part] = np.where(better, similar[rows, chosen], best[part])
-            index[part] = np.where(better, near[rows, chosen], index[part])
-    return best, index
-
-
-def shared(images: np.ndarray, others: np.ndarray) -> int:
-    """The number of images uint8 (N, 32, 32) that are among other images (M, 32, 32), perhaps saved again."""
-    if not len(images) or not len(others):
-        return 0
-    alike = _thumbs(images.astype(np.float32)) @ _thumbs(others.astype(np.float32)).T
-    ours, theirs = np.nonzero(alike > COPY)
-    if not len(ours):
-        return 0
-    left, right = images[ours].reshape(len(ours), -1), others[theirs].reshape(len(ours), -1)
-    return len(set(ours[_correlation(left, right) > COPY].tolist()))
-
-
-def _core(images: np.ndarray, down: int = 0, right: int = 0) -> np.ndarray:
-    """Every second pixel of images (N, H, W), without a border of SHIFT pixels, as rows; the images may be moved."""
-    height, width = images.shape[1:]
-    inner = images[:, SHIFT + down : height - SHIFT + down : 2, SHIFT + right : width - SHIFT + right : 2]
-    return inner.reshape(len(images), -1)
-
-
-def _thumbs(images: np.ndarray) -> np.ndarray:
-    count, height, width = images.shape
-    small = images.reshape(count, height // 4, 4, width // 4, 4).mean((2, 4))
-    return _standard(small.reshape(count, -1))
-
-
-def _spectra(images: np.ndarray) -> np.ndarray:
-    """The logarithm of the low frequencies' amplitudes, as rows."""
-    count, height, width = images.shape
-    half = images.reshape(count, height // 2, 2, width // 2, 2).mean((2, 4))
-    amplitude = np.abs(np.fft.rfft2(half - half.mean((1, 2), keepdims=True)))
-    low = np.concatenate([amplitude[:, :7, :7], amplitude[:, -6:, :7]], axis=1).reshape(len(images), -1)
-    return _standard(np.log1p(low).astype(np.float32))
-
-
-_known: dict[int, tuple[np.ndarray, ...]] = {}
-
-
-def _features(training: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Thumbnails, spectra and cores of the training images. They are kept for the next hand-in."""
-    if id(training.base if training.base is not None else training) not in _known:
-        _known.clear()
-        images = training.astype(np.float32)
-        key = id(training.base if training.base is not None else training)
-        _known[key] = _thumbs(images), _spectra(images), _standard(_core(images))
-    return next(iter(_known.values()))
 
 
 @lru_cache(maxsize=1)

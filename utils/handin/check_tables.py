@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from utils.data import head_images
+from utils.data import head_images, likeness
 from utils.files import printable
 from utils.handin.briefs import check
 from utils.handin.inspection import Failed, Finding, Unchecked, fault, folder_of, last_part, ok, remark, some, unchecked
@@ -183,7 +183,7 @@ class Heads:
             return
         self.missing = (self.given == 0).all(axis=0)
         ours, theirs = self.images[:, ~self.missing], self.given[:, ~self.missing]
-        self.similar = _standard(ours) @ _standard(theirs).T
+        self.similar = likeness.standardised(ours) @ likeness.standardised(theirs).T
         place = self.similar.argmax(1)
         self.slope = float(ours.std() / theirs[place].std())  # a regression would be lower for blurred images
         self.offset = float(ours.mean() - self.slope * theirs[place].mean())
@@ -223,11 +223,6 @@ class Heads:
             values = self.images[:, row]
             filled[:, row] = values[:, start] * (1 - weight) + values[:, end] * weight
         return filled[:, self.missing]
-
-
-def _standard(rows: np.ndarray) -> np.ndarray:
-    rows = rows - rows.mean(1, keepdims=True)
-    return rows / np.maximum(np.sqrt((rows**2).sum(1, keepdims=True)), 1e-12)
 
 
 def course_test_set(work: Work) -> np.ndarray | None:
@@ -330,9 +325,9 @@ def _what_else(found: Heads) -> str:
         "turned by 180 degrees": found.images[:, ::-1, ::-1],
         "with rows and columns swapped": found.images.swapaxes(1, 2),
     }  # fmt: skip
-    theirs = _standard(found.given[:, ~found.missing])
+    theirs = likeness.standardised(found.given[:, ~found.missing])
     for change, images in changes.items():
-        if np.median((_standard(images[:, ~found.missing]) * theirs).sum(1)) > SAME_IMAGE:
+        if np.median((likeness.standardised(images[:, ~found.missing]) * theirs).sum(1)) > SAME_IMAGE:
             return f"the images are {change}"
     typical = float(np.median(np.diag(found.similar)))
     return f"the images do not show the test images: the known pixels' correlation is {typical:.2f}"
@@ -385,7 +380,7 @@ def array_filled(work: Work, role: str) -> Iterator[Finding]:
     partly = np.flatnonzero((left > 0.1) & ~constant).tolist()
     if partly:
         yield fault(f"{len(partly)} images still have a part of their gaps: {some(partly)}")
-    agreement = (_standard(inside) * _standard(beside)).sum(1)[~constant]
+    agreement = (likeness.standardised(inside) * likeness.standardised(beside)).sum(1)[~constant]
     if np.median(agreement) < AGREES:
         yield remark(f"the filled pixels hardly agree with those beside them (correlation {np.median(agreement):.2f})")
     elif agreement.min() > 0.9999:

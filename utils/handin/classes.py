@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from utils.data import head_images
+from utils.data import head_images, likeness
 from utils.files import printable
 from utils.handin import check_samples, check_tables, compare
 from utils.handin.compare import Line, Result
@@ -200,7 +200,7 @@ def copies(students: list[Student]) -> list[tuple[str, str, dict[str, str]]]:
     found = []
     for a, b in combinations(students, 2):
         shared = {}
-        images = check_samples.shared(a.prints.images, b.prints.images)
+        images = likeness.shared(a.prints.images, b.prints.images)
         if images >= SAME_IMAGES:
             shared["images"] = str(images)
         heads = a.prints.heads & b.prints.heads

@@ -8,7 +8,7 @@ from PIL import Image
 
 from tests import made_hand_in as made
 from tests.made_hand_in import code, code_cell, edit
-from tests.test_checks import found
+from tests.test_checks import found, only_these_faults
 from utils.data import head_images
 from utils.handin import check_samples, compare
 
@@ -124,10 +124,7 @@ ARRAYS = [
 
 @pytest.mark.parametrize(("harm", "expected", "said"), ARRAYS)
 def test_each_fault_of_the_array_is_found_and_nothing_else(root, harm, expected, said):
-    harm(root)
-    faults = found(root, "mri")
-    assert set(faults) == expected
-    assert any(said in text for texts in faults.values() for text in texts), faults
+    only_these_faults(root, harm, expected, said, "mri")
     results = compare.check(root, ["mri"])
     advice = " ".join(line.advice for line in results[0].lines)
     assert "utils fill" not in advice  # nobody is told to hand in this project's work
@@ -233,10 +230,7 @@ FINAL = [
 @pytest.mark.parametrize(("harm", "expected", "said"), FINAL)
 def test_each_fault_of_the_final_assignment_is_found(last, harm, expected, said):
     assert found(last, "final") == {}
-    harm(last)
-    faults = found(last, "final")
-    assert set(faults) == expected
-    assert any(said in text for texts in faults.values() for text in texts), faults
+    only_these_faults(last, harm, expected, said, "final")
 
 
 def test_python_files_are_code_too_and_a_report_alone_belongs_to_no_other_hand_in(last, tmp_path):

@@ -19,7 +19,8 @@ from benchmarks import models
 from utils import config, files
 from utils.training import devices
 
-COLUMNS = ("plain, images/s", "ours, images/s", "ratio", "GPU busy")
+WHOLE = "a full training, minutes"
+COLUMNS = ("plain, images/s", "ours, images/s", "ratio", "GPU busy", WHOLE)
 # The names of the columns, and the modes of torch.compile. "reduce-overhead" records the work in CUDA graphs.
 MODES = {"compiled": "default", "compiled, CUDA graphs": "reduce-overhead"}
 DIFFERENCE = "{}: losses differ by"
@@ -45,6 +46,15 @@ def compiled_row(case: models.Case, name: str, mode: str) -> dict[str, float]:
     ways = {key: partial(models.rate, step, case.batch_size) for key, step in steps.items()}
     difference = max(abs(a - b) / abs(a) for a, b in zip(plain, compiled))
     return {name: models.by_turns(ways)["compiled"], DIFFERENCE.format(name): difference}
+
+
+def training_row(case: models.Case) -> dict[str, float]:
+    """The speed of the plain loop and of ours, and the minutes of a training in the profile full at our speed.
+
+    The minutes do not include evaluations and checkpoints.
+    """
+    row = models.training_row(case)
+    return row | {WHOLE: case.course.images_seen / row["ours, images/s"] / 60}
 
 
 def attempt(measure: Callable[[], dict[str, float]], what: str) -> dict[str, float]:
@@ -74,7 +84,7 @@ def main() -> None:
 
     cases = models.cases()
     for name, case in cases.items():
-        add(name, attempt(lambda case=case: models.training_row(case), name))
+        add(name, attempt(lambda case=case: training_row(case), name))
     for column, mode in MODES.items() if torch.cuda.is_available() else ():
         for name, case in cases.items():
             add(name, attempt(lambda case=case: compiled_row(case, column, mode), f"{name}, {column}"))  # noqa: B023

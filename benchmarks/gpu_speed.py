@@ -20,7 +20,7 @@ from utils import config, files
 from utils.training import devices
 
 WHOLE = "a full training, minutes"
-COLUMNS = ("plain, images/s", "ours, images/s", "ratio", "GPU busy", WHOLE)
+COLUMNS = ("plain, images/s", "ours, images/s", "ratio", "recording", "GPU busy", WHOLE)
 # The names of the columns, and the modes of torch.compile. "reduce-overhead" records the work in CUDA graphs.
 MODES = {"compiled": "default", "compiled, CUDA graphs": "reduce-overhead"}
 DIFFERENCE = "{}: losses differ by"

@@ -72,13 +72,15 @@ class ClassifierTuning:
 
 @dataclass(frozen=True)
 class Heads:
-    """The MRI project: a generator of heads and the imputer."""
+    """The MRI project: a generator of heads and the imputers."""
 
     generator_images: int  # images seen by the generator
-    generated_heads: int  # generated heads that are added to the training images
+    generator_batch: int  # images in a step of its training
+    generated_heads: int  # generated heads in the folder that question 1 asks for
     imputer_images: int  # images seen by each imputer
-    trials: int  # trials of the imputer's search
-    trial_images: int  # images seen by the imputer in a trial, and in each ablation
+    imputer_batch: int  # images in a step of its training
+    networks: int  # imputers whose mean is the answer
+    variants: int | None  # number of variants of the recipe that are compared; None: all of them
 
 
 @dataclass(frozen=True)
@@ -146,10 +148,19 @@ CLASSIFIER_TUNING = {
     ),
 }  # fmt: skip
 HEADS = {
-    "smoke": Heads(generator_images=32, generated_heads=8, imputer_images=64, trials=1, trial_images=32),
-    "quick": Heads(generator_images=800, generated_heads=40, imputer_images=2_000, trials=2, trial_images=400),
-    "full": Heads(generator_images=32_000, generated_heads=250, imputer_images=50_000, trials=6, trial_images=4_000),
-}
+    "smoke": Heads(
+        generator_images=32, generator_batch=8, generated_heads=80, imputer_images=64, imputer_batch=16, networks=1,
+        variants=2,
+    ),
+    "quick": Heads(
+        generator_images=800, generator_batch=8, generated_heads=100, imputer_images=2_400, imputer_batch=16,
+        networks=2, variants=4,
+    ),
+    "full": Heads(
+        generator_images=600_000, generator_batch=128, generated_heads=1_060, imputer_images=1_000_000,
+        imputer_batch=256, networks=3, variants=None,
+    ),
+}  # fmt: skip
 GARMENTS = {
     "smoke": Garments(
         images=400, curve_images=10, test_images=10, samples=24, classifier_images=256,

@@ -1,11 +1,15 @@
 """Measures of filled images: error on the missing pixels, structure, and traces of the stripes.
 
-Confidence intervals are here too, and the classical methods that the network is compared with.
+Confidence intervals are here too, the classical methods that the network is compared with, and the trainings of the
+imputers and of the generator of heads with these measures.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,10 +18,43 @@ from scipy.spatial import QhullError
 from skimage.metrics import structural_similarity
 from skimage.restoration import inpaint_biharmonic
 from torch import Tensor
+from torch.utils.data import DataLoader, Sampler, TensorDataset
 
-from utils.data import masks
+from utils.data import head_images, masks
 from utils.evaluation.sample_sizes import require
+from utils.models.diffusion import Diffusion
+from utils.models.imputer import Imputer, fill_masked
+from utils.training import devices, identity, loop
 
+FOLDS = 4  # of the test images; each imputer learns from the lines of three folds
+STRIPE_FREQUENCY = 16  # of the test images' mask, in cycles per row of 64 pixels
+LINES = 0.35  # share of the test images in the training set
+MOVED_COPIES = 15  # of each head in the generator's training set
+PLAIN = {"kind": "plain", "residual": False}
+USUAL = {"lines": 0.0, "match": 0.0, "tone": 0.0, "own_mask": 1.0, "loss": "charbonnier", "spectrum": 0.0}
+VARIANTS: dict[str, dict] = {  # what differs from the recipe: arguments of `Imputer` and of `HeadData.training_set`
+    "recipe": {},
+    "another seed": {},
+    "plain U-Net": PLAIN | USUAL,
+    "plain U-Net, trained like ours": PLAIN,
+    "gated convolutions, trained like ours": PLAIN | {"kind": "gated"},
+    "without the test images' lines": {"lines": 0.0},
+    "with generated heads": {"generated": 1000},
+    "with mirrored images": {"mirror": True},
+    "with cycles": {"cycle": 0.125},
+    "without matched grey levels": {"match": 0.0},
+    "without changes of intensity": {"tone": 0.0},
+    "without deformations": {"warp": 0.0},
+    "without the loss of the spectrum": {"spectrum": 0.0},
+    "with a stronger loss of the spectrum": {"spectrum": 1.0},
+    "with Charbonnier's loss": {"loss": "charbonnier", "spectrum": 0.0},
+    "half as wide": {"widths": (32, 32, 32)},
+    "twice as wide": {"widths": (128, 128, 128)},
+    "without attention": {"attention": False},
+    "with dropout": {"dropout": 0.1},
+    "pixels, no correction": {"residual": False},
+    "more lines of test images": {"lines": 0.6},
+}
 SSIM_WINDOW = 11  # width in pixels of the window of structural similarity
 
 
@@ -43,8 +80,11 @@ def psnr(filled: np.ndarray, truth: np.ndarray, missing: np.ndarray) -> np.ndarr
     return -10 * np.log10(squares / counts + 1e-12)
 
 
-def ssim(filled: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Structural similarity (N,) of whole images (N, 1, H, W) in [0, 1] (Wang et al. 2004; scikit-image).
+def ssim(filled: np.ndarray, truth: np.ndarray, missing: np.ndarray | None = None) -> np.ndarray:
+    """Structural similarity (N,) of images (N, 1, H, W) in [0, 1] (Wang et al. 2004; scikit-image).
+
+    Args:
+        missing: bool (H, W). With it, the mean is over these pixels, otherwise over the whole image.
 
     Raises:
         ValueError: there are no images, or they are smaller than 11 x 11 pixels.
@@ -52,7 +92,8 @@ def ssim(filled: np.ndarray, truth: np.ndarray) -> np.ndarray:
     require(1, "a structural similarity", images=len(truth))
     require(SSIM_WINDOW, "the window of structural similarity", pixels_on_the_shorter_side=min(truth.shape[2:]))
     window = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}  # as in the paper
-    return np.array([structural_similarity(a[0], b[0], data_range=1.0, **window) for a, b in zip(filled, truth)])
+    found = [structural_similarity(a[0], b[0], data_range=1.0, full=True, **window) for a, b in zip(filled, truth)]
+    return np.array([whole if missing is None else map_[missing].mean() for whole, map_ in found])
 
 
 def bootstrap_interval(values: np.ndarray, groups: np.ndarray | None = None, draws: int = 2000) -> tuple[float, float]:
@@ -86,6 +127,11 @@ def row_spectrum(images: np.ndarray) -> np.ndarray:
     require(1, "a spectrum", images=len(images))
     rows = images - images.mean(axis=3, keepdims=True)
     return (np.abs(np.fft.rfft(rows, axis=3)) ** 2).mean(axis=(0, 1, 2))
+
+
+def stripe_energy(filled: np.ndarray, truth: np.ndarray) -> float:
+    """Power of filled images (N, 1, H, W) at the stripes' frequency over that of the complete images. 1 is ideal."""
+    return float(row_spectrum(filled)[STRIPE_FREQUENCY] / row_spectrum(truth)[STRIPE_FREQUENCY])
 
 
 def stripe_contrast(images: np.ndarray, missing: np.ndarray) -> np.ndarray:
@@ -159,3 +205,162 @@ CLASSICAL = {  # each takes images (N, 1, H, W) in [0, 1] and bool (N, 1, H, W),
     "cubic (SciPy)": _for_tensors(fill_cubic),
     "biharmonic (scikit-image)": _for_tensors(fill_biharmonic),
 }
+
+
+@dataclass(frozen=True, eq=False)
+class HeadData:
+    """The images that imputers are trained on and evaluated with.
+
+    Args:
+        real: complete heads in three parts.
+        tests: the test images (N, 1, 64, 64) in [0, 1], 0 at missing pixels.
+        mask: their mask, bool (64, 64), true at missing pixels.
+        generated: generated heads (M, 1, 64, 64) in [0, 1] for training.
+        extra: more of them, for evaluation only.
+    """
+
+    real: head_images.Heads
+    tests: Tensor
+    mask: Tensor
+    generated: Tensor
+    extra: Tensor
+
+    @cached_property
+    def known(self) -> Tensor:
+        """The known pixels of the test images, bool (N, 1, 64, 64)."""
+        return (~self.mask).expand(self.tests.shape)
+
+    @cached_property
+    def groups(self) -> np.ndarray:
+        """The group (N,) of each test image, see `head_images.likeness_groups`."""
+        return head_images.likeness_groups(masks.fill_rows(self.tests, self.known))
+
+    @cached_property
+    def folds(self) -> np.ndarray:
+        """The fold (N,) of each test image."""
+        return head_images.folds(self.groups, FOLDS)
+
+    @cached_property
+    def lines(self) -> Tensor:
+        """The lines that are hidden when a choice is made."""
+        return self.draw_lines(1)
+
+    def draw_lines(self, seed: int) -> Tensor:
+        """Known pixels of the test images that are hidden for an evaluation, bool like `tests`: thin slanting lines."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return masks.hide_lines(head_images.SIZE, len(self.tests))[:, None] & self.known
+
+    def training_set(self, fold: int, lines: float = LINES, generated: int = 0) -> tuple[Tensor, Tensor]:
+        """Images (N, 1, 64, 64) and their known pixels, bool: complete heads, and test images, as often as needed.
+
+        Args:
+            fold: the fold of test images that is left out.
+            lines: share of the test images in the set, about; less than 1.
+            generated: number of generated heads.
+        """
+        complete = torch.cat([self.real.train, self.generated[:generated]])
+        others = np.flatnonzero(self.folds != fold)
+        others = np.repeat(others, round(lines / (1 - lines) * len(complete) / len(others)))
+        known = torch.cat([torch.ones_like(complete, dtype=torch.bool), self.known[others]])
+        return torch.cat([complete, self.tests[others]]), known
+
+    def psnr_on_lines(self, fill: Callable[[Tensor, Tensor], Tensor], chosen: np.ndarray, lines: Tensor) -> np.ndarray:
+        """PSNR (n,) in dB on the hidden lines (see `draw_lines`) of the chosen test images, a bool (N,)."""
+        shown = (self.known & ~lines)[chosen]
+        tests = self.tests[chosen]
+        return psnr(fill(tests * shown, shown).numpy(), tests.numpy(), lines[chosen].numpy())
+
+    def fill_heads(self, fill: Callable[[Tensor, Tensor], Tensor], heads: Tensor) -> Tensor:
+        """Complete heads, filled after the test images' mask has hidden some of their pixels."""
+        known = (~self.mask).expand(heads.shape)
+        return fill(heads * known, known)
+
+    def evaluate(self, model: Imputer, fold: int) -> dict[str, float]:
+        """The measures of one network, without mirror images, on images that it has not learned from."""
+
+        def fill(visible: Tensor, known: Tensor) -> Tensor:
+            return fill_masked([model], visible, known, plain=True)[0]
+
+        mask, found = self.mask.numpy(), {}
+        for name, heads in (("heads", self.real.validation), ("generated", self.extra)):
+            filled, truth = self.fill_heads(fill, heads).numpy(), heads.numpy()
+            found[f"psnr, {name}"] = psnr(filled, truth, mask).mean()
+            found[f"ssim, {name}"] = ssim(filled, truth).mean()
+            found[f"energy, {name}"] = stripe_energy(filled, truth)
+        return found | {"psnr, lines": self.psnr_on_lines(fill, self.folds == fold, self.lines).mean()}
+
+
+class Batches(Sampler):
+    """The batches that `loop.fit` trains on, in its order, for a `DataLoader`: lists of `batch_size` indices."""
+
+    def __init__(self, count: int, batch_size: int, steps: int, seed: int):
+        self.count, self.batch_size, self.steps, self.seed = count, batch_size, steps, seed
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in range(self.steps):
+            yield loop.batch_indices(self.count, self.batch_size, step, self.seed).tolist()
+
+
+def prepare(
+    data: HeadData, images_seen: int, batch_size: int, variant: str = "recipe", fold: int = 0
+) -> tuple[Imputer, DataLoader]:
+    """An imputer with random weights, and the `DataLoader` of its training.
+
+    Args:
+        images_seen: number of images of the whole training, with repetitions.
+        variant: one of VARIANTS.
+        fold: the fold of test images that is left out, and the seed.
+    """
+    settings = dict(VARIANTS[variant])
+    parts = {name: settings.pop(name) for name in ("lines", "generated") if name in settings}
+    seed = 100 + fold if variant == "another seed" else fold
+    devices.seed_everything(seed)
+    model = Imputer(data.mask, head_images.grey_levels(data.tests[data.folds != fold], ~data.mask), **settings)
+    images = TensorDataset(*data.training_set(fold, **parts))
+    order = Batches(len(images), batch_size, max(1, images_seen // batch_size), seed)
+    return model, DataLoader(images, batch_sampler=order, collate_fn=model.collate)
+
+
+def train_imputer(
+    data: HeadData, model: Imputer, loader: DataLoader, folder: Path, fold: int = 0, plot: bool = False
+) -> list[dict]:
+    """Train an imputer with its `DataLoader`, both from `prepare`. Returns the history of the training.
+
+    `loop.fit` draws the loader's batches from the same tensors, in the same order. They are moved to the device once,
+    and `Imputer.step` does there what the loader's collate function does.
+    """
+    order = loader.batch_sampler
+    return loop.fit(
+        model,
+        loader.dataset.tensors,
+        order.steps,
+        order.batch_size,
+        folder,
+        model.config | {"fold": fold},
+        order.seed,
+        lambda trained: data.evaluate(trained, fold),
+        plot=plot,
+    )
+
+
+def train_generator(heads: Tensor, validation: Tensor, folder: Path, images_seen: int, batch_size: int):
+    """Train the generator on heads (N, 1, 64, 64) in [0, 1] and moved copies of them. Returns it, and its history.
+
+    The history has the loss on the validation heads too, as `validation`.
+    """
+    devices.seed_everything(0)
+    model = Diffusion()
+
+    def validate(trained: Diffusion) -> dict[str, float]:
+        losses = trained.losses(2 * validation - 1, torch.Generator().manual_seed(0))
+        return {"validation": losses["velocity"]}
+
+    images = 2 * head_images.augment(heads, MOVED_COPIES) - 1
+    steps = max(1, images_seen // batch_size)
+    name = f"{identity.of_data((heads,))}, {MOVED_COPIES} moved copies"  # these differ a little between machines
+    options = {"evaluate": validate, "plot": False, "data_hash": name}
+    return model, loop.fit(model, images, steps, batch_size, folder, model.config, **options)

@@ -198,6 +198,25 @@ def test_bent_images_are_similar_and_differ_from_each_other():
     assert torch.allclose(head_images.warp(image, 0.0), image, atol=1e-4)
 
 
+def test_images_and_masks_are_moved_together_and_what_comes_in_is_unknown():
+    images, known = torch.rand(40, 1, 64, 64) + 0.01, torch.ones(40, 1, 64, 64, dtype=torch.bool)
+    known[..., 30:40] = False
+    torch.manual_seed(0)
+    moved, still_known = head_images.shift(images, known, 5)
+    assert (moved[:, :, 5:-5, 5:-5] > 0).all() and torch.equal(moved > 0, moved != 0)
+    found = set()
+    for image, after, mask in zip(images[:, 0], moved[:, 0], still_known[:, 0]):
+        row, column = ((image - after[20, 20]).abs() == 0).nonzero()[0].tolist()
+        down, right = 20 - row, 20 - column
+        assert torch.equal(after[10:50, 10:50], image[10 - down : 50 - down, 10 - right : 50 - right])
+        assert not mask[20, 30 + right] and not mask[20, 39 + right] and mask[20, 29 + right] and mask[20, 40 + right]
+        assert mask[after == 0].sum() == 0
+        found.add((down, right))
+    assert len(found) > 20 and max(map(max, found)) == 5 and min(map(min, found)) == -5
+    same, _ = head_images.shift(images, known, 0)
+    assert torch.equal(same, images)
+
+
 def test_grey_levels_are_the_quantiles_of_known_pixels():
     images, known = torch.rand(3, 1, 64, 64), torch.zeros(64, 64, dtype=torch.bool)
     known[:, ::2] = True

@@ -13,7 +13,7 @@ from utils.training import checkpoints, devices, loop
 ROWS, COLUMNS = np.indices((64, 64))
 STRIPES = (COLUMNS - ROWS // 5) % 4 < 2
 SMALL = {"widths": (8, 16, 16), "depths": (1, 1, 1), "attention": False}
-UNCHANGED = {"own_mask": 1.0, "warp": 0.0, "match": 0.0, "tone": 0.0, "mirror": False}
+UNCHANGED = {"own_mask": 1.0, "warp": 0.0, "shift": 0, "match": 0.0, "tone": 0.0, "mirror": False}
 
 
 @pytest.fixture
@@ -108,17 +108,33 @@ def test_the_losses_by_hand(pictures64):
     assert losses["error"].item() == pytest.approx((error**2 + 1e-4).sqrt().mean().item(), rel=1e-4)
 
 
-def test_a_cycle_shows_what_was_filled_and_hides_what_is_known(pictures64):
-    model = small(**UNCHANGED, cycle=0.5)
-    known = (~torch.from_numpy(STRIPES)).expand(12, 1, 64, 64).clone()
+def test_completed_images_are_hidden_like_heads_and_only_known_pixels_are_learned(pictures64):
+    model = small(**UNCHANGED, completed=0.5)
+    known = (~torch.from_numpy(STRIPES)).expand(12, 1, 64, 64).roll(1, 3).clone()
     known[6:] = True  # complete images
     images, visible, hidden = model.pairs(pictures64 * known, known)
-    swapped = (visible[:6] == ~known[:6]).all()
-    assert swapped and torch.equal(hidden[:6], known[:6])
-    assert torch.equal(images[hidden], (pictures64 * known)[hidden])
+    stripes = torch.from_numpy(STRIPES).expand(6, 1, 64, 64)
     filled = masks.fill_rows(pictures64[:6] * known[:6], known[:6])  # by the untrained network
-    assert torch.allclose(images[:6], filled, atol=1e-6)
-    assert torch.equal(visible[6:], (~torch.from_numpy(STRIPES)).expand(6, 1, 64, 64))
+    assert torch.allclose(images[:6], filled, atol=1e-6) and torch.equal(images[6:], pictures64[6:])
+    assert torch.equal(visible[:6], ~stripes) and torch.equal(hidden[:6], stripes & known[:6])
+    assert torch.equal(hidden[6:], stripes)
+
+
+def test_deformed_completed_images_are_learned_where_known_pixels_have_moved(pictures64):
+    model = small(**UNCHANGED | {"warp": 1.0}, completed=1.0)
+    known = torch.ones(12, 1, 64, 64, dtype=torch.bool)
+    known[..., 20:] = False
+    _, _, hidden = model.pairs(pictures64 * known, known)
+    assert hidden[..., :14].any() and not hidden[..., 26:].any()  # a deformation moves pixels by a few pixels
+
+
+def test_images_with_gaps_are_moved_with_their_masks(pictures64):
+    model = small(**UNCHANGED | {"shift": 6})
+    known = (~torch.from_numpy(STRIPES)).expand(12, 1, 64, 64)
+    images, visible, hidden = model.pairs(pictures64 * known, known)
+    moved = visible | hidden
+    assert (images[~moved] == 0).all() and (images[moved] > 0).all()
+    assert not torch.equal(moved, known) and not torch.equal(moved[0], moved[1])
 
 
 def test_matched_images_have_the_grey_levels_of_another_image(pictures64):

@@ -80,7 +80,8 @@ class Heads:
     imputer_images: int  # images seen by each imputer
     imputer_batch: int  # images in a step of its training
     networks: int  # imputers whose mean is the answer
-    variants: int | None  # number of variants of the recipe that are compared; None: all of them
+    trial_images: int  # images seen by the imputer when a change of the recipe is tried
+    changes: int | None  # number of changes that are tried; None: all of them
 
 
 @dataclass(frozen=True)
@@ -150,15 +151,15 @@ CLASSIFIER_TUNING = {
 HEADS = {
     "smoke": Heads(
         generator_images=32, generator_batch=8, generated_heads=80, imputer_images=64, imputer_batch=16, networks=1,
-        variants=2,
+        trial_images=32, changes=2,
     ),
     "quick": Heads(
         generator_images=800, generator_batch=8, generated_heads=100, imputer_images=2_400, imputer_batch=16,
-        networks=2, variants=4,
+        networks=2, trial_images=480, changes=3,
     ),
     "full": Heads(
-        generator_images=600_000, generator_batch=128, generated_heads=1_060, imputer_images=1_000_000,
-        imputer_batch=256, networks=3, variants=None,
+        generator_images=64_000, generator_batch=32, generated_heads=1_060, imputer_images=600_000, imputer_batch=128,
+        networks=3, trial_images=200_000, changes=None,
     ),
 }  # fmt: skip
 GARMENTS = {

@@ -244,7 +244,7 @@ def split(images: Tensor, seed: int = 0) -> Heads:
 
 
 def warp(images: Tensor, strength: float = 1.0) -> Tensor:
-    """Rotate, scale, squeeze, move and bend each of the images (N, 1, H, W) in [0, 1] a little, at random.
+    """Rotate, scale, squeeze, move and bend each of the images (N, C, H, W) in [0, 1] a little, at random.
 
     Everything is drawn and computed on the images' device. The bending is a smooth random field of displacements, with
     a standard deviation of about one pixel (Simard et al. 2003).
@@ -265,6 +265,27 @@ def warp(images: Tensor, strength: float = 1.0) -> Tensor:
     bend = F.interpolate(coarse, images.shape[2:], mode="bicubic", align_corners=True)
     moved = F.grid_sample(images, grid + bend.permute(0, 2, 3, 1), "bicubic", "border", align_corners=False)
     return moved.clamp(0, 1)
+
+
+def shift(images: Tensor, known: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """Move each of the images (N, 1, H, W) and its mask by whole pixels, at random, by up to `most` in each direction.
+
+    Args:
+        known: bool (N, 1, H, W), true at known pixels.
+
+    Returns:
+        The moved images and masks. What comes in from outside is 0 and not known.
+    """
+    import torch
+
+    (count, _, height, width), device = images.shape, images.device
+    row, column = torch.arange(height, device=device), torch.arange(width, device=device)
+    row = row - torch.randint(-most, most + 1, (count, 1), device=device)
+    column = column - torch.randint(-most, most + 1, (count, 1), device=device)
+    inside = ((row >= 0) & (row < height))[:, None, :, None] & ((column >= 0) & (column < width))[:, None, None, :]
+    place = (row.clamp(0, height - 1)[:, :, None] * width + column.clamp(0, width - 1)[:, None, :]).flatten(1)[:, None]
+    moved, still_known = (x.flatten(2).gather(2, place).view(x.shape) for x in (images, known))
+    return moved * inside, still_known & inside
 
 
 def augment(images: Tensor, copies: int, seed: int = 0) -> Tensor:

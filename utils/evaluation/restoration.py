@@ -6,6 +6,7 @@ imputers and of the generator of heads with these measures.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +21,7 @@ from skimage.restoration import inpaint_biharmonic
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, TensorDataset
 
+from utils import files
 from utils.data import head_images, masks
 from utils.evaluation.sample_sizes import require
 from utils.models.diffusion import Diffusion
@@ -30,30 +32,28 @@ FOLDS = 4  # of the test images; each imputer learns from the lines of three fol
 STRIPE_FREQUENCY = 16  # of the test images' mask, in cycles per row of 64 pixels
 LINES = 0.35  # share of the test images in the training set
 MOVED_COPIES = 15  # of each head in the generator's training set
-PLAIN = {"kind": "plain", "residual": False}
-USUAL = {"lines": 0.0, "match": 0.0, "tone": 0.0, "own_mask": 1.0, "loss": "charbonnier", "spectrum": 0.0}
-VARIANTS: dict[str, dict] = {  # what differs from the recipe: arguments of `Imputer` and of `HeadData.training_set`
-    "recipe": {},
-    "another seed": {},
-    "plain U-Net": PLAIN | USUAL,
-    "plain U-Net, trained like ours": PLAIN,
-    "gated convolutions, trained like ours": PLAIN | {"kind": "gated"},
-    "without the test images' lines": {"lines": 0.0},
-    "with generated heads": {"generated": 1000},
-    "with mirrored images": {"mirror": True},
-    "with cycles": {"cycle": 0.125},
-    "without matched grey levels": {"match": 0.0},
-    "without changes of intensity": {"tone": 0.0},
-    "without deformations": {"warp": 0.0},
-    "without the loss of the spectrum": {"spectrum": 0.0},
-    "with a stronger loss of the spectrum": {"spectrum": 1.0},
-    "with Charbonnier's loss": {"loss": "charbonnier", "spectrum": 0.0},
-    "half as wide": {"widths": (32, 32, 32)},
-    "twice as wide": {"widths": (128, 128, 128)},
-    "without attention": {"attention": False},
-    "with dropout": {"dropout": 0.1},
-    "pixels, no correction": {"residual": False},
+CHANGES: dict[str, dict] = {  # that are tried first: arguments of `Imputer` and of `HeadData.training_set`
+    "nothing": {},
+    "test images not moved": {"shift": 0},
+    "mirrored images": {"mirror": True},
+    "stronger deformations": {"warp": 1.6},
+    "dropout": {"dropout": 0.1},
+    "completed test images": {"completed": 0.2},
     "more lines of test images": {"lines": 0.6},
+    "generated heads": {"generated": 1000},
+    "mostly the test images' mask": {"own_mask": 0.85},
+    "stronger changes of intensity": {"tone": 1.0},
+    "stronger loss of the spectrum": {"spectrum": 1.0},
+    "another seed": {"seed": 100},
+}
+GAIN = 0.08  # dB; a change that gains less, see `gain`, is not taken
+USUAL = {  # a plain U-Net and how it is usually trained: real heads only, under the test images' mask
+    "kind": "plain", "residual": False, "lines": 0.0, "match": 0.0, "tone": 0.0, "own_mask": 1.0,
+    "loss": "charbonnier", "spectrum": 0.0,
+}  # fmt: skip
+OPPONENTS: dict[str, dict] = {  # the network and its output; everything else is as in the recipe
+    "plain U-Net": {"kind": "plain", "residual": False},
+    "gated convolutions": {"kind": "gated", "residual": False},
 }
 SSIM_WINDOW = 11  # width in pixels of the window of structural similarity
 
@@ -216,14 +216,12 @@ class HeadData:
         tests: the test images (N, 1, 64, 64) in [0, 1], 0 at missing pixels.
         mask: their mask, bool (64, 64), true at missing pixels.
         generated: generated heads (M, 1, 64, 64) in [0, 1] for training.
-        extra: more of them, for evaluation only.
     """
 
     real: head_images.Heads
     tests: Tensor
     mask: Tensor
     generated: Tensor
-    extra: Tensor
 
     @cached_property
     def known(self) -> Tensor:
@@ -276,19 +274,28 @@ class HeadData:
         known = (~self.mask).expand(heads.shape)
         return fill(heads * known, known)
 
-    def evaluate(self, model: Imputer, fold: int) -> dict[str, float]:
-        """The measures of one network, without mirror images, on images that it has not learned from."""
+    def measure(self, model: Imputer, fold: int) -> dict[str, np.ndarray]:
+        """PSNR in dB of one network on images that it has not learned from, without mirror images.
+
+        Returns:
+            `heads`: for each validation head, on its missing pixels. `lines`: for each test image of the fold that was
+            left out, on its hidden lines. `energy`: see `stripe_energy`, one number, for the validation heads.
+        """
 
         def fill(visible: Tensor, known: Tensor) -> Tensor:
             return fill_masked([model], visible, known, plain=True)[0]
 
-        mask, found = self.mask.numpy(), {}
-        for name, heads in (("heads", self.real.validation), ("generated", self.extra)):
-            filled, truth = self.fill_heads(fill, heads).numpy(), heads.numpy()
-            found[f"psnr, {name}"] = psnr(filled, truth, mask).mean()
-            found[f"ssim, {name}"] = ssim(filled, truth).mean()
-            found[f"energy, {name}"] = stripe_energy(filled, truth)
-        return found | {"psnr, lines": self.psnr_on_lines(fill, self.folds == fold, self.lines).mean()}
+        truth = self.real.validation
+        filled = self.fill_heads(fill, truth).numpy()
+        return {
+            "heads": psnr(filled, truth.numpy(), self.mask.numpy()),
+            "lines": self.psnr_on_lines(fill, self.folds == fold, self.lines),
+            "energy": np.array(stripe_energy(filled, truth.numpy())),
+        }
+
+    def evaluate(self, model: Imputer, fold: int) -> dict[str, float]:
+        """The means of what `measure` returns, for the history of a training."""
+        return {f"{name} (held out)": float(values.mean()) for name, values in self.measure(model, fold).items()}
 
 
 class Batches(Sampler):
@@ -306,18 +313,18 @@ class Batches(Sampler):
 
 
 def prepare(
-    data: HeadData, images_seen: int, batch_size: int, variant: str = "recipe", fold: int = 0
+    data: HeadData, images_seen: int, batch_size: int, settings: dict, fold: int = 0
 ) -> tuple[Imputer, DataLoader]:
     """An imputer with random weights, and the `DataLoader` of its training.
 
     Args:
         images_seen: number of images of the whole training, with repetitions.
-        variant: one of VARIANTS.
-        fold: the fold of test images that is left out, and the seed.
+        settings: arguments of `Imputer`, `lines` and `generated` of `HeadData.training_set`, and perhaps a `seed`.
+        fold: the fold of test images that is left out, and the seed if there is no other.
     """
-    settings = dict(VARIANTS[variant])
-    parts = {name: settings.pop(name) for name in ("lines", "generated") if name in settings}
-    seed = 100 + fold if variant == "another seed" else fold
+    parts = {name: settings[name] for name in ("lines", "generated") if name in settings}
+    seed = settings.get("seed", fold)
+    settings = {name: value for name, value in settings.items() if name not in ("lines", "generated", "seed")}
     devices.seed_everything(seed)
     model = Imputer(data.mask, head_images.grey_levels(data.tests[data.folds != fold], ~data.mask), **settings)
     images = TensorDataset(*data.training_set(fold, **parts))
@@ -345,6 +352,44 @@ def train_imputer(
         lambda trained: data.evaluate(trained, fold),
         plot=plot,
     )
+
+
+def try_change(
+    data: HeadData, images_seen: int, batch_size: int, settings: dict, folder: Path
+) -> dict[str, np.ndarray]:
+    """Train an imputer and measure it, see `HeadData.measure`. The measures are kept in `folder/measures.json`.
+
+    If they are there, with the same settings and data, they are read and nothing is trained.
+    """
+    model, loader = prepare(data, images_seen, batch_size, settings)
+    steps, path = loader.batch_sampler.steps, folder / "measures.json"
+    run = model.config | {"steps": steps, "batch_size": batch_size, "data": identity.of_data(loader.dataset.tensors)}
+    stored = json.loads(path.read_text()) if path.is_file() else {}
+    if stored.get("run") != run:
+        train_imputer(data, model, loader, folder)
+        measures = {name: values.tolist() for name, values in data.measure(model, 0).items()}
+        stored = {"run": run, "measures": measures}
+        files.write_atomically(path, json.dumps(stored).encode())
+    return {name: np.array(values) for name, values in stored["measures"].items()}
+
+
+def gain(changed: dict[str, np.ndarray], before: dict[str, np.ndarray]) -> float:
+    """What a change of the recipe gains in dB, from two results of `try_change`. Hidden lines count twice.
+
+    They are in test images, and it is test images that have to be filled.
+    """
+    heads, lines = ((changed[name] - before[name]).mean() for name in ("heads", "lines"))
+    return float(heads + 2 * lines) / 3
+
+
+def recipe(found: dict[str, dict[str, np.ndarray]]) -> dict:
+    """The settings of all changes that gain at least GAIN. `found` has the result of `try_change` for each of them."""
+    before, settings = found["nothing"], {}
+    for name, result in found.items():
+        if gain(result, before) >= GAIN:
+            settings |= CHANGES[name]
+    settings.pop("seed", None)
+    return settings
 
 
 def train_generator(heads: Tensor, validation: Tensor, folder: Path, images_seen: int, batch_size: int):

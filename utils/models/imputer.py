@@ -26,6 +26,7 @@ SMOOTHING = 0.01  # the Charbonnier loss is quadratic for errors below this; ima
 INITIAL_LOG_VARIANCE = -5.0  # before training; a standard deviation of 0.08
 WARPED, MATCHED = 0.8, 0.5  # shares of the complete images that are deformed, and whose grey levels are matched
 OTHER_MASKS = 0.25  # share of the masks that are not the test images' own one that are of another kind
+TRUSTED = 0.8  # share of a deformed pixel that has to come from known pixels, so that the network learns from it
 
 
 class Block(nn.Module):
@@ -201,7 +202,8 @@ class Imputer(nn.Module):
         widths, depths, attention, dropout: arguments of `UNet`.
         lr: AdamW's learning rate.
         own_mask: share of the complete training images that get this mask; the others get a variant of it or another.
-        warp: strength of `head_images.warp`.
+        warp: strength of `head_images.warp`, for complete images.
+        shift: images with gaps are moved by up to so many pixels.
         match: strength of `match_levels`, in [0, 1].
         tone: strength of `augment_intensity`; 0 does not change the images.
         mirror: also train on images that are mirrored from left to right. Then the prediction is the mean over an image
@@ -209,7 +211,7 @@ class Imputer(nn.Module):
         residual: predict a correction of the interpolation instead of the grey level.
         loss: "decibel", the logarithm of each image's error; or "charbonnier", close to the mean absolute error.
         spectrum: weight of `spectral_error`.
-        cycle: share of the training images that `swap` is applied to.
+        completed: share of the training images that `complete` is applied to.
     """
 
     ema_modules = ("network",)
@@ -226,19 +228,21 @@ class Imputer(nn.Module):
         lr: float = 2e-3,
         own_mask: float = 0.6,
         warp: float = 1.0,
+        shift: int = 8,
         match: float = 1.0,
         tone: float = 0.3,
         mirror: bool = False,
         residual: bool = True,
         loss: str = "decibel",
         spectrum: float = 0.3,
-        cycle: float = 0.0,
+        completed: float = 0.0,
     ):
         super().__init__()
         shape = {"widths": list(widths), "depths": list(depths), "attention": attention, "dropout": dropout}
         self.config = {
-            "kind": kind, **shape, "lr": lr, "own_mask": own_mask, "warp": warp, "match": match, "tone": tone,
-            "mirror": mirror, "residual": residual, "loss": loss, "spectrum": spectrum, "cycle": cycle,
+            "kind": kind, **shape, "lr": lr, "own_mask": own_mask, "warp": warp, "shift": shift, "match": match,
+            "tone": tone, "mirror": mirror, "residual": residual, "loss": loss, "spectrum": spectrum,
+            "completed": completed,
         }  # fmt: skip
         self.register_buffer("mask", torch.zeros(SIZE, dtype=torch.bool) if mask is None else mask.clone())
         self.register_buffer("levels", torch.linspace(0, 1, 256)[None] if levels is None else levels, persistent=False)
@@ -262,8 +266,9 @@ class Imputer(nn.Module):
     def pairs(self, images: Tensor, known: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The images of a training step, and which of their pixels are shown and which are hidden.
 
-        Complete images are deformed, their grey levels are changed, and stripes are hidden. In images that already have
-        gaps, thin lines are hidden too (self-supervision, Batson & Royer 2019). Everything is drawn on the device.
+        Complete images are deformed, their grey levels are changed, and stripes are hidden. Images that already have
+        gaps are moved, and thin lines are hidden in them (self-supervision, Batson & Royer 2019). Everything is drawn
+        on the device.
 
         Returns:
             The changed images (N, 1, H, W); bool (N, 1, H, W), true at pixels that the network is shown; bool
@@ -275,45 +280,55 @@ class Imputer(nn.Module):
             return torch.rand(count, 1, 1, 1, device=device) < share
 
         complete = known.flatten(1).all(1)[:, None, None, None]
+        striped, trusted = complete, known
+        if self.config["completed"]:
+            images, striped = self.complete(images, known)
+        if self.config["warp"]:
+            both = torch.cat([images, known.to(images.dtype)], 1)
+            warped, share = head_images.warp(both, self.config["warp"]).split(1, 1)
+            chosen = striped & chance(WARPED)
+            images, trusted = torch.where(chosen, warped, images), torch.where(chosen, share > TRUSTED, known)
+        shown = known | striped
+        if self.config["shift"]:
+            moved = head_images.shift(images, shown, self.config["shift"])
+            images, shown = (torch.where(striped, x, y) for x, y in zip((images, shown), moved))
+            trusted = torch.where(striped, trusted, shown)
         others = torch.where(
             chance(OTHER_MASKS), masks.other_masks(SIZE, count, device)[:, None], masks.vary(self.mask, count)[:, None]
         )
         lines = masks.hide_lines(SIZE, count, device)[:, None]
-        own = torch.where(chance(self.config["own_mask"]), self.mask, others)
-        hidden = torch.where(complete, own, lines) & known
-        if self.config["warp"]:
-            warped = head_images.warp(images, self.config["warp"])
-            images = torch.where(complete & chance(WARPED), warped, images)
+        hidden = torch.where(striped, torch.where(chance(self.config["own_mask"]), self.mask, others), lines)
         if self.config["match"]:
             amount = self.config["match"] * torch.rand(count, 1, 1, 1, device=device) * chance(MATCHED) * complete
             images = torch.lerp(images, match_levels(images, self.levels), amount)
-        images = augment_intensity(images, known, self.config["tone"])
+        images = augment_intensity(images, shown, self.config["tone"])
         mirrored = chance(0.5 if self.config["mirror"] else 0.0)
-        images, known, hidden = (torch.where(mirrored, x.flip(3), x) for x in (images, known, hidden))
-        return self.swap(images, known, hidden) if self.config["cycle"] else (images, known & ~hidden, hidden)
+        return tuple(torch.where(mirrored, x.flip(3), x) for x in (images, shown & ~hidden, trusted & hidden))
 
-    def collate(self, examples: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The collate function of a `DataLoader`: corrupted images, complete images, and the masks from `pairs`."""
-        images, visible, hidden = self.pairs(*default_collate(examples))
-        return images * visible, images, visible, hidden
+    def complete(self, images: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+        """Fill some of the images with gaps with what the network predicts, so that they can be deformed.
 
-    def swap(self, images: Tensor, known: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """In some images with gaps, the network is shown what it puts into the gaps, and has to predict what is known.
+        Then the network also learns from test images under the test images' mask. It never learns from what it has
+        filled itself, only from pixels that were known.
 
-        So it learns to fill gaps of the right shape in images of the right scanner (cycle consistency, Reda et al.
-        2019). The arguments are as in `pairs`, and so is the result.
+        Returns:
+            The images (N, 1, H, W), and which of them are complete now, bool (N, 1, 1, 1).
         """
         gaps = ~known.flatten(1).all(1)
-        number = max(1, round(self.config["cycle"] * len(images)))
+        number = max(1, round(self.config["completed"] * len(images)))
         chosen = (gaps + torch.rand(len(images), device=images.device)).topk(number).indices
         some, their = images[chosen], known[chosen]
         with torch.no_grad():
             mean, _ = self(some * their, their)
         torch.clear_autocast_cache()  # it holds copies of the weights that have no gradient
-        usable = gaps[chosen][:, None, None, None]
         images = images.index_copy(0, chosen, torch.where(their, some, mean.clamp(0, 1)))
-        shown = (known & ~hidden).index_copy(0, chosen, torch.where(usable, ~their, their & ~hidden[chosen]))
-        return images, shown, hidden.index_copy(0, chosen, torch.where(usable, their, hidden[chosen]))
+        done = (~gaps).index_fill(0, chosen, True)
+        return images, done[:, None, None, None]
+
+    def collate(self, examples: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The collate function of a `DataLoader`: corrupted images, complete images, and the masks from `pairs`."""
+        images, visible, hidden = self.pairs(*default_collate(examples))
+        return images * visible, images, visible, hidden
 
     def step(self, batch: tuple[Tensor, Tensor], update) -> dict[str, Tensor]:
         """One update on images (N, 1, H, W) in [0, 1] and the masks of their known pixels, bool (N, 1, H, W).

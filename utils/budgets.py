@@ -94,8 +94,8 @@ class Garments:
     samples: int  # samples that are drawn from each model and evaluated
     classifier_images: int  # images seen by the classifier whose features measure the samples
     images_seen: dict[str, int]  # images seen by the model of each family
-    gan_alone_images: int  # images seen by the GAN that starts from random weights
-    longer_pixelcnn_images: int  # images seen by the PixelCNN that is trained for longer
+    class_gan_images: int  # images seen by the GAN that gets the classes too
+    faces_images: int  # images seen by each model that is trained on CelebA
     trials: int  # trials of each family's search
     trial_images: dict[str, int]  # images seen by the model of each family in a trial
 
@@ -165,20 +165,22 @@ HEADS = {
 GARMENTS = {
     "smoke": Garments(
         images=400, curve_images=10, test_images=10, samples=24, classifier_images=256,
-        images_seen={"VAE": 128, "GAN": 64, "PixelCNN": 64, "flow": 64, "diffusion": 64},
-        gan_alone_images=64, longer_pixelcnn_images=64,
-        trials=1, trial_images={"VAE": 128, "GAN": 64, "PixelCNN": 32, "flow": 32, "diffusion": 32},
+        images_seen={"VAE": 512, "GAN": 128, "PixelCNN": 128, "flow": 256, "diffusion": 128},
+        class_gan_images=128, faces_images=128,
+        trials=1, trial_images={"VAE": 256, "GAN": 128, "PixelCNN": 128, "flow": 256, "diffusion": 128},
     ),
     "quick": Garments(
         images=12_000, curve_images=100, test_images=200, samples=200, classifier_images=15_000,
         images_seen={"VAE": 15_000, "GAN": 1_500, "PixelCNN": 4_000, "flow": 2_000, "diffusion": 3_000},
-        gan_alone_images=1_500, longer_pixelcnn_images=8_000,
+        class_gan_images=1_500, faces_images=2_000,
         trials=2, trial_images={"VAE": 2_000, "GAN": 500, "PixelCNN": 500, "flow": 250, "diffusion": 500},
     ),
     "full": Garments(
-        images=None, curve_images=500, test_images=10_000, samples=1_000, classifier_images=120_000,
-        images_seen={"VAE": 160_000, "GAN": 6_000, "PixelCNN": 100_000, "flow": 56_000, "diffusion": 90_000},
-        gan_alone_images=40_000, longer_pixelcnn_images=400_000,
+        images=None, curve_images=500, test_images=10_000, samples=10_000, classifier_images=600_000,
+        images_seen={
+            "VAE": 1_280_000, "GAN": 1_024_000, "PixelCNN": 896_000, "flow": 1_024_000, "diffusion": 1_100_000,
+        },
+        class_gan_images=896_000, faces_images=320_000,
         trials=6, trial_images={"VAE": 14_560, "GAN": 15_000, "PixelCNN": 4_160, "flow": 2_330, "diffusion": 4_160},
     ),
 }  # fmt: skip

@@ -2,8 +2,9 @@
 
 The network consists of coupling layers (Dinh et al. 2017) on the unit cube. Each layer applies monotone
 rational-quadratic splines (Durkan et al. 2019) to a part of the pixels. A network computes the knots of these splines
-from the other pixels. The parts are the four phases of a 2 x 2 grid. After three of them are changed, the fourth is
-split in the same way (a multi-scale model).
+from the other pixels. The parts are the four phases of a 2 x 2 grid. Two of them are halved like a chessboard, because
+their pixels have few neighbours in the other parts. After three phases are changed, the fourth is split in the same way
+(a multi-scale model).
 
 Integer grey levels have no density. So uniform noise is added to them, and the result is a bound on their probability
 (Theis et al. 2016).
@@ -94,7 +95,7 @@ class Coupling(nn.Module):
 
     def __init__(self, mask: Tensor, width: int, depth: int, bins: int):
         super().__init__()
-        self.register_buffer("mask", mask, persistent=False)
+        self.register_buffer("mask", mask.clone(), persistent=False)
         channels = mask.flatten(1).any(1).nonzero()[:, 0].tolist()
         apart = channels[1] - channels[0] if len(channels) > 1 else len(mask)
         self.changed = slice(channels[0], None, apart)  # a list of numbers would be sent to the GPU in every step
@@ -119,6 +120,11 @@ class Coupling(nn.Module):
         out = x.clone()
         out[:, self.changed] = torch.where(mask, y, x[:, self.changed])
         return out, (log_slope * mask).flatten(1).sum(1)
+
+
+def chessboard(height: int, width: int) -> Tensor:
+    """A mask (height, width) that is true for the fields of one colour of a chessboard."""
+    return (torch.arange(height)[:, None] + torch.arange(width)) % 2 == 0
 
 
 class Flow(nn.Module):
@@ -155,10 +161,11 @@ class Flow(nn.Module):
         (height, across), levels = size, []
         while height % 2 == 0 and across % 2 == 0 and min(height, across) > MIN_SIDE:  # a level changes 3 of 4 phases
             height, across = height // 2, across // 2
-            phase = torch.arange(4).repeat(channels)[:, None, None].expand(-1, height, across)
-            levels.append(nn.ModuleList(Coupling(phase == k, width, depth, bins) for k in (3, 2, 1)))
-        board = (torch.arange(height)[:, None] + torch.arange(across)) % 2 == 0
-        board = board.repeat(channels, 1, 1)
+            phase, board = torch.arange(4).repeat(channels)[:, None, None], chessboard(height, across)
+            parts = [(phase == 3).expand(-1, height, across)]
+            parts += [(phase == k) & half for k in (2, 1) for half in (board, ~board)]
+            levels.append(nn.ModuleList(Coupling(part, width, depth, bins) for part in parts))
+        board = chessboard(height, across).repeat(channels, 1, 1)
         last = nn.ModuleList(Coupling(part, width, depth, bins) for part in (board, ~board, board, ~board))
         self.couplings = nn.ModuleDict({"levels": nn.ModuleList(levels), "last": last})
 

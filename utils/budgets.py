@@ -95,7 +95,7 @@ class Garments:
     classifier_images: int  # images seen by the classifier whose features measure the samples
     images_seen: dict[str, int]  # images seen by the model of each family
     class_gan_images: int  # images seen by the GAN that gets the classes too
-    faces_images: int  # images seen by each model that is trained on CelebA
+    faces_images: dict[str, int]  # images seen by the model of each family that is trained on CelebA
     trials: int  # trials of each family's search
     trial_images: dict[str, int]  # images seen by the model of each family in a trial
 
@@ -166,13 +166,13 @@ GARMENTS = {
     "smoke": Garments(
         images=400, curve_images=10, test_images=10, samples=24, classifier_images=256,
         images_seen={"VAE": 512, "GAN": 128, "PixelCNN": 128, "flow": 256, "diffusion": 128},
-        class_gan_images=128, faces_images=128,
+        class_gan_images=128, faces_images=dict.fromkeys(config.FAMILIES, 256),
         trials=1, trial_images={"VAE": 256, "GAN": 128, "PixelCNN": 128, "flow": 256, "diffusion": 128},
     ),
     "quick": Garments(
         images=12_000, curve_images=100, test_images=200, samples=200, classifier_images=15_000,
         images_seen={"VAE": 15_000, "GAN": 1_500, "PixelCNN": 4_000, "flow": 2_000, "diffusion": 3_000},
-        class_gan_images=1_500, faces_images=2_000,
+        class_gan_images=1_500, faces_images=dict.fromkeys(config.FAMILIES, 2_000),
         trials=2, trial_images={"VAE": 2_000, "GAN": 500, "PixelCNN": 500, "flow": 250, "diffusion": 500},
     ),
     "full": Garments(
@@ -180,7 +180,7 @@ GARMENTS = {
         images_seen={
             "VAE": 1_280_000, "GAN": 1_024_000, "PixelCNN": 896_000, "flow": 1_024_000, "diffusion": 1_100_000,
         },
-        class_gan_images=896_000, faces_images=320_000,
+        class_gan_images=896_000, faces_images=dict.fromkeys(config.FAMILIES, 320_000),
         trials=6, trial_images={"VAE": 14_560, "GAN": 15_000, "PixelCNN": 4_160, "flow": 2_330, "diffusion": 4_160},
     ),
 }  # fmt: skip

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from utils.evaluation.sample_sizes import require
 from utils.models.diffusion import LOWEST, NOISE_LEVELS, Diffusion
 from utils.models.flow import Flow
-from utils.models.spatial_vae import SpatialVAE, logistic_nats
+from utils.models.spatial_vae import SpatialVAE, level_nats
 
 BATCH = 250  # number of images in a batch
 
@@ -62,7 +62,7 @@ def vae_nats(vae: SpatialVAE, images: Tensor, num_samples: int, generator: torch
         latents = mean + drawn * (log_var / 2).exp()
         log_prior = -0.5 * (latents**2).flatten(1).sum(1)
         log_posterior = -0.5 * (drawn**2 + log_var).flatten(1).sum(1)  # both omit the same constant
-        ratios.append(log_prior - log_posterior - logistic_nats(x, *vae.predict(latents)))
+        ratios.append(log_prior - log_posterior - level_nats(x, *vae.predict(latents)).flatten(1).sum(1))
     return (math.log(num_samples) - torch.stack(ratios).logsumexp(0)).cpu()
 
 

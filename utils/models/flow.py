@@ -39,16 +39,16 @@ def spline(x: Tensor, parameters: Tensor, inverse: bool = False) -> tuple[Tensor
         The values (...) of the splines at x, and the logarithms (...) of their derivatives there.
     """
     bins = (parameters.shape[-1] - 1) // 3
-    widths, heights, slopes = parameters.to(x.dtype).split([bins, bins, bins + 1], -1)
-    widths, heights = (MIN_BIN_SIZE + (1 - MIN_BIN_SIZE * bins) * p.softmax(-1) for p in (widths, heights))
+    sizes, slopes = parameters.to(x.dtype).split([2 * bins, bins + 1], -1)
+    sizes = MIN_BIN_SIZE + (1 - MIN_BIN_SIZE * bins) * sizes.unflatten(-1, (2, bins)).softmax(-1)
+    edges = F.pad(sizes.cumsum(-1), (1, 0))  # (..., 2, K + 1): left edges, lower edges
     slopes = MIN_SLOPE + F.softplus(slopes + math.log(math.expm1(1 - MIN_SLOPE)))  # 1 if the parameter is 0
-    left, bottom = (F.pad(p.cumsum(-1), (1, 0)) for p in (widths, heights))
-    edges = bottom if inverse else left
-    which = (torch.searchsorted(edges[..., 1:-1].contiguous(), x[..., None].contiguous(), right=True)).clamp(
-        0, bins - 1
-    )
-    x0, w, y0, h, d0 = (p.gather(-1, which)[..., 0] for p in (left, widths, bottom, heights, slopes))
-    d1 = slopes.gather(-1, which + 1)[..., 0]
+    inner = edges[..., int(inverse), 1:-1].contiguous()
+    which = torch.searchsorted(inner, x[..., None].contiguous(), right=True)
+    both_ends = torch.cat([which, which + 1], -1)[..., None, :].expand(*x.shape, 3, 2)
+    knots = torch.cat([edges, slopes[..., None, :]], -2).gather(-1, both_ends)
+    (x0, y0, d0), (x1, y1, d1) = (end.unbind(-1) for end in knots.unbind(-1))
+    w, h = x1 - x0, y1 - y0
     bin_slope = h / w
     bend = d0 + d1 - 2 * bin_slope
     if inverse:
@@ -56,17 +56,14 @@ def spline(x: Tensor, parameters: Tensor, inverse: bool = False) -> tuple[Tensor
         a = h * (bin_slope - d0) + rise * bend
         b = h * d0 - rise * bend
         c = -bin_slope * rise
-        t = 2 * c / (-b - (b * b - 4 * a * c).clamp(min=0).sqrt())
-        y = x0 + t * w
+        t = (2 * c / (-b - (b * b - 4 * a * c).clamp(min=0).sqrt())).clamp(0, 1)
     else:
-        t = (x - x0) / w
-        y = y0 + h * (bin_slope * t * t + d0 * t * (1 - t)) / (bin_slope + bend * t * (1 - t))
-    t = t.clamp(0, 1)
-    slope = (
-        bin_slope**2
-        * (d1 * t * t + 2 * bin_slope * t * (1 - t) + d0 * (1 - t) ** 2)
-        / (bin_slope + bend * t * (1 - t)) ** 2
-    )
+        t = ((x - x0) / w).clamp(0, 1)
+    rest = 1 - t
+    between = t * rest
+    below = bin_slope + bend * between
+    y = x0 + t * w if inverse else y0 + h * (bin_slope * t * t + d0 * between) / below
+    slope = (bin_slope / below) ** 2 * (d1 * t * t + 2 * bin_slope * between + d0 * rest * rest)
     log_slope = slope.clamp(min=1e-12).log()
     return y.clamp(0, 1), -log_slope if inverse else log_slope
 

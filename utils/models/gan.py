@@ -7,7 +7,9 @@ time without driving some kinds of images out. Further parts:
 1. Augmentation: the discriminator sees some images moved, turned, scaled or with another brightness (Karras et al.
    2020a), so that it does not learn the real images by heart.
 2. Noise inputs in the generator (Karras et al. 2019), and a moving average of its weights (in the training loop).
-3. Classes, if wanted: the generator gets the class as further channels of its latent, and the discriminator has one
+3. The discriminator sees the generated images as they are saved: in whole grey levels. So the generator learns to make
+   pixels that are exactly black, as in the real images.
+4. Classes, if wanted: the generator gets the class as further channels of its latent, and the discriminator has one
    score for each class (Mescheder et al. 2018).
 """
 
@@ -67,6 +69,17 @@ class Discriminator(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.layers(images.contiguous(memory_format=torch.channels_last)).float()
+
+
+def as_grey_levels(images: Tensor) -> Tensor:
+    """Images (N, C, H, W), limited to [-1, 1] and rounded to the 256 grey levels, as they are saved.
+
+    Rounding has no useful gradient. So the gradient of the identity function is used, as a straight-through estimator
+    (Bengio et al. 2013).
+    """
+    with torch.no_grad():
+        saved = ((images.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
+    return images + (saved - images).detach()
 
 
 class GAN(nn.Module):
@@ -148,6 +161,7 @@ class GAN(nn.Module):
         both = None if labels is None else labels.repeat(2)
         latents = torch.randn(len(images), *self.latent_shape, device=images.device)
         generated = self.generator(latents if labels is None else self.with_classes(latents, labels))
+        generated = as_grey_levels(generated)
         probability = self.config["augmentation"]
 
         shown = augment(torch.cat([images, generated.detach()]), probability).requires_grad_()

@@ -29,26 +29,34 @@ PRIOR_BATCH = 512  # latents in a training step of the prior
 HALF_LEVEL = 1 / 255  # half the distance between two grey levels in [-1, 1]
 
 
-def logistic_nats(images: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
-    """Negative log probability (N,) in nats of grey levels in [-1, 1], summed over each image.
+def level_nats(levels: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
+    """Negative log probabilities (N, C, H, W) in nats of grey levels in [-1, 1].
 
     The distribution of a pixel is a logistic distribution, discretised: a grey level gets the mass of the interval
     around it. Black and white also get the mass beyond them (Salimans et al. 2017).
 
     Args:
-        images, mean: (N, C, H, W).
-        log_scale: logarithm of the logistic distribution's scale; a shape that broadcasts to the images'.
+        levels, mean: (N, C, H, W).
+        log_scale: logarithm of the logistic distribution's scale; a shape that broadcasts to the levels'.
     """
-    upper = (images - mean + HALF_LEVEL) * torch.exp(-log_scale)
-    lower = (images - mean - HALF_LEVEL) * torch.exp(-log_scale)
-    black, white = images < -1 + HALF_LEVEL, images > 1 - HALF_LEVEL
+    upper = (levels - mean + HALF_LEVEL) * torch.exp(-log_scale)
+    lower = (levels - mean - HALF_LEVEL) * torch.exp(-log_scale)
+    black, white = levels < -1 + HALF_LEVEL, levels > 1 - HALF_LEVEL
     # sigmoid(upper) - sigmoid(lower) is this product of three factors, none of which is rounded to zero
     log_mass = (
         F.logsigmoid(upper).masked_fill(white, 0)
         + F.logsigmoid(-lower).masked_fill(black, 0)
         + torch.log(-torch.expm1(lower - upper)).masked_fill(black | white, 0)
     )
-    return -log_mass.flatten(1).sum(1)
+    return -log_mass
+
+
+def most_probable_levels(mean: Tensor, log_scale: Tensor) -> Tensor:
+    """The most probable grey levels (N, C, H, W) in [-1, 1]: black, white, or the level nearest to the mean."""
+    nearest = ((mean.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
+    levels = torch.stack([nearest, torch.full_like(mean, -1.0), torch.full_like(mean, 1.0)])
+    nats = torch.stack([level_nats(level, mean, log_scale) for level in levels])
+    return levels.gather(0, nats.argmin(0, keepdim=True))[0]
 
 
 class Encoder(nn.Module):
@@ -140,7 +148,7 @@ class SpatialVAE(nn.Module):
         mean, log_var = self.encoder(images)
         predicted = self.predict(mean + torch.randn_like(mean) * (log_var / 2).exp())
         with torch.autocast(images.device.type, enabled=False):
-            reconstruction = logistic_nats(images, *predicted).mean()
+            reconstruction = level_nats(images, *predicted).flatten(1).sum(1).mean()
             kl = kl_to_normal(mean.flatten(1), log_var.flatten(1)).mean()
         return {"reconstruction": reconstruction, "kl": kl, "negative_elbo": reconstruction + kl}
 
@@ -163,10 +171,13 @@ class SpatialVAE(nn.Module):
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents (N, latent_channels, H / 4, W / 4) to the means of the images (N, C, H, W) in [-1, 1] on the CPU."""
+        """Latents (N, latent_channels, H / 4, W / 4) to images (N, C, H, W) in [-1, 1] on the CPU.
+
+        Each pixel has its most probable grey level.
+        """
         self.eval()
         device = self.log_scale.device
-        return torch.cat([self.predict(z.to(device))[0].clamp(-1, 1).cpu() for z in latents.split(500)])
+        return torch.cat([most_probable_levels(*self.predict(z.to(device))).cpu() for z in latents.split(500)])
 
     def export(self, path: str | Path) -> Path:
         """Write encoder, decoder and prior as float16 safetensors. Returns the path."""

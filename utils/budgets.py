@@ -68,6 +68,7 @@ class ClassifierTuning:
     finalists: int  # trials that are trained for the clean notebook's length with other seeds
     seeds: int  # number of these seeds
     folds: int  # cross-validation folds, as many as in the clean notebook
+    resnet_images: int  # images seen by each plain ResNet-18, with which the network is compared
 
 
 @dataclass(frozen=True)
@@ -138,14 +139,16 @@ CLASSIFIER = {
 }
 CLASSIFIER_TUNING = {
     "smoke": ClassifierTuning(
-        trials=2, images=256, shorter_images=256, compared_trials=2, longer_trials=1, finalists=1, seeds=1, folds=2
+        trials=2, images=256, shorter_images=256, compared_trials=2, longer_trials=1, finalists=1, seeds=1, folds=2,
+        resnet_images=128,
     ),
     "quick": ClassifierTuning(
-        trials=4, images=1_024, shorter_images=512, compared_trials=2, longer_trials=1, finalists=1, seeds=1, folds=2
+        trials=4, images=1_024, shorter_images=512, compared_trials=2, longer_trials=1, finalists=1, seeds=1, folds=2,
+        resnet_images=1_024,
     ),
     "full": ClassifierTuning(
         trials=30, images=12_800, shorter_images=6_400, compared_trials=10, longer_trials=2,
-        finalists=3, seeds=5, folds=5,
+        finalists=3, seeds=5, folds=5, resnet_images=232_000,
     ),
 }  # fmt: skip
 HEADS = {

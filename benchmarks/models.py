@@ -38,14 +38,16 @@ from torch.utils.data import DataLoader, TensorDataset
 from benchmarks.limit import Roofline, bandwidths, call_seconds, fastest, matmul_peak, wait
 from utils import budgets, config, files
 from utils.data import image_files
-from utils.evaluation import cross_validation, feature_spaces, fidelity, likelihood
+from utils.evaluation import cross_validation, feature_spaces, fidelity, garment_study, likelihood
 from utils.models import classifier, imputer
 from utils.models.classifier import Classifier
 from utils.models.dcgan import DCGAN
 from utils.models.diffusion import Diffusion
 from utils.models.flow import Flow
+from utils.models.gan import GAN
 from utils.models.imputer import Imputer
 from utils.models.pixelcnn import PixelCNN
+from utils.models.spatial_vae import SpatialVAE
 from utils.models.vae import VAE
 from utils.training import checkpoints, devices, loop
 
@@ -60,7 +62,6 @@ SHARES = (
 )  # fmt: skip
 ROUNDS = 5
 SECONDS = 1.0  # for each measurement of a round, after a warm-up
-IMPUTER_BATCH = 4  # as in its notebook
 USED, PIXELCNN_USED = 32, 128  # images that are sampled, labelled or filled at a time; more for a PixelCNN
 CHECKPOINT_SECONDS = inspect.signature(loop.fit).parameters["checkpoint_seconds"].default
 RECORDED_HALF = 60  # steps on a GPU, so that a training of twice as many is recorded (`utils.training.recording`)
@@ -123,7 +124,7 @@ def distances_to(held_out: Tensor) -> Callable[[nn.Module], object]:
 
 def cases() -> dict[str, Case]:
     """Each model as its notebook trains it."""
-    hands, garments, heads = images(2000, (32, 32)), images(512, (28, 28)), (images(128, (64, 64)) + 1) / 2
+    hands, garments, heads = images(2000, (32, 32)), images(512, (28, 28)), (images(256, (64, 64)) + 1) / 2
     labels, pixels, known = torch.arange(2000) % 3, image_files.to_uint8(hands), torch.rand(heads.shape) < 0.7
     (vae, vae_batch), (gan, gan_batch) = settings("vae"), settings("dcgan")
     hands_budget, heads_budget, garments_budget = (b["full"] for b in (budgets.HANDS, budgets.HEADS, budgets.GARMENTS))
@@ -153,9 +154,9 @@ def cases() -> dict[str, Case]:
             lambda: Classifier(**hand, resnet=True), (hands, labels), classifier.BATCH_SIZE, label_some, classified
         ),
         "imputer, heads": Case(
-            lambda: Imputer(torch.rand(64, 64) < 0.3),
+            lambda: Imputer(torch.rand(64, 64) < 0.3, **config.hyperparameters("imputer", committed=True)),
             (heads, known),
-            IMPUTER_BATCH,
+            heads_budget.imputer_batch,
             lambda model, _: imputer.fill_masked([model], heads[:USED], known[:USED]),
             Course(
                 heads_budget.imputer_images,
@@ -165,14 +166,18 @@ def cases() -> dict[str, Case]:
             ),
         ),
     }
-    for label, name, build in (
-        ("PixelCNN, garments", "PixelCNN", PixelCNN),
-        ("flow, garments", "flow", Flow),
-        ("diffusion, garments", "diffusion", Diffusion),
+    few = garments[: garments_budget.curve_images]
+    bits, texture = likelihood.bits_hook(few, garment_study.BOUND_SAMPLES), feature_spaces.Texture()
+    distance = fidelity.frechet_distance_hook(texture, image_files.to_uint8(few), len(few), 0)
+    for label, name, build, evaluate in (
+        ("VAE, garments", "VAE", SpatialVAE, bits),
+        ("GAN, garments", "GAN", GAN, distance),
+        ("PixelCNN, garments", "PixelCNN", PixelCNN, bits),
+        ("flow, garments", "flow", Flow, bits),
+        ("diffusion, garments", "diffusion", Diffusion, bits),
     ):
         given, batch = settings(f"final_{name.lower()}")
-        few = garments[: garments_budget.curve_images]
-        course = Course(garments_budget.images_seen[name], 10, False, likelihood.bits_hook(few, few, num_samples=4))
+        course = Course(garments_budget.images_seen[name], 10, False, evaluate)
         used = PIXELCNN_USED if name == "PixelCNN" else USED
         build = partial(build, size=(28, 28), **given)
         made[label] = Case(build, (garments,), batch, partial(sample, count=used), course, used)

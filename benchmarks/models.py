@@ -60,7 +60,6 @@ SHARES = (
 )  # fmt: skip
 ROUNDS = 5
 SECONDS = 1.0  # for each measurement of a round, after a warm-up
-IMPUTER_BATCH = 4  # as in its notebook
 USED, PIXELCNN_USED = 32, 128  # images that are sampled, labelled or filled at a time; more for a PixelCNN
 CHECKPOINT_SECONDS = inspect.signature(loop.fit).parameters["checkpoint_seconds"].default
 PROFILED = 20  # steps for measuring the busy time of a GPU
@@ -154,7 +153,7 @@ def cases() -> dict[str, Case]:
         "imputer, heads": Case(
             lambda: Imputer(torch.rand(64, 64) < 0.3),
             (heads, known),
-            IMPUTER_BATCH,
+            heads_budget.imputer_batch,
             lambda model, _: imputer.fill_masked([model], heads[:USED], known[:USED]),
             Course(
                 heads_budget.imputer_images,

@@ -198,6 +198,15 @@ def test_bent_images_are_similar_and_differ_from_each_other():
     assert torch.allclose(head_images.warp(image, 0.0), image, atol=1e-4)
 
 
+def test_bent_images_are_as_exact_in_mixed_precision():
+    images, found = torch.from_numpy(draw_pictures(4, 64)).float() / 255, []
+    for mixed in (False, True):
+        torch.manual_seed(0)
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            found.append(head_images.warp(images))
+    assert torch.equal(*found)
+
+
 def test_images_and_masks_are_moved_together_and_what_comes_in_is_unknown():
     images, known = torch.rand(40, 1, 64, 64) + 0.01, torch.ones(40, 1, 64, 64, dtype=torch.bool)
     known[..., 30:40] = False

@@ -260,7 +260,8 @@ def warp(images: Tensor, strength: float = 1.0) -> Tensor:
     angle, scale, squeeze = 0.05 * angle, (0.03 * scale).exp(), (0.02 * squeeze).exp()
     across = torch.stack([scale * squeeze * angle.cos(), -scale * angle.sin(), 0.03 * right], 1)
     along = torch.stack([scale * angle.sin(), scale / squeeze * angle.cos(), 0.03 * down], 1)
-    grid = F.affine_grid(torch.stack([across, along], 1), list(images.shape), align_corners=False)
+    with torch.autocast(device.type, enabled=False):  # bfloat16 would move pixels by up to a sixteenth of a pixel
+        grid = F.affine_grid(torch.stack([across, along], 1), list(images.shape), align_corners=False)
     coarse = 0.04 * strength * torch.randn(count, 2, 6, 6, device=device)
     bend = F.interpolate(coarse, images.shape[2:], mode="bicubic", align_corners=True)
     moved = F.grid_sample(images, grid + bend.permute(0, 2, 3, 1), "bicubic", "border", align_corners=False)

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from benchmarks.limit import wait
-from benchmarks.models import ROUNDS, SECONDS, Case, images, markdown, our_step, rate
+from benchmarks.models import SECONDS, Case, images, markdown, our_step, rate
 from utils import budgets, config
 from utils.data import image_files
 from utils.evaluation import hand_study
@@ -31,6 +31,7 @@ from utils.training import devices, loop
 
 FILES = 8434  # in the course's test folder
 PART = 512  # images that the opponent labels with one network
+ROUNDS = 3
 WARM_UP = 3  # steps
 
 

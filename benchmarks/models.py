@@ -129,7 +129,9 @@ def cases() -> dict[str, Case]:
     (vae, vae_batch), (gan, gan_batch) = settings("vae"), settings("dcgan")
     hands_budget, heads_budget, garments_budget = (b["full"] for b in (budgets.HANDS, budgets.HEADS, budgets.GARMENTS))
     hand, curve = config.hyperparameters("classifier", committed=True), pixels[: cross_validation.CURVE_IMAGES]
-    classified = Course(budgets.CLASSIFIER["full"].images, 5, False, lambda model: model.logits(curve))
+    classifier_budget = budgets.CLASSIFIER["full"]
+    length = classifier_budget.images + classifier_budget.pretraining_images
+    classified = Course(length, 5, False, lambda model: model.logits(curve))
 
     def label_some(model: Classifier, _seed: int) -> Tensor:
         return model.logits(pixels[:USED])

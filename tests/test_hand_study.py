@@ -67,3 +67,15 @@ def test_losses_of_a_trial_and_mean_logits(study):
     images = study.test.images
     expected = (first.logits(images) + second.logits(images, mirrored=True)) / 2
     assert torch.allclose(hand_study.mean_logits([first, second], images), expected, atol=1e-5)
+
+
+def test_measures_and_their_resamples():
+    labels, groups = np.array([0, 1, 2] * 20), np.arange(60)
+    probabilities = np.eye(3)[labels] * 0.8 + 0.1
+    probabilities[[1, 2, 0]] = probabilities[[0, 0, 1]]  # of 20 reals 1 is lost; of 40 fakes 2 are called real
+    found, draws = hand_study.measures(probabilities, labels, groups, 1 / 3)
+    assert found[hand_study.EXPECTED] == pytest.approx(found["F1 real"]) == pytest.approx(2 * 19 / (20 + 21))
+    assert set(found) == set(draws) and draws["accuracy"].shape == (1000,)
+    assert draws["accuracy"].mean() == pytest.approx(found["accuracy"], abs=0.01)
+    rarer, _ = hand_study.measures(probabilities, labels, groups, 0.1)
+    assert rarer[hand_study.EXPECTED] < found[hand_study.EXPECTED]

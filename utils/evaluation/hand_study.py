@@ -17,11 +17,12 @@ from torch import Tensor
 from utils import budgets
 from utils.data import labelled_hands
 from utils.evaluation import calibration, pu_learning
-from utils.evaluation.cross_validation import VIEWS, CrossValidation, Folds, scores
+from utils.evaluation.cross_validation import VIEWS, CrossValidation, Folds, bootstrap, scores
 from utils.models.classifier import Classifier
 
 LABELLED, LONGER, BEGUN = "labelled images only", "as many images seen", "begun with the test folder"
 TWICE, RESNET = "twice as many images seen", "ResNet-18"
+EXPECTED = "F1 real, test folder"  # a measure
 LABELLED_AT_ONCE = 64  # images: their maps fit into the caches of a processor core
 RANGES = {  # of the search
     "lr": (0.0005, 0.001, 0.002, 0.004),
@@ -101,6 +102,23 @@ class HandStudy:
             probabilities = calibration.calibrate_out_of_fold(run.logits().mean(0), labels, run.folds.fold_of)
             found.append(scores(probabilities, labels)["cross-entropy"])
         return found
+
+
+def measures(
+    probabilities: np.ndarray, labels: np.ndarray, groups: np.ndarray, share: float
+) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """`cross_validation.scores` and EXPECTED: the F1 of *real* to be expected where `share` of the images are real.
+
+    Returns:
+        Each measure of probabilities (N, 3), and its values in the resamples of `cross_validation.bootstrap`.
+    """
+
+    def with_expected(found: dict) -> dict:
+        return found | {EXPECTED: pu_learning.f1_at_share(share, found["recall real"], found["fakes called real"])}
+
+    found = scores(probabilities, labels)
+    draws = dict(zip(found, bootstrap(probabilities, labels, groups).T))
+    return with_expected(found), with_expected(draws)
 
 
 def one_view_each(logits: Tensor) -> Tensor:

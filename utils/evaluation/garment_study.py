@@ -16,7 +16,7 @@ from utils.evaluation import feature_spaces, fidelity, likelihood
 from utils.models import zoo
 
 DIFFUSION_WAYS = [{"steps": steps, "scheduler": name} for name in ("ddim", "ddpm") for steps in (25, 50, 100)]
-DIFFUSION_WAY = {"steps": 100, "scheduler": "ddpm"}  # the one whose samples are shown and measured
+DIFFUSION_WAY = {"steps": 50, "scheduler": "ddpm"}  # the one whose samples are shown and measured
 BOUND_SAMPLES = 4  # latents of a VAE, or noise levels of a diffusion model, for each image in a curve
 
 

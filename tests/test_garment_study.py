@@ -37,6 +37,8 @@ def test_a_model_is_trained_with_its_curve_and_then_loaded(here):
     assert again.history == found.history
     mean, error = garment_study.bits(found.model, parts().test.images)
     assert 0 < mean < 20 and error > 0
+    kept = [garment_study.bits(found.model, parts().test.images, 4, here, "test") for _ in range(2)]
+    assert kept == [(mean, error)] * 2 and len(list(here.glob("nats_test_*"))) == 1
 
 
 def test_garments_faces_and_a_gan_of_classes_have_their_own_budgets(here):

@@ -16,7 +16,7 @@ from utils.evaluation import feature_spaces, fidelity, likelihood
 from utils.models import zoo
 
 DIFFUSION_WAYS = [{"steps": steps, "scheduler": name} for name in ("ddim", "ddpm") for steps in (25, 50, 100)]
-DIFFUSION_WAY = {"steps": 100, "scheduler": "ddpm"}  # the one whose samples are shown and measured
+DIFFUSION_WAY = {"steps": 50, "scheduler": "ddpm"}  # the one whose samples are shown and measured
 BOUND_SAMPLES = 4  # latents of a VAE, or noise levels of a diffusion model, for each image in a curve
 
 
@@ -82,13 +82,32 @@ def draw(model: nn.Module, count: int, folder: Path, seed: int = 0, **options) -
         with np.load(path) as found:
             return found["images"]
     made = image_files.to_uint8(model.sample(count, seed, **options))
-    content = io.BytesIO()
-    np.savez_compressed(content, images=made)
-    files.write_atomically(path, content.getvalue())
+    _keep(path, images=made)
     return made
 
 
-def bits(model: nn.Module, images: np.ndarray, num_samples: int = 16) -> tuple[float, float]:
-    """Bits per dimension of images uint8 (N, C, H, W), and the standard error; see `likelihood.nats`."""
-    floats = image_files.to_float(images)
-    return likelihood.bits_per_dimension(likelihood.nats(model, floats, num_samples), floats[0].numel())
+def bits(
+    model: nn.Module, images: np.ndarray, num_samples: int = 4, folder: Path | None = None, part: str = ""
+) -> tuple[float, float]:
+    """Bits per dimension of images uint8 (N, C, H, W), and the standard error; see `likelihood.nats`.
+
+    Args:
+        folder: the `training_folder` of the model, to keep the likelihoods there and to read them the next time.
+        part: the name of the part of the data that the images are, for the name of this file.
+    """
+    path = folder / f"nats_{part}_{len(images)}_{num_samples}.npz" if folder else None
+    if path and path.is_file():
+        with np.load(path) as found:
+            nats = torch.from_numpy(found["nats"])
+    else:
+        nats = likelihood.nats(model, image_files.to_float(images), num_samples)
+        if path:
+            _keep(path, nats=nats.numpy())
+    return likelihood.bits_per_dimension(nats, images[0].size)
+
+
+def _keep(path: Path, **arrays: np.ndarray) -> None:
+    """Write arrays to an .npz file, completely or not at all."""
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays)
+    files.write_atomically(path, content.getvalue())

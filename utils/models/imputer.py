@@ -294,9 +294,11 @@ class Imputer(nn.Module):
             images, shown = (torch.where(striped, x, y) for x, y in zip((images, shown), moved))
             trusted = torch.where(striped, trusted, shown)
         others = torch.where(
-            chance(OTHER_MASKS), masks.other_masks(SIZE, count, device)[:, None], masks.vary(self.mask, count)[:, None]
+            chance(OTHER_MASKS),
+            masks.other_masks(tuple(self.mask.shape), count, device)[:, None],
+            masks.vary(self.mask, count)[:, None],
         )
-        lines = masks.hide_lines(SIZE, count, device)[:, None]
+        lines = masks.hide_lines(tuple(self.mask.shape), count, device)[:, None]
         hidden = torch.where(striped, torch.where(chance(self.config["own_mask"]), self.mask, others), lines)
         if self.config["match"]:
             amount = self.config["match"] * torch.rand(count, 1, 1, 1, device=device) * chance(MATCHED) * complete

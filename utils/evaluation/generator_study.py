@@ -57,6 +57,7 @@ COLD_RANGES = {  # of the search for the GAN that begins with random weights
     "lr_discriminator": (2e-4, 4e-4),
     "penalty": (0.05, 0.5),
 }
+RANGES = {"vae": VAE_RANGES, "gan": GAN_RANGES, "cold": COLD_RANGES}
 
 
 class Trained(NamedTuple):
@@ -355,11 +356,17 @@ class Search:
         return self.study.vae("start", config.hyperparameters("vae"), *lengths, 0, plot=False)
 
     def designs(self) -> dict[str, list[dict]]:
-        """The settings of all trials of each search."""
+        """The settings of all trials of each search. The first trial has the settings of the clean notebook."""
+        of_prior = {f"prior_{name}": value for name, value in VAE().prior.config.items()}
+        committed = {
+            "vae": of_prior | config.hyperparameters("vae", committed=True),
+            "gan": config.hyperparameters("dcgan", committed=True),
+            "cold": config.hyperparameters("residual_gan", committed=True) | {"residual": True},
+        }
+        trials = {"vae": self.budget.vae_trials, "gan": self.budget.gan_trials, "cold": self.budget.cold_trials}
         return {
-            "vae": balanced_design(VAE_RANGES, self.budget.vae_trials),
-            "gan": balanced_design(GAN_RANGES, self.budget.gan_trials),
-            "cold": balanced_design(COLD_RANGES, self.budget.cold_trials),
+            kind: [{name: committed[kind][name] for name in ranges}, *balanced_design(ranges, trials[kind] - 1)]
+            for kind, ranges in RANGES.items()
         }
 
     def trial(self, kind: str, settings: dict, seed: int = 0) -> dict:
@@ -374,7 +381,7 @@ class Search:
         return self.study.gan_trial(fixed | latents | settings, self.budget.gan_images, seed, begin)
 
     def finalists(self, kind: str) -> list[dict]:
-        """The settings of the best trials of a search, the best first."""
-        design = self.designs()[kind]
-        scores = [self.trial(kind, settings)["score"] for settings in design]
-        return [design[i] for i in np.argsort(scores)[: self.budget.finalists]]
+        """The settings of the first trial of a search, and those of the best other trials, the best first."""
+        first, *others = self.designs()[kind]
+        scores = [self.trial(kind, settings)["score"] for settings in others]
+        return [first, *(others[i] for i in np.argsort(scores)[: self.budget.finalists])]

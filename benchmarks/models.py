@@ -260,14 +260,11 @@ def first_batch(case: Case) -> tuple[Tensor, ...]:
     return tuple(x[: case.batch_size].to(devices.accelerator().device) for x in case.data)
 
 
-def our_step(case: Case, compiled: str | None = None) -> Callable[[], dict[str, Tensor]]:
-    """A training step on the first batch, with the memory format and number format of `loop.fit`.
-
-    `compiled` is a mode of torch.compile; None: not compiled.
-    """
+def our_step(case: Case, compiled: bool = False) -> Callable[[], dict[str, Tensor]]:
+    """A training step on the first batch, with the memory format and number format of `loop.fit`."""
     model = case.build().to(devices.accelerator().device, memory_format=torch.channels_last).train()
     if compiled:
-        compile_parts(model, compiled)
+        compile_parts(model)
     return partial(stepper(model, number_format()), first_batch(case))
 
 
@@ -432,13 +429,13 @@ def use_limits(case: Case, roofline: Callable[[], Roofline]) -> dict[str, float]
         return limits_row(ways[1], case.used, roofline) | {"ratio to plain": found["1"]}
 
 
-def compile_parts(module: nn.Module, mode: str = "default") -> None:
-    """Compile each network of a model separately with torch.compile, in a mode of torch.compile."""
+def compile_parts(module: nn.Module) -> None:
+    """Compile each network of a model separately with torch.compile."""
     for child in module.children():
         if isinstance(child, (nn.ModuleDict, nn.ModuleList)):
-            compile_parts(child, mode)
+            compile_parts(child)
         else:
-            child.compile(mode=mode)
+            child.compile()
 
 
 def levers_row(case: Case) -> dict[str, float]:

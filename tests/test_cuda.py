@@ -80,7 +80,7 @@ def test_a_training_resumes_with_the_same_losses(kind, number_format, tmp_path):
     assert losses(resumed) == pytest.approx(losses(history), rel=rounding, abs=rounding)
 
 
-@pytest.mark.parametrize("kind", ["GAN", "classifier"])
+@pytest.mark.parametrize("kind", ["VAE", "classifier"])  # a GAN turns images, which PyTorch cannot do in this way
 def test_a_training_with_deterministic_algorithms_resumes_bit_for_bit(kind, number_format, deterministic, tmp_path):
     undisturbed, history = train(kind, tmp_path / "a")
     train(kind, tmp_path / "b", stop=True)

@@ -152,3 +152,22 @@ def test_the_distances_of_students_hands_are_those_of_the_benchmark(monkeypatch)
         if kind.startswith("students'"):
             for distance in distances.values():
                 assert f"{distance:.1f}" in PUBLIC, (kind, distance)
+
+
+def test_the_readme_is_short():
+    assert len(README.split("\n## Answer to question 1")[0]) <= 9000
+
+
+def sentences(path: Path) -> set[str]:
+    """The sentences of a page with eight words or more, without marks and addresses."""
+    text = re.sub(r"```.*?```|\]\([^)]*\)|[*`\[\]!|]", " ", path.read_text(encoding="utf-8"), flags=re.S)
+    found = (" ".join(part.split()) for part in re.split(r"(?<=[.!?:;])\s|\n", text))
+    return {sentence for sentence in found if len(sentence.split()) >= 8}
+
+
+def test_no_sentence_stands_on_two_pages():
+    owner: dict[str, str] = {}
+    for path in (config.PROJECT / "README.md", *sorted((config.PROJECT / "docs").glob("*.md"))):
+        for sentence in sentences(path):
+            assert sentence not in owner, f"{path.name} and {owner[sentence]}: {sentence}"
+            owner[sentence] = path.name

@@ -49,13 +49,16 @@ def test_the_page_with_shipped_hands_needs_no_package_and_says_what_it_is(tmp_pa
     assert re.search(f"^{said}$", README, re.M), "README.md shows another first line of make run"
 
 
-def test_the_lines_of_the_readme_are_those_that_are_printed():
+def test_the_lines_of_the_readme_are_those_that_are_printed(monkeypatch):
+    monkeypatch.setenv("PROFILE", "quick")
     block = README.split("```text\n")[1].split("```")[0]
-    first = nbformat.read(config.PROJECT / config.HANDS[0], as_version=4)
-    code = sum(cell.cell_type == "code" for cell in first.cells)
-    assert f"Notebook 1 of {len(config.HANDS)}: {config.HANDS[0]}, profile quick" in block
-    section = execute.headings(first)[0]
-    assert f"{section} (cell 1 of {code}, about " in block, f"README.md: the first section is now: {section}, of {code}"
+    sections = execute.headings(nbformat.read(config.PROJECT / config.HANDS[0], as_version=4))
+    takes = execute.clock(sum(execute.known_durations(config.HANDS[0], sections)))
+    for line in (
+        f"Notebook 1 of {len(config.HANDS)}: {config.HANDS[0]}, profile quick, about {takes} minutes on two cores",
+        f"   0:00  {sections[0]} (cell 1 of {len(sections)}, about {takes} left)",
+    ):
+        assert line in block, f"README.md, 'The two commands': make run prints now: {line}"
     assert "Done in " in block and "The results:" in block
     assert "300 new hands by the GAN: " in block and "all on one sheet: " in block
     assert "{kind}_hands.png" in Path(results.__file__).read_text(encoding="utf-8")

@@ -1,6 +1,7 @@
 """The figures of the README and of docs/results.md are printed by the notebooks that they name, or cited."""
 
 import html
+import json
 import re
 from pathlib import Path
 
@@ -49,6 +50,15 @@ def printed(notebook: Path, sections: list[str]) -> list[str]:
                     rows = re.findall(r"<tr>.*?</tr>", data.get("text/html", ""), re.S)
                     text = "\n".join(html.unescape(re.sub(r"<[^>]+>", " ", row)).replace("\n", " ") for row in rows)
                 lines += text.splitlines()
+    results = notebook.with_name("results.json")
+    return lines + (stored(json.loads(results.read_text(encoding="utf-8"))) if results.is_file() else [])
+
+
+def stored(results: dict, name: str = "results") -> list[str]:
+    """A line for each part of a file of results, as if it were printed: its name, then its numbers."""
+    lines = [f"{name}  {'  '.join(str(value) for value in results.values() if isinstance(value, int | float))}"]
+    for key, value in results.items():
+        lines += stored(value, key) if isinstance(value, dict) else []
     return lines
 
 

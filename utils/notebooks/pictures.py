@@ -14,6 +14,7 @@ from utils.data import hand_images, head_images, image_files, label_csv
 from utils.notebooks import figures
 
 FOLDER = Path("docs") / "pictures"
+LARGEST = 1200  # pixels of a side
 COUNT = 12  # images in a row
 HEADS = range(0, 96, 12)  # of the test set, counted from 0
 
@@ -81,7 +82,9 @@ def draw(project: Path) -> list[Path]:
     first = re.search(r"!\[[^\]]*\]\(([^)]+)\)", report.read_text(encoding="utf-8"))[1]
     written.append(out / "garments.png")
     with Image.open(report.parent / first) as picture:
-        picture.convert("L" if is_grey(picture) else "RGB").save(written[-1], optimize=True)
+        shown = picture.convert("L" if is_grey(picture) else "RGB")
+        shown.thumbnail((LARGEST, LARGEST))
+        shown.save(written[-1], optimize=True)
     return written
 
 

@@ -23,9 +23,13 @@ class Reading:
 class Hands:
     """Coursework 1: a VAE and a GAN of the hands."""
 
+    base: int  # channels of the largest hidden maps of VAE and generator; the discriminator has three quarters
     vae_images: int  # images seen by the VAE
     prior_images: int  # latents seen by the VAE's prior
-    gan_images: int  # images seen by the GAN
+    gan_images: int  # images seen by the GAN that begins with the VAE
+    cold_images: int  # images seen by the GAN that begins with random weights
+    curve_samples: int  # samples for each point of a GAN's curve
+    seeds: int  # repetitions of all trainings; the hands that are handed in come from the first
     two_sample_steps: int  # training steps of the detector in the two-sample test
     detector_steps: int  # training steps of a detector of other people's fakes
     detectors: int  # number of these detectors, each with its own seed
@@ -33,17 +37,19 @@ class Hands:
 
 @dataclass(frozen=True)
 class HandsTuning:
-    """The search for coursework 1's hyper-parameters."""
+    """The search for coursework 1's hyper-parameters. All networks have the default number of channels."""
 
     vae_trials: int  # trials of the VAE's search
     vae_images: int  # images seen by the VAE in a trial
-    prior_images: int  # latents seen by the VAE's prior, in a trial and in the long training
-    long_vae_images: int  # images seen by the VAE when the best learning rates are compared
+    prior_images: int  # latents seen by the VAE's prior in a trial
+    start_vae_images: int  # images seen by the VAE that the trials of the GAN begin with
+    start_prior_images: int  # latents seen by its prior
     gan_trials: int  # trials of the GAN's search
     gan_images: int  # images seen by the GAN in a trial
-    gan_seeds: int  # trainings of the best GAN, each with its own seed
-    discriminator_steps: int  # training steps of a discriminator without a generator
-    two_sample_steps: int  # training steps of the detector in the two-sample test
+    cold_trials: int  # trials of the search for the GAN that begins with random weights
+    cold_images: int  # images seen by this GAN in a trial
+    finalists: int  # best trials of the searches for VAE and GAN that are repeated
+    seeds: int  # further seeds of each finalist
 
 
 @dataclass(frozen=True)
@@ -73,13 +79,16 @@ class ClassifierTuning:
 
 @dataclass(frozen=True)
 class Heads:
-    """The MRI project: a generator of heads and the imputer."""
+    """The MRI project: a generator of heads and the imputers."""
 
     generator_images: int  # images seen by the generator
-    generated_heads: int  # generated heads that are added to the training images
+    generator_batch: int  # images in a step of its training
+    generated_heads: int  # generated heads in the folder that question 1 asks for
     imputer_images: int  # images seen by each imputer
-    trials: int  # trials of the imputer's search
-    trial_images: int  # images seen by the imputer in a trial, and in each ablation
+    imputer_batch: int  # images in a step of its training
+    networks: int  # imputers whose mean is the answer
+    trial_images: int  # images seen by the imputer when a change of the recipe is tried
+    changes: int | None  # number of changes that are tried; None: all of them
 
 
 @dataclass(frozen=True)
@@ -92,8 +101,8 @@ class Garments:
     samples: int  # samples that are drawn from each model and evaluated
     classifier_images: int  # images seen by the classifier whose features measure the samples
     images_seen: dict[str, int]  # images seen by the model of each family
-    gan_alone_images: int  # images seen by the GAN that starts from random weights
-    longer_pixelcnn_images: int  # images seen by the PixelCNN that is trained for longer
+    class_gan_images: int  # images seen by the GAN that gets the classes too
+    faces_images: dict[str, int]  # images seen by the model of each family that is trained on CelebA
     trials: int  # trials of each family's search
     trial_images: dict[str, int]  # images seen by the model of each family in a trial
 
@@ -105,28 +114,30 @@ READING = {
 }
 HANDS = {
     "smoke": Hands(
-        vae_images=256, prior_images=1_000, gan_images=96, two_sample_steps=3, detector_steps=3, detectors=1
+        base=8, vae_images=256, prior_images=1_000, gan_images=96, cold_images=96, curve_samples=24, seeds=1,
+        two_sample_steps=3, detector_steps=3, detectors=1,
     ),
     "quick": Hands(
-        vae_images=20_000, prior_images=60_000, gan_images=5_000, two_sample_steps=20, detector_steps=100, detectors=1
+        base=32, vae_images=20_000, prior_images=60_000, gan_images=5_000, cold_images=2_000, curve_samples=300,
+        seeds=1, two_sample_steps=20, detector_steps=100, detectors=1,
     ),
     "full": Hands(
-        vae_images=160_000, prior_images=400_000, gan_images=80_000, two_sample_steps=200, detector_steps=400,
-        detectors=2,
+        base=48, vae_images=256_000, prior_images=512_000, gan_images=640_000, cold_images=640_000,
+        curve_samples=1_000, seeds=3, two_sample_steps=200, detector_steps=400, detectors=2,
     ),
 }  # fmt: skip
 HANDS_TUNING = {
     "smoke": HandsTuning(
-        vae_trials=1, vae_images=256, prior_images=1_000, long_vae_images=256,
-        gan_trials=1, gan_images=64, gan_seeds=1, discriminator_steps=3, two_sample_steps=3,
+        vae_trials=2, vae_images=256, prior_images=1_000, start_vae_images=256, start_prior_images=1_000,
+        gan_trials=2, gan_images=64, cold_trials=2, cold_images=64, finalists=1, seeds=1,
     ),
     "quick": HandsTuning(
-        vae_trials=2, vae_images=2_400, prior_images=8_000, long_vae_images=20_000,
-        gan_trials=2, gan_images=640, gan_seeds=1, discriminator_steps=40, two_sample_steps=20,
+        vae_trials=3, vae_images=2_400, prior_images=8_000, start_vae_images=10_000, start_prior_images=30_000,
+        gan_trials=3, gan_images=640, cold_trials=2, cold_images=320, finalists=1, seeds=1,
     ),
     "full": HandsTuning(
-        vae_trials=6, vae_images=32_000, prior_images=100_000, long_vae_images=160_000,
-        gan_trials=4, gan_images=12_000, gan_seeds=2, discriminator_steps=300, two_sample_steps=200,
+        vae_trials=30, vae_images=64_000, prior_images=128_000, start_vae_images=160_000, start_prior_images=400_000,
+        gan_trials=20, gan_images=48_000, cold_trials=8, cold_images=48_000, finalists=3, seeds=5,
     ),
 }  # fmt: skip
 CLASSIFIER = {
@@ -149,27 +160,38 @@ CLASSIFIER_TUNING = {
     ),
 }  # fmt: skip
 HEADS = {
-    "smoke": Heads(generator_images=32, generated_heads=8, imputer_images=64, trials=1, trial_images=32),
-    "quick": Heads(generator_images=800, generated_heads=40, imputer_images=2_000, trials=2, trial_images=400),
-    "full": Heads(generator_images=32_000, generated_heads=250, imputer_images=50_000, trials=6, trial_images=4_000),
-}
+    "smoke": Heads(
+        generator_images=32, generator_batch=8, generated_heads=80, imputer_images=64, imputer_batch=16, networks=1,
+        trial_images=32, changes=2,
+    ),
+    "quick": Heads(
+        generator_images=800, generator_batch=8, generated_heads=100, imputer_images=2_400, imputer_batch=16,
+        networks=2, trial_images=480, changes=3,
+    ),
+    "full": Heads(
+        generator_images=64_000, generator_batch=32, generated_heads=1_060, imputer_images=600_000, imputer_batch=128,
+        networks=3, trial_images=200_000, changes=None,
+    ),
+}  # fmt: skip
 GARMENTS = {
     "smoke": Garments(
         images=400, curve_images=10, test_images=10, samples=24, classifier_images=256,
-        images_seen={"VAE": 128, "GAN": 64, "PixelCNN": 64, "flow": 64, "diffusion": 64},
-        gan_alone_images=64, longer_pixelcnn_images=64,
-        trials=1, trial_images={"VAE": 128, "GAN": 64, "PixelCNN": 32, "flow": 32, "diffusion": 32},
+        images_seen={"VAE": 512, "GAN": 128, "PixelCNN": 128, "flow": 256, "diffusion": 128},
+        class_gan_images=128, faces_images=dict.fromkeys(config.FAMILIES, 256),
+        trials=1, trial_images={"VAE": 256, "GAN": 128, "PixelCNN": 128, "flow": 256, "diffusion": 128},
     ),
     "quick": Garments(
         images=12_000, curve_images=100, test_images=200, samples=200, classifier_images=15_000,
         images_seen={"VAE": 15_000, "GAN": 1_500, "PixelCNN": 4_000, "flow": 2_000, "diffusion": 3_000},
-        gan_alone_images=1_500, longer_pixelcnn_images=8_000,
+        class_gan_images=1_500, faces_images=dict.fromkeys(config.FAMILIES, 2_000),
         trials=2, trial_images={"VAE": 2_000, "GAN": 500, "PixelCNN": 500, "flow": 250, "diffusion": 500},
     ),
     "full": Garments(
-        images=None, curve_images=500, test_images=10_000, samples=1_000, classifier_images=120_000,
-        images_seen={"VAE": 160_000, "GAN": 6_000, "PixelCNN": 100_000, "flow": 56_000, "diffusion": 90_000},
-        gan_alone_images=40_000, longer_pixelcnn_images=400_000,
+        images=None, curve_images=500, test_images=10_000, samples=10_000, classifier_images=600_000,
+        images_seen={
+            "VAE": 1_280_000, "GAN": 1_024_000, "PixelCNN": 896_000, "flow": 1_024_000, "diffusion": 1_100_000,
+        },
+        class_gan_images=896_000, faces_images=dict.fromkeys(config.FAMILIES, 320_000),
         trials=6, trial_images={"VAE": 14_560, "GAN": 15_000, "PixelCNN": 4_160, "flow": 2_330, "diffusion": 4_160},
     ),
 }  # fmt: skip

@@ -1,0 +1,109 @@
+"""Coursework 1's trainings: what is kept and when it is made again, the opponent's generator, and the searches."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from tests.conftest import draw_pictures
+from utils import budgets, config
+from utils.data.hand_images import Hands
+from utils.evaluation import generator_study
+from utils.evaluation.generator_study import GeneratorStudy, Search
+from utils.models.residual_gan import ResidualGAN
+from utils.models.vae import VAE
+
+SMALL = {"batch_size": 16, "base": 4, "discriminator_base": 4}
+
+
+@pytest.fixture
+def study(tmp_path):
+    return GeneratorStudy(draw_pictures(40), draw_pictures(312, seed=1), tmp_path)
+
+
+def test_a_finished_training_is_loaded_and_another_one_is_not(study, capsys):
+    first = study.gan("a", SMALL, 48, 0, plot=False)
+    again = study.gan("a", SMALL, 48, 0, plot=False)
+    assert "was trained on" in capsys.readouterr().out and again.history == first.history
+    assert torch.equal(again.model.sample(2), first.model.sample(2))
+    assert study.gan("a", SMALL, 48, 1, plot=False).history != first.history
+    with pytest.raises(ValueError, match="belongs to another run"):  # the checkpoint of the same folder
+        study.gan("a", SMALL | {"penalty": 1.0}, 48, 0, plot=False)
+
+
+def test_a_damaged_record_is_made_again(tmp_path):
+    calls = []
+
+    def make():
+        calls.append(1)
+        return {"score": 1.5, "samples": np.zeros((2, 3), np.uint8)}
+
+    path = tmp_path / "folder" / "x.npz"
+    for wanted in ({"a": 1}, {"a": 1}, {"a": 2}):
+        found = generator_study.kept_values(path, wanted, make)
+        assert found.keys() == {"score", "samples"} and found["score"] == 1.5 and found["samples"].shape == (2, 3)
+    assert len(calls) == 2
+    path.write_bytes(path.read_bytes()[:50])
+    generator_study.kept_values(path, {"a": 2}, make)
+    assert len(calls) == 3
+
+
+def test_a_gan_begins_with_a_vae_and_is_measured_along_the_way(study):
+    vae, history = study.vae("a", {"batch_size": 16, "base": 4}, 64, 256, 0, plot=False)
+    assert {row["part"] for row in history} == {"VAE", "prior"} and "negative_elbo (held out)" in history[0]
+    gan = study.gan("a", SMALL, 64, 0, vae, samples=12, evaluations=2, plot=False)
+    assert len(gan.history) == 2 and gan.history[-1]["FD pixels"] > 0
+    measures = study.measures("a/gan_0", gan, 2)
+    assert len(measures["FD texture"]) == generator_study.SETS and len(measures["energy"]) == 8
+    assert measures == study.measures("a/gan_0", gan, 2)
+    assert np.isfinite(measures["two-sample accuracy"]).all() and 0 <= measures["detector accuracy"] <= 1
+
+
+def test_the_opponents_images_do_not_depend_on_each_other():
+    torch.manual_seed(0)
+    gan = ResidualGAN((32, 32), 1, 128, base=4, discriminator_base=4)
+    for layer in gan.generator.modules():  # the last convolution of each block begins at zero
+        if isinstance(layer, torch.nn.Conv2d):
+            torch.nn.init.normal_(layer.weight, std=0.1)
+    latents = gan.sample_latents(6)
+    assert gan.sample(6).shape == (6, 1, 32, 32) and torch.equal(gan.sample(6), gan.decode(latents))
+    gan.generator.train()
+    alone, together = gan.generator(latents[:1]), gan.generator(latents)[:1]
+    assert torch.allclose(alone, together, atol=1e-5)  # the noise has strength zero at first
+    assert gan.generator(latents).std(0).max() > 0
+    with pytest.raises(ValueError, match="multiple of 64"):
+        ResidualGAN((32, 32), 1, 100, base=4, discriminator_base=4)
+    with pytest.raises(ValueError, match="random weights"):
+        gan.start_from(VAE(base=4), 10)
+
+
+def test_the_opponents_weights_come_back(tmp_path):
+    gan = ResidualGAN(base=4, discriminator_base=4)
+    back = ResidualGAN.from_weights(gan.export(tmp_path / "gan.safetensors"))
+    assert torch.allclose(back.sample(3), gan.eval().sample(3), atol=0.02)
+
+
+def test_a_search_keeps_its_trials_and_only_them(tmp_path):
+    found = Hands(draw_pictures(72), draw_pictures(20, seed=1), [], "drawn")
+    budget = dataclasses.replace(budgets.HANDS_TUNING["smoke"], start_vae_images=64, start_prior_images=256)
+    search = Search(found, budget, tmp_path)
+    for kind in ("vae", "gan", "cold"):
+        settings = search.designs()[kind][0]
+        result = search.trial(kind, settings)
+        assert result["score"] > 0 and len(result["samples"]) == 12
+        assert result["score"] == search.trial(kind, settings)["score"]
+    assert not list(tmp_path.glob("*_trials/**/*.ckpt"))
+    first, *others = search.designs()["vae"]
+    assert search.trial("vae", first)["score"] != search.trial("vae", first, 1)["score"]
+    assert {first["lr"], first["latent_dim"]} == {config.hyperparameters("vae")[n] for n in ("lr", "latent_dim")}
+    best = search.finalists("vae")
+    assert best[0] == first and len(best) == 1 + budget.finalists and best[1] in others
+
+
+def test_final_settings_fit_together():
+    found = generator_study.final_settings(16)
+    assert found["dcgan"]["latent_dim"] == found["vae"]["latent_dim"] and found["dcgan"]["discriminator_base"] == 12
+    assert found["vae"]["base"] == found["dcgan"]["base"] == found["residual_gan"]["base"] == 16
+    json.dumps(found)

@@ -1,0 +1,387 @@
+"""Coursework 1's trainings: the generators that are handed in, their opponent, and each trial of the searches.
+
+Both notebooks use this module. The result of each training is kept in a file: weights in float16 (those that are handed
+in), the history, or the measures. As long as nothing that it depends on has changed, no training is repeated.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from utils import budgets, config
+from utils.data import hand_images, image_files
+from utils.evaluation import detector, feature_spaces, fidelity
+from utils.evaluation.hand_study import balanced_design
+from utils.files import write_atomically
+from utils.models import vae
+from utils.models.dcgan import DCGAN
+from utils.models.residual_gan import ResidualGAN
+from utils.models.vae import VAE
+from utils.training import checkpoints, devices, identity, loop
+
+SETS, SET_SIZE = 10, 300  # sets of samples whose distance to held-out images is measured, and images in each
+TESTED = 3  # of these sets are in the two-sample test
+SHOWN = 48  # samples of a trial that are kept for figures
+
+VAE_RANGES = {  # of the search for the VAE and its prior
+    "latent_dim": (32, 64, 128),
+    "lr": (0.0005, 0.001, 0.002, 0.004),
+    "batch_size": (32, 64, 128),
+    "per_frequency": (False, True),
+    "prior_width": (160, 320, 640),
+    "prior_dropout": (0.0, 0.1, 0.3),
+}
+GAN_RANGES = {  # of the search for the GAN that begins with the VAE
+    "lr_generator": (2.5e-5, 5e-5, 1e-4, 2e-4),
+    "lr_discriminator": (1e-4, 2e-4, 4e-4, 8e-4),
+    "batch_size": (32, 64, 128),
+    "penalty": (0.05, 0.5, 5.0),
+    "augmentation": (0.0, 0.3, 0.6),
+    "anchor": (0.0, 1.0, 10.0, 100.0),
+}
+COLD_RANGES = {  # of the search for the GAN that begins with random weights
+    "residual": (False, True),
+    "lr_generator": (1e-4, 2e-4, 4e-4),
+    "lr_discriminator": (2e-4, 4e-4),
+    "penalty": (0.05, 0.5),
+}
+RANGES = {"vae": VAE_RANGES, "gan": GAN_RANGES, "cold": COLD_RANGES}
+
+
+class Trained(NamedTuple):
+    """A model in eval mode, and the history of `loop.fit`."""
+
+    model: VAE | DCGAN
+    history: list[dict]
+
+
+def named(settings: dict) -> str:
+    """A name of settings for a folder: `lr 0.001 batch_size 64`."""
+    return " ".join(f"{name} {value}" for name, value in settings.items()).replace(" ", "_")
+
+
+def kept_values(path: Path, wanted: dict, make: Callable[[], dict]) -> dict:
+    """The result of `make`: plain values and uint8 arrays by name. It is kept in the npz file `path`.
+
+    If the file was made for another `wanted`, or cannot be read, the values are made again.
+    """
+    found = _read_values(path)
+    asked = json.dumps(wanted, sort_keys=True)
+    if found is None or found.pop("wanted") != asked:
+        found = make()
+        arrays = {name: x for name, x in found.items() if isinstance(x, np.ndarray)}
+        plain = {name: x for name, x in found.items() if name not in arrays}
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **arrays, plain=json.dumps(plain), wanted=asked)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, buffer.getvalue())
+    return found
+
+
+def _read_values(path: Path) -> dict | None:
+    try:
+        with np.load(path) as stored:
+            found = {name: stored[name] for name in stored.files}
+        return found | json.loads(str(found.pop("plain"))) | {"wanted": str(found["wanted"])}
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):  # absent or damaged
+        return None
+
+
+def kept_model(path: Path, wanted: dict, kind: type, make: Callable[[], Trained]) -> Trained:
+    """The result of `make` with its weights in float16. Weights and history are kept in files beside `path`.
+
+    If the files were made for another `wanted`, or cannot be read, the model is trained again.
+    """
+    record, device = path.with_suffix(".json"), devices.accelerator().device
+    asked = json.loads(json.dumps(wanted))
+    try:
+        stored = json.loads(record.read_text(encoding="utf-8"))
+        if stored["wanted"] == asked:
+            print(f"{path.parent.name}/{path.stem}: was trained on {stored['device']}: loaded")
+            return Trained(kind.from_weights(path).to(device), stored["history"])
+    except (OSError, ValueError, KeyError):  # absent or damaged; `CheckpointDamaged` is a ValueError
+        pass
+    trained = make()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    trained.model.export(path)
+    text = json.dumps({"wanted": asked, "device": devices.device_name(), "history": trained.history}, indent=1)
+    write_atomically(record, text.encode())
+    return Trained(kind.from_weights(path).to(device), trained.history)
+
+
+@dataclass(frozen=True, eq=False)
+class GeneratorStudy:
+    """Trainings of generators on the same images.
+
+    Args:
+        train: images to train on, uint8 (N, 1, H, W).
+        judged: real images that no network is trained on and that samples are compared with, uint8 (M, 1, H, W).
+        folder: the folder for checkpoints and results.
+    """
+
+    train: np.ndarray
+    judged: np.ndarray
+    folder: Path
+
+    @cached_property
+    def images(self) -> Tensor:
+        """The images to train on, float32 in [-1, 1]."""
+        return image_files.to_float(self.train)
+
+    @cached_property
+    def data(self) -> str:
+        """A hash of all images."""
+        return identity.of_data((torch.from_numpy(self.train), torch.from_numpy(self.judged)))
+
+    @cached_property
+    def spaces(self) -> dict:
+        """The feature spaces in which samples are compared."""
+        return {"pixels": feature_spaces.PixelComponents(self.judged), "texture": feature_spaces.Texture()}
+
+    def distances(self, samples: np.ndarray) -> dict[str, float]:
+        """Frechet distances of samples uint8 to the judged images, one for each feature space."""
+        return {f"FD {n}": fidelity.frechet_distance(s, self.judged, samples) for n, s in self.spaces.items()}
+
+    def vae(
+        self, name: str, settings: dict, vae_images: int, prior_images: int, seed: int, curve: bool = True, **options
+    ) -> Trained:
+        """A VAE and its prior. With `curve`, the history holds the loss of the judged images.
+
+        Args:
+            name: folder of this training.
+            settings: `batch_size`, and arguments of `VAE`.
+            vae_images, prior_images: images seen by the VAE, and latents seen by its prior.
+            options: further arguments of `loop.fit` for the VAE.
+        """
+        settings = dict(settings)
+        batch_size = settings.pop("batch_size")
+        devices.seed_everything(seed)
+        model = VAE(**settings)
+        folder = self.folder / name / f"seed_{seed}"
+        judged = image_files.to_float(self.judged)
+
+        def bound(model: VAE) -> dict[str, float]:
+            losses = [model.losses(part.to(model.log_std.device)) for part in judged.split(500)]
+            return {"negative_elbo (held out)": float(torch.stack([x["negative_elbo"] for x in losses]).mean())}
+
+        def flow(prior) -> dict[str, float]:
+            return {"flow (held out)": float(prior.loss(model.posteriors(judged).to(prior.mean.device)))}
+
+        def make() -> Trained:
+            found = {"evaluate": bound, "evaluate_prior": flow} if curve else {"evaluations": 1}
+            arguments = (self.images, vae_images, prior_images, batch_size, folder)
+            history, of_prior = vae.train(model, *arguments, seed, **found, **options)
+            return Trained(model, [{"part": "VAE"} | x for x in history] + [{"part": "prior"} | x for x in of_prior])
+
+        length = {"vae_images": vae_images, "prior_images": prior_images, "batch_size": batch_size}
+        wanted = self._wanted(model, length | {"prior": model.prior.config}, seed)
+        return kept_model(folder / "vae.safetensors", wanted, VAE, make)
+
+    def gan(
+        self,
+        name: str,
+        settings: dict,
+        images_seen: int,
+        seed: int,
+        start: VAE | None = None,
+        samples: int = 0,
+        evaluations: int = 10,
+        **options,
+    ) -> Trained:
+        """A GAN that begins with a VAE, or with random weights.
+
+        Args:
+            name: folder of this training.
+            settings: `batch_size`, arguments of `DCGAN` and optionally the `ema_share` of `loop.fit`. With
+                `residual: True`, the GAN is a `ResidualGAN`.
+            images_seen: images seen in the training.
+            start: the VAE to begin with.
+            samples: with each row of the history, so many samples are compared with the judged images.
+            evaluations, options: further arguments of `loop.fit`.
+        """
+        settings = dict(settings)
+        kind = ResidualGAN if settings.pop("residual", False) else DCGAN
+        batch_size, ema_share = settings.pop("batch_size"), settings.pop("ema_share", loop.EMA_SHARE)
+        devices.seed_everything(seed)
+        model = kind(**settings)
+        folder = self.folder / name / f"seed_{seed}"
+
+        def evaluate(model: DCGAN) -> dict[str, float]:
+            return self.distances(image_files.as_saved(model.sample(samples, seed)))
+
+        def make() -> Trained:
+            if start is not None:
+                model.start_from(start.to(devices.accelerator().device), images_seen)
+            steps = max(1, images_seen // batch_size)
+            history = loop.fit(
+                model, self.images, steps, batch_size, folder / "gan", model.config | {"start": model.start}, seed,
+                evaluate=evaluate if samples else None, evaluations=evaluations, ema_share=ema_share, **options,
+            )  # fmt: skip
+            return Trained(model, history)
+
+        length = {"images_seen": images_seen, "batch_size": batch_size, "ema_share": ema_share}
+        length |= {"curve": [samples, evaluations], "start": checkpoints.fingerprint(start) if start else None}
+        return kept_model(folder / "gan.safetensors", self._wanted(model, length, seed), kind, make)
+
+    def _wanted(self, model: VAE | DCGAN, length: dict, seed: int) -> dict:
+        """Everything that the result of a training depends on."""
+        source = identity.of_source(model, loop.batch_indices, loop.learning_rate_scale)
+        return {"settings": model.config, "length": length, "seed": seed, "data": self.data, "source": source}
+
+    def measures(self, name: str, trained: Trained, detector_steps: int, seed: int = 0) -> dict:
+        """How close a model's samples are to the judged images.
+
+        Returns:
+            `FD pixels`, `FD texture`: one value for each of SETS sets of samples.
+            `two-sample accuracy`: one value for each of the first TESTED sets.
+            `detector accuracy`: see `detector.learned_two_sample_accuracy`.
+            `energy`: `fidelity.frequency_energy` of 1000 samples, divided by that of the judged images.
+        """
+        model, spaces = trained.model, list(self.spaces.values())
+
+        def make() -> dict:
+            sets = [image_files.as_saved(model.sample(SET_SIZE, 100 + i)) for i in range(SETS)]
+            rows = [self.distances(x) for x in sets]
+            found = {key: [row[key] for row in rows] for key in rows[0]}
+            found["two-sample accuracy"] = [
+                fidelity.two_sample_accuracy(spaces, self.judged[SET_SIZE:], x)[0] for x in sets[:TESTED]
+            ]
+            new = [image_files.as_saved(model.sample(count, number)) for count, number in ((2000, 11), (1000, 12))]
+            pairs = (self.train, new[0]), (self.judged, new[1])
+            found["detector accuracy"] = detector.learned_two_sample_accuracy(*pairs, detector_steps, seed)
+            energy = fidelity.frequency_energy(new[1]) / fidelity.frequency_energy(self.judged)
+            return found | {"energy": energy.tolist()}
+
+        wanted = {"model": checkpoints.fingerprint(model), "steps": detector_steps, "data": self.data}
+        return kept_values(self.folder / f"{name}.npz", wanted, make)
+
+    @cached_property
+    def floor(self) -> dict[str, float]:
+        """The distances of as many training images as there are judged ones: the scale of `score`."""
+        return self.distances(self.train[: len(self.judged)])
+
+    def score(self, samples: np.ndarray) -> dict[str, float]:
+        """`score`, the geometric mean of the distances in multiples of `floor`, and the distances themselves.
+
+        Samples that are as close to the judged images as training images are get 1.
+        """
+        found = self.distances(samples)
+        ratio = np.prod([found[name] / self.floor[name] for name in found])
+        return {"score": float(ratio ** (1 / len(found)))} | found
+
+    def vae_trial(self, settings: dict, vae_images: int, prior_images: int, seed: int = 0) -> dict:
+        """One trial of the VAE's search: its `score`, distances, `seconds`, and some `samples`."""
+        of_vae = {name: x for name, x in settings.items() if not name.startswith("prior_")}
+        of_vae["prior"] = {n.removeprefix("prior_"): x for n, x in settings.items() if n not in of_vae}
+        length = {"vae_images": vae_images, "prior_images": prior_images}
+        return self._trial(
+            f"vae_trials/{named(settings | length)}",
+            seed,
+            self._wanted(VAE(), settings | length, seed),
+            lambda name: self.vae(name, of_vae, vae_images, prior_images, seed, curve=False, plot=False),
+        )
+
+    def gan_trial(self, settings: dict, images_seen: int, seed: int = 0, start: VAE | None = None) -> dict:
+        """One trial of a GAN's search: its `score`, distances, `seconds`, and some `samples`."""
+        kind = ResidualGAN if settings.get("residual") else DCGAN
+        begin = checkpoints.fingerprint(start) if start else "random weights"
+        return self._trial(
+            f"{'warm' if start else 'cold'}_trials/{named(settings | {'images_seen': images_seen})}",
+            seed,
+            self._wanted(kind(), settings | {"images_seen": images_seen, "start": begin}, seed),
+            lambda name: self.gan(name, settings, images_seen, seed, start, evaluations=1, plot=False),
+        )
+
+    def _trial(self, name: str, seed: int, wanted: dict, train: Callable[[str], Trained]) -> dict:
+        """The result of a trial. Its weights and checkpoints are deleted, because there are many trials."""
+
+        def make() -> dict:
+            model, history = train(name)
+            samples = image_files.as_saved(model.sample(len(self.judged), 0))
+            seconds = sum({row.get("part"): row["seconds"] for row in history}.values())  # the last row of each part
+            shutil.rmtree(self.folder / name / f"seed_{seed}")
+            return self.score(samples) | {"seconds": seconds, "samples": samples[:SHOWN]}
+
+        return kept_values(self.folder / name / f"seed_{seed}.npz", wanted, make)
+
+
+def final_settings(base: int) -> dict[str, dict]:
+    """The settings of the final trainings: "vae", "dcgan" and "residual_gan", with networks of `base` channels."""
+    found = {name: config.hyperparameters(name) for name in ("vae", "dcgan", "residual_gan")}
+    sizes = {"base": base, "discriminator_base": base * 3 // 4}
+    found["dcgan"] = found["dcgan"] | sizes | {"latent_dim": found["vae"]["latent_dim"]}
+    return found | {
+        "vae": found["vae"] | {"base": base},
+        "residual_gan": found["residual_gan"] | sizes | {"residual": True},
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class Search:
+    """The searches for coursework 1's hyper-parameters.
+
+    Args:
+        hands: from `hand_images.load_hands`. A sixth of the training images is for choosing; the held-out images are
+            not used.
+        budget: how much is trained.
+        folder: the folder for results.
+    """
+
+    hands: hand_images.Hands
+    budget: budgets.HandsTuning
+    folder: Path
+
+    @cached_property
+    def study(self) -> GeneratorStudy:
+        """Trainings on five sixths of the training images, compared with the last sixth."""
+        cut = len(self.hands.train) * 5 // 6
+        return GeneratorStudy(self.hands.train[:cut], self.hands.train[cut:], self.folder)
+
+    @cached_property
+    def start(self) -> Trained:
+        """The VAE that all trials of the GAN begin with."""
+        lengths = self.budget.start_vae_images, self.budget.start_prior_images
+        return self.study.vae("start", config.hyperparameters("vae"), *lengths, 0, plot=False)
+
+    def designs(self) -> dict[str, list[dict]]:
+        """The settings of all trials of each search. The first trial has the settings of the clean notebook."""
+        of_prior = {f"prior_{name}": value for name, value in VAE().prior.config.items()}
+        committed = {
+            "vae": of_prior | config.hyperparameters("vae", committed=True),
+            "gan": config.hyperparameters("dcgan", committed=True),
+            "cold": config.hyperparameters("residual_gan", committed=True) | {"residual": True},
+        }
+        trials = {"vae": self.budget.vae_trials, "gan": self.budget.gan_trials, "cold": self.budget.cold_trials}
+        return {
+            kind: [{name: committed[kind][name] for name in ranges}, *balanced_design(ranges, trials[kind] - 1)]
+            for kind, ranges in RANGES.items()
+        }
+
+    def trial(self, kind: str, settings: dict, seed: int = 0) -> dict:
+        """The result of one trial of the search "vae", "gan" or "cold"; see `GeneratorStudy.vae_trial`."""
+        if kind == "vae":
+            return self.study.vae_trial(settings, self.budget.vae_images, self.budget.prior_images, seed)
+        fixed = {"jpeg_quality": image_files.JPEG_QUALITY}
+        if kind == "cold":
+            return self.study.gan_trial(fixed | {"batch_size": 64} | settings, self.budget.cold_images, seed)
+        begin = self.start.model
+        latents = {"latent_dim": begin.config["latent_dim"]}
+        return self.study.gan_trial(fixed | latents | settings, self.budget.gan_images, seed, begin)
+
+    def finalists(self, kind: str) -> list[dict]:
+        """The settings of the first trial of a search, and those of the best other trials, the best first."""
+        first, *others = self.designs()[kind]
+        scores = [self.trial(kind, settings)["score"] for settings in others]
+        return [first, *(others[i] for i in np.argsort(scores)[: self.budget.finalists])]

@@ -172,7 +172,7 @@ HEADS = {
     ),
     "full": Heads(
         generator_images=64_000, generator_batch=32, generated_heads=1_060, imputer_images=1_000_000,
-        imputer_batch=256, second_images=20_480, second_batch=64, networks=3, trial_images=200_000, trial_batch=128,
+        imputer_batch=256, second_images=20_480, second_batch=64, networks=2, trial_images=200_000, trial_batch=128,
     ),
 }  # fmt: skip
 GARMENTS = {

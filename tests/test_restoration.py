@@ -141,11 +141,15 @@ def test_the_loader_gives_corrupted_and_complete_images_with_their_masks(data):
     assert hidden.flatten(1).any(1).all()
 
 
-SETTINGS = {**restoration.CHANGES, **restoration.OPPONENTS, "usual": restoration.USUAL}
+SETTINGS = restoration.CHANGES | {
+    "first": restoration.FIRST,
+    "second": restoration.SECOND,
+    "generated": {"generated": 9},
+}
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_every_change_and_opponent_can_be_trained(data, name):
+def test_every_change_and_stage_can_be_trained(data, name):
     model, loader = restoration.prepare(data, 8, 8, SETTINGS[name])
     assert np.isfinite(float(model.step(loader.dataset[:4], lambda *_, **__: None)["psnr"].detach()))
 
@@ -161,14 +165,16 @@ def test_the_measures_of_a_change_are_kept(data, tmp_path, monkeypatch):
         restoration.try_change(data, 16, 8, SMALL | {"warp": 0.6}, tmp_path)
 
 
-def test_the_recipe_has_the_changes_that_gain_enough():
-    def result(heads, lines):
-        return {"heads": np.full(3, heads), "lines": np.full(2, lines)}
-
-    found = {"nothing": result(25.0, 24.0), "mirrored images": result(25.3, 24.0), "dropout": result(24.9, 24.1)}
-    found |= {"stronger deformations": result(25.0, 24.2), "another seed": result(26.0, 25.0)}
-    assert restoration.gain(found["mirrored images"], found["nothing"]) == pytest.approx(0.1)
-    assert restoration.recipe(found) == {"mirror": True, "warp": 1.6}
+def test_a_second_stage_begins_with_the_weights_of_the_first(data, tmp_path):
+    first, _ = restoration.prepare(data, 8, 8, SMALL)
+    torch.nn.init.normal_(first.network.head.weight, std=0.05)
+    model, loader = restoration.prepare(data, 8, 8, SMALL | {"lr": 0.0}, fold=1)
+    restoration.train_imputer(data, model, loader, tmp_path, 1, first)
+    assert torch.equal(model.network.head.weight, first.network.head.weight)
+    torch.nn.init.normal_(first.network.head.weight, std=0.05)
+    model, loader = restoration.prepare(data, 8, 8, SMALL | {"lr": 0.0}, fold=1)
+    with pytest.raises(checkpoints.CheckpointMismatch, match="begin_with"):
+        restoration.train_imputer(data, model, loader, tmp_path, 1, first)
 
 
 def test_heads_are_masked_and_lines_are_hidden_before_they_are_filled(data):

@@ -84,11 +84,13 @@ class Heads:
     generator_images: int  # images seen by the generator
     generator_batch: int  # images in a step of its training
     generated_heads: int  # generated heads in the folder that question 1 asks for
-    imputer_images: int  # images seen by each imputer
-    imputer_batch: int  # images in a step of its training
+    imputer_images: int  # images seen by each imputer in the first stage of its training
+    imputer_batch: int  # images in a step of this stage
+    second_images: int  # images seen by each imputer in the second stage
+    second_batch: int  # images in a step of this stage
     networks: int  # imputers whose mean is the answer
     trial_images: int  # images seen by the imputer when a change of the recipe is tried
-    changes: int | None  # number of changes that are tried; None: all of them
+    trial_batch: int  # images in a step of such a trial
 
 
 @dataclass(frozen=True)
@@ -161,16 +163,16 @@ CLASSIFIER_TUNING = {
 }  # fmt: skip
 HEADS = {
     "smoke": Heads(
-        generator_images=32, generator_batch=8, generated_heads=80, imputer_images=64, imputer_batch=16, networks=1,
-        trial_images=32, changes=2,
+        generator_images=32, generator_batch=8, generated_heads=80, imputer_images=64, imputer_batch=16,
+        second_images=32, second_batch=16, networks=1, trial_images=32, trial_batch=16,
     ),
     "quick": Heads(
-        generator_images=800, generator_batch=8, generated_heads=100, imputer_images=2_400, imputer_batch=16,
-        networks=2, trial_images=480, changes=3,
+        generator_images=800, generator_batch=8, generated_heads=100, imputer_images=1_600, imputer_batch=16,
+        second_images=800, second_batch=16, networks=2, trial_images=480, trial_batch=16,
     ),
     "full": Heads(
-        generator_images=64_000, generator_batch=32, generated_heads=1_060, imputer_images=600_000, imputer_batch=128,
-        networks=3, trial_images=200_000, changes=None,
+        generator_images=64_000, generator_batch=32, generated_heads=1_060, imputer_images=1_000_000,
+        imputer_batch=256, second_images=20_480, second_batch=64, networks=2, trial_images=200_000, trial_batch=128,
     ),
 }  # fmt: skip
 GARMENTS = {

@@ -26,34 +26,17 @@ from utils.data import head_images, masks
 from utils.evaluation.sample_sizes import require
 from utils.models.diffusion import Diffusion
 from utils.models.imputer import Imputer, fill_masked
-from utils.training import devices, identity, loop
+from utils.training import checkpoints, devices, identity, loop
 
 FOLDS = 4  # of the test images; each imputer learns from the lines of three folds
 STRIPE_FREQUENCY = 16  # of the test images' mask, in cycles per row of 64 pixels
 LINES = 0.35  # share of the test images in the training set
 MOVED_COPIES = 15  # of each head in the generator's training set
-CHANGES: dict[str, dict] = {  # that are tried first: arguments of `Imputer` and of `HeadData.training_set`
+FIRST = {"shift": 0}  # settings of the first stage of the training; in the second one, test images are moved too
+SECOND = {"lr": 1e-3}
+CHANGES: dict[str, dict] = {  # of the recipe that are tried: arguments of `Imputer` and of `HeadData.training_set`
     "nothing": {},
-    "test images not moved": {"shift": 0},
-    "mirrored images": {"mirror": True},
-    "stronger deformations": {"warp": 1.6},
-    "dropout": {"dropout": 0.1},
     "completed test images": {"completed": 0.2},
-    "more lines of test images": {"lines": 0.6},
-    "generated heads": {"generated": 1000},
-    "mostly the test images' mask": {"own_mask": 0.85},
-    "stronger changes of intensity": {"tone": 1.0},
-    "stronger loss of the spectrum": {"spectrum": 1.0},
-    "another seed": {"seed": 100},
-}
-GAIN = 0.08  # dB; a change that gains less, see `gain`, is not taken
-USUAL = {  # a plain U-Net and how it is usually trained: real heads only, under the test images' mask
-    "kind": "plain", "residual": False, "lines": 0.0, "match": 0.0, "tone": 0.0, "own_mask": 1.0,
-    "loss": "charbonnier", "spectrum": 0.0,
-}  # fmt: skip
-OPPONENTS: dict[str, dict] = {  # the network and its output; everything else is as in the recipe
-    "plain U-Net": {"kind": "plain", "residual": False},
-    "gated convolutions": {"kind": "gated", "residual": False},
 }
 SSIM_WINDOW = 11  # width in pixels of the window of structural similarity
 
@@ -319,38 +302,48 @@ def prepare(
 
     Args:
         images_seen: number of images of the whole training, with repetitions.
-        settings: arguments of `Imputer`, `lines` and `generated` of `HeadData.training_set`, and perhaps a `seed`.
-        fold: the fold of test images that is left out, and the seed if there is no other.
+        settings: arguments of `Imputer`, and `lines` and `generated` of `HeadData.training_set`.
+        fold: the fold of test images that is left out, and the seed.
     """
     parts = {name: settings[name] for name in ("lines", "generated") if name in settings}
-    seed = settings.get("seed", fold)
-    settings = {name: value for name, value in settings.items() if name not in ("lines", "generated", "seed")}
-    devices.seed_everything(seed)
+    settings = {name: value for name, value in settings.items() if name not in parts}
+    devices.seed_everything(fold)
     model = Imputer(data.mask, head_images.grey_levels(data.tests[data.folds != fold], ~data.mask), **settings)
     images = TensorDataset(*data.training_set(fold, **parts))
-    order = Batches(len(images), batch_size, max(1, images_seen // batch_size), seed)
+    order = Batches(len(images), batch_size, max(1, images_seen // batch_size), fold)
     return model, DataLoader(images, batch_sampler=order, collate_fn=model.collate)
 
 
 def train_imputer(
-    data: HeadData, model: Imputer, loader: DataLoader, folder: Path, fold: int = 0, plot: bool = False
+    data: HeadData,
+    model: Imputer,
+    loader: DataLoader,
+    folder: Path,
+    fold: int = 0,
+    begin_with: Imputer | None = None,
 ) -> list[dict]:
     """Train an imputer with its `DataLoader`, both from `prepare`. Returns the history of the training.
 
     `loop.fit` draws the loader's batches from the same tensors, in the same order. They are moved to the device once,
     and `Imputer.step` does there what the loader's collate function does.
+
+    Args:
+        begin_with: an imputer whose weights the training begins with, instead of random ones.
     """
-    order = loader.batch_sampler
+    order, settings = loader.batch_sampler, model.config | {"fold": fold}
+    if begin_with:
+        model.network.load_state_dict(begin_with.network.state_dict())
+        settings["begin_with"] = checkpoints.fingerprint(begin_with.network)
     return loop.fit(
         model,
         loader.dataset.tensors,
         order.steps,
         order.batch_size,
         folder,
-        model.config | {"fold": fold},
+        settings,
         order.seed,
         lambda trained: data.evaluate(trained, fold),
-        plot=plot,
+        plot=False,
     )
 
 
@@ -371,25 +364,6 @@ def try_change(
         stored = {"run": run, "measures": measures}
         files.write_atomically(path, json.dumps(stored).encode())
     return {name: np.array(values) for name, values in stored["measures"].items()}
-
-
-def gain(changed: dict[str, np.ndarray], before: dict[str, np.ndarray]) -> float:
-    """What a change of the recipe gains in dB, from two results of `try_change`. Hidden lines count twice.
-
-    They are in test images, and it is test images that have to be filled.
-    """
-    heads, lines = ((changed[name] - before[name]).mean() for name in ("heads", "lines"))
-    return float(heads + 2 * lines) / 3
-
-
-def recipe(found: dict[str, dict[str, np.ndarray]]) -> dict:
-    """The settings of all changes that gain at least GAIN. `found` has the result of `try_change` for each of them."""
-    before, settings = found["nothing"], {}
-    for name, result in found.items():
-        if gain(result, before) >= GAIN:
-            settings |= CHANGES[name]
-    settings.pop("seed", None)
-    return settings
 
 
 def train_generator(heads: Tensor, validation: Tensor, folder: Path, images_seen: int, batch_size: int):

@@ -114,11 +114,11 @@ HANDS = {
         two_sample_steps=3, detector_steps=3, detectors=1,
     ),
     "quick": Hands(
-        base=32, vae_images=20_000, prior_images=60_000, gan_images=5_000, cold_images=2_000, curve_samples=300,
+        base=32, vae_images=20_000, prior_images=60_000, gan_images=5_000, cold_images=64, curve_samples=300,
         seeds=1, two_sample_steps=20, detector_steps=100, detectors=1,
     ),
     "full": Hands(
-        base=48, vae_images=256_000, prior_images=512_000, gan_images=640_000, cold_images=640_000,
+        base=48, vae_images=256_000, prior_images=512_000, gan_images=96_000, cold_images=64_000,
         curve_samples=1_000, seeds=3, two_sample_steps=200, detector_steps=400, detectors=2,
     ),
 }  # fmt: skip

@@ -318,14 +318,11 @@ class GeneratorStudy:
 
 
 def final_settings(base: int) -> dict[str, dict]:
-    """The settings of the final trainings: "vae", "dcgan" and "residual_gan", with networks of `base` channels."""
-    found = {name: config.hyperparameters(name) for name in ("vae", "dcgan", "residual_gan")}
-    sizes = {"base": base, "discriminator_base": base * 3 // 4}
-    found["dcgan"] = found["dcgan"] | sizes | {"latent_dim": found["vae"]["latent_dim"]}
-    return found | {
-        "vae": found["vae"] | {"base": base},
-        "residual_gan": found["residual_gan"] | sizes | {"residual": True},
-    }
+    """The settings of the final trainings, "vae", "dcgan" and "residual_gan", with generators of `base` channels."""
+    found = {name: config.hyperparameters(name) | {"base": base} for name in ("vae", "dcgan", "residual_gan")}
+    found["dcgan"]["latent_dim"] = found["vae"]["latent_dim"]
+    found["residual_gan"]["residual"] = True
+    return found
 
 
 @dataclass(frozen=True, eq=False)

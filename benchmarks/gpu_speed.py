@@ -19,32 +19,43 @@ from benchmarks import models
 from utils import config, files
 from utils.training import devices
 
-COLUMNS = ("plain, images/s", "ours, images/s", "ratio", "GPU busy")
-# The names of the columns, and the modes of torch.compile. "reduce-overhead" records the work in CUDA graphs.
-MODES = {"compiled": "default", "compiled, CUDA graphs": "reduce-overhead"}
-DIFFERENCE = "{}: losses differ by"
+WHOLE = "a full training, minutes"
+COLUMNS = ("plain, images/s", "ours, images/s", "ratio", "recording", "GPU busy", WHOLE)
+COMPILED, DIFFERENCE = "compiled", "compiled: losses differ by"
 COMPARED = 10  # steps whose losses are compared
-ROUNDS, SECONDS = 3, 0.3  # as in `benchmarks.models`, but shorter: there is little time on a lent GPU
+ROUNDS, SECONDS = 2, 0.3  # as in `benchmarks.models`, but shorter: there is little time on a lent GPU
 PLACE, COMMAND = "speed on a GPU", "gpu"
 
 
-def losses(case: models.Case, mode: str | None) -> list[float]:
+def losses(case: models.Case, compiled: bool) -> list[float]:
     """The sums of the losses of the first steps, from seeded weights and seeded noise."""
     devices.seed_everything(0)
-    step, found = models.our_step(case, mode), []
+    step, found = models.our_step(case, compiled), []
     for number in range(COMPARED):
         torch.manual_seed(number)
         found.append(float(sum(step().values())))
     return found
 
 
-def compiled_row(case: models.Case, name: str, mode: str) -> dict[str, float]:
-    """The speed of our step when it is compiled, relative to our step, and the largest relative change of the loss."""
-    plain, compiled = losses(case, None), losses(case, mode)
-    steps = {"ours": models.our_step(case), "compiled": models.our_step(case, mode)}
+def compiled_row(case: models.Case) -> dict[str, float]:
+    """The speed of our step when it is compiled, relative to our step, and the largest relative change of the loss.
+
+    Neither is recorded.
+    """
+    plain, compiled = losses(case, False), losses(case, True)
+    steps = {"ours": models.our_step(case), "compiled": models.our_step(case, True)}
     ways = {key: partial(models.rate, step, case.batch_size) for key, step in steps.items()}
     difference = max(abs(a - b) / abs(a) for a, b in zip(plain, compiled))
-    return {name: models.by_turns(ways)["compiled"], DIFFERENCE.format(name): difference}
+    return {COMPILED: models.by_turns(ways)["compiled"], DIFFERENCE: difference}
+
+
+def training_row(case: models.Case) -> dict[str, float]:
+    """The speed of the plain loop and of ours, and the minutes of a training in the profile full at our speed.
+
+    The minutes do not include evaluations and checkpoints.
+    """
+    row = models.training_row(case)
+    return row | {WHOLE: case.course.images_seen / row["ours, images/s"] / 60}
 
 
 def attempt(measure: Callable[[], dict[str, float]], what: str) -> dict[str, float]:
@@ -60,7 +71,7 @@ def main() -> None:
     target = Path(sys.argv[1])
     models.ROUNDS, models.SECONDS = (1, 0.01) if config.profile() == "smoke" else (ROUNDS, SECONDS)
     device, formats = devices.device_name(), devices.mixed_precision()
-    columns = [*COLUMNS, *(column for name in MODES for column in (name, DIFFERENCE.format(name)))]
+    columns = [*COLUMNS, COMPILED, DIFFERENCE]
     table: dict[str, dict[str, float | None]] = {}
     first = f"{device}, PyTorch {torch.__version__}, mixed precision: {formats}, {torch.get_num_threads()} threads."
 
@@ -74,10 +85,9 @@ def main() -> None:
 
     cases = models.cases()
     for name, case in cases.items():
-        add(name, attempt(lambda case=case: models.training_row(case), name))
-    for column, mode in MODES.items() if torch.cuda.is_available() else ():
-        for name, case in cases.items():
-            add(name, attempt(lambda case=case: compiled_row(case, column, mode), f"{name}, {column}"))  # noqa: B023
+        add(name, attempt(lambda case=case: training_row(case), name))
+    for name, case in cases.items() if torch.cuda.is_available() else ():
+        add(name, attempt(lambda case=case: compiled_row(case), f"{name}, compiled"))
 
 
 if __name__ == "__main__":

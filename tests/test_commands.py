@@ -34,6 +34,7 @@ NAMES = [
     "export",
     "colab",
     "report",
+    "pictures",
 ]
 
 

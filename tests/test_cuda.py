@@ -13,7 +13,7 @@ from accelerate.state import AcceleratorState, PartialState
 from benchmarks import soak
 from utils.data import image_files
 from utils.models.blocks import Noise
-from utils.training import checkpoints, devices, loop
+from utils.training import checkpoints, devices, loop, recording
 
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic algorithms need it from the start
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no NVIDIA GPU, or TEST_CUDA is not 1")
@@ -80,7 +80,7 @@ def test_a_training_resumes_with_the_same_losses(kind, number_format, tmp_path):
     assert losses(resumed) == pytest.approx(losses(history), rel=rounding, abs=rounding)
 
 
-@pytest.mark.parametrize("kind", ["GAN", "classifier"])
+@pytest.mark.parametrize("kind", ["VAE", "classifier"])  # a GAN turns images, which PyTorch cannot do in this way
 def test_a_training_with_deterministic_algorithms_resumes_bit_for_bit(kind, number_format, deterministic, tmp_path):
     undisturbed, history = train(kind, tmp_path / "a")
     train(kind, tmp_path / "b", stop=True)
@@ -124,3 +124,64 @@ def test_a_run_of_the_gpu_goes_on_on_the_cpu(float32, monkeypatch, tmp_path, cap
     model, _ = train("GAN", tmp_path)
     assert not next(model.parameters()).is_cuda
     assert f"trained on {torch.cuda.get_device_name()} so far" in capsys.readouterr().out
+
+
+class Watched(recording.Recording):
+    """A recording that tells the test whether steps were replayed."""
+
+    made: list["Watched"] = []
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.made.append(self)
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    """The short trainings of these tests are recorded after a few steps."""
+    monkeypatch.setattr(recording, "WARM_UP", 3)
+    monkeypatch.setattr(recording, "SHORTEST", 1)
+    monkeypatch.setattr(recording, "Recording", Watched)
+    monkeypatch.setattr(Watched, "made", [])
+    return Watched.made
+
+
+@pytest.mark.parametrize("kind", soak.MODELS)
+def test_a_recorded_training_has_the_losses_and_weights_of_a_plain_one(kind, float32, recorded, monkeypatch, tmp_path):
+    replayed, history = train(kind, tmp_path / "recorded")
+    assert len(recorded) == 1 and recorded[0].graph is not None
+    monkeypatch.setattr(recording, "can_record", lambda run: False)
+    plain, wanted = train(kind, tmp_path / "plain")
+    assert len(recorded) == 1
+    assert losses(history) == pytest.approx(losses(wanted), rel=1e-3, abs=1e-3)
+    for one, other in zip(replayed.state_dict().values(), plain.state_dict().values()):
+        torch.testing.assert_close(one, other, rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["GAN", "classifier"])
+def test_a_recorded_training_resumes_also_as_a_plain_one(kind, float32, recorded, monkeypatch, tmp_path):
+    _, history = train(kind, tmp_path / "a")
+    train(kind, tmp_path / "b", stop=True)
+    group = checkpoints.read(checkpoints.find(tmp_path / "b")[-1]).state["optimizers"].popitem()[1]["param_groups"][0]
+    assert isinstance(group["lr"], float) and not group["capturable"]
+    _, resumed = train(kind, tmp_path / "b")
+    assert losses(resumed) == pytest.approx(losses(history), rel=1e-3, abs=1e-3)
+    train(kind, tmp_path / "c", stop=True)
+    monkeypatch.setattr(recording, "can_record", lambda run: False)
+    _, resumed = train(kind, tmp_path / "c")
+    assert losses(resumed) == pytest.approx(losses(history), rel=1e-3, abs=1e-3)
+
+
+def test_a_step_that_cannot_be_recorded_stays_plain_and_a_line_says_so(
+    float32, recorded, tmp_path, capsys, monkeypatch
+):
+    plain_step = soak.MODELS["classifier"]().__class__.step
+
+    def step(self, batch, update):
+        found = plain_step(self, batch, update)
+        return found | {"loss": torch.tensor(found["cross_entropy"].item(), device=batch[0].device)}
+
+    monkeypatch.setattr(soak.MODELS["classifier"]().__class__, "step", step)
+    _, history = train("classifier", tmp_path)
+    assert recorded[0].failed and "are not recorded as a CUDA graph" in capsys.readouterr().out
+    assert history[-1]["step"] == STEPS and torch.rand(2, device="cuda").isfinite().all()

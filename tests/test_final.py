@@ -24,8 +24,8 @@ def rows(text: str) -> dict[str, list[str]]:
     return found
 
 
-@pytest.mark.parametrize("document", ["fashion_mnist/report.md", "README.md"])
-def test_the_numbers_in_report_and_readme_come_from_the_notebook(document):
+@pytest.mark.parametrize("document", ["fashion_mnist/report.md", "docs/results.md"])
+def test_the_numbers_in_report_and_results_come_from_the_notebook(document):
     tables = rows((config.PROJECT / document).read_text(encoding="utf-8"))
     for family, values in RESULTS["likelihood"].items():
         wanted = f"{values['bits/dim, test']:.3f}"

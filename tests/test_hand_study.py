@@ -44,6 +44,19 @@ def test_rows_of_equal_length_see_equally_many_images(study):
     assert seen[hand_study.BEGUN].images_seen == 256 and seen[hand_study.BEGUN].start is study.pretraining
     labelled = study.row(hand_study.LABELLED, {"lr": 0.001}, 1)
     assert labelled.images_seen == 256 and labelled.start is None
+    assert study.row(hand_study.TWICE, {"lr": 0.001}, 1).images_seen == 2 * (512 + 256)
+
+
+def test_the_opponent_is_a_resnet_with_the_same_settings_folds_and_images(study):
+    ours, opponent = study.row(hand_study.LONGER, {"lr": 0.001}, 1), study.opponent({"lr": 0.001}, 1, 768)
+    assert opponent.settings == {"lr": 0.001, "resnet": True} and opponent.images_seen == ours.images_seen
+    assert (opponent.folds.fold_of == ours.folds.fold_of).all() and opponent.folder != ours.folder
+
+
+def test_one_view_each_is_what_mean_logits_gives_for_the_test_folder():
+    logits = torch.arange(3 * 2 * 4 * 3.0).view(3, 2, 4, 3)
+    assert torch.equal(hand_study.one_view_each(logits), (logits[0, 0] + logits[1, 1] + logits[2, 0]) / 3)
+    assert torch.equal(hand_study.one_view_each(logits[:1]), logits[0, 0])
 
 
 def test_losses_of_a_trial_and_mean_logits(study):
@@ -54,3 +67,15 @@ def test_losses_of_a_trial_and_mean_logits(study):
     images = study.test.images
     expected = (first.logits(images) + second.logits(images, mirrored=True)) / 2
     assert torch.allclose(hand_study.mean_logits([first, second], images), expected, atol=1e-5)
+
+
+def test_measures_and_their_resamples():
+    labels, groups = np.array([0, 1, 2] * 20), np.arange(60)
+    probabilities = np.eye(3)[labels] * 0.8 + 0.1
+    probabilities[[1, 2, 0]] = probabilities[[0, 0, 1]]  # of 20 reals 1 is lost; of 40 fakes 2 are called real
+    found, draws = hand_study.measures(probabilities, labels, groups, 1 / 3)
+    assert found[hand_study.EXPECTED] == pytest.approx(found["F1 real"]) == pytest.approx(2 * 19 / (20 + 21))
+    assert set(found) == set(draws) and draws["accuracy"].shape == (1000,)
+    assert draws["accuracy"].mean() == pytest.approx(found["accuracy"], abs=0.01)
+    rarer, _ = hand_study.measures(probabilities, labels, groups, 0.1)
+    assert rarer[hand_study.EXPECTED] < found[hand_study.EXPECTED]

@@ -12,6 +12,8 @@ from utils.training import checkpoints, devices, loop
 
 ROWS, COLUMNS = np.indices((64, 64))
 STRIPES = (COLUMNS - ROWS // 5) % 4 < 2
+SMALL = {"widths": (8, 16, 16), "depths": (1, 1, 1), "attention": False}
+UNCHANGED = {"own_mask": 1.0, "warp": 0.0, "shift": 0, "match": 0.0, "tone": 0.0, "mirror": False}
 
 
 @pytest.fixture
@@ -21,7 +23,7 @@ def pictures64():
 
 def small(**settings):
     devices.seed_everything(0)
-    return imputer.Imputer(torch.from_numpy(STRIPES), **{"base": 8, "depth": 1} | settings)
+    return imputer.Imputer(torch.from_numpy(STRIPES), **SMALL | settings)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +32,7 @@ def shipped():
 
 
 def test_a_mirrored_image_gives_a_mirrored_filling(pictures64):
-    model = small()
+    model = small(mirror=True)
     torch.nn.init.normal_(model.network.head.weight, std=0.05)  # otherwise its output is the interpolation
     known = ~torch.from_numpy(STRIPES).expand(12, 1, 64, 64)
     filled, deviation = imputer.fill_masked([model], pictures64, known)
@@ -41,7 +43,7 @@ def test_a_mirrored_image_gives_a_mirrored_filling(pictures64):
 
 
 def test_images_and_their_masks_are_mirrored_together(pictures64):
-    model = small(own_mask=1.0, tone=0.0)
+    model = small(**UNCHANGED | {"mirror": True})
     images, visible, hidden = model.pairs(pictures64, torch.ones(12, 1, 64, 64, dtype=torch.bool))
     stripes = torch.from_numpy(STRIPES)
     for image, original, mask in zip(images, pictures64, hidden):
@@ -69,7 +71,7 @@ def test_softening_does_not_mix_gaps_into_known_pixels():
 
 
 def test_pairs_hide_stripes_in_complete_images_and_known_lines_in_other_images(pictures64):
-    model = small(own_mask=1.0, mirror=False, tone=0.0)
+    model = small(**UNCHANGED)
     complete = torch.ones(12, 1, 64, 64, dtype=torch.bool)
     images, visible, hidden = model.pairs(pictures64, complete)
     assert torch.equal(hidden, torch.from_numpy(STRIPES).expand(12, 1, 64, 64)) and torch.equal(visible, ~hidden)
@@ -85,20 +87,77 @@ def test_the_output_of_an_untrained_network_is_the_interpolation(pictures64):
     assert torch.allclose(mean, masks.fill_rows(pictures64 * known, known))
 
 
-def test_the_loss_by_hand(pictures64):
-    """The first loss is the loss of the interpolation with a standard deviation of exp(-2.5)."""
-    model = small(own_mask=1.0, mirror=False, tone=0.0)
-    losses = model.step((pictures64, torch.ones(12, 1, 64, 64, dtype=torch.bool)), lambda *_, **__: None)
-    known = ~torch.from_numpy(STRIPES).expand(12, 1, 64, 64)
-    error = (masks.fill_rows(pictures64 * known, known) - pictures64)[~known]
-    assert losses["charbonnier"].item() == pytest.approx((error**2 + 1e-4).sqrt().mean().item(), rel=1e-4)
-    assert losses["psnr"].item() == pytest.approx(-10 * np.log10((error**2).mean().item()), rel=1e-4)
-    nll = 0.5 * ((error**2).mean().item() * np.exp(5) - 5 + np.log(2 * np.pi))
+def test_the_losses_by_hand(pictures64):
+    """The first losses are those of the interpolation with a standard deviation of exp(-2.5)."""
+    complete, known = torch.ones(12, 1, 64, 64, dtype=torch.bool), ~torch.from_numpy(STRIPES).expand(12, 1, 64, 64)
+    filled = masks.fill_rows(pictures64 * known, known)
+    error = (filled - pictures64)[~known].view(12, -1)
+    asked = {}
+    losses = small(**UNCHANGED).step((pictures64, complete), lambda name, loss, clip: asked.update(loss=loss.item()))
+    decibel = -10 * (error.square().mean(1)).log10().mean().item()
+    assert losses["psnr"].item() == pytest.approx(decibel, rel=1e-4)
+    assert losses["error"].item() == pytest.approx(-decibel * np.log(10) / 20, rel=1e-4)
+    nll = 0.5 * (error.square().mean().item() * np.exp(5) - 5 + np.log(2 * np.pi))
     assert losses["nll"].item() == pytest.approx(nll, rel=1e-3)
+    powers = [1e-6 + (np.abs(np.fft.rfft(x.numpy(), axis=3)) ** 2).mean((0, 1, 2))[1:] for x in (filled, pictures64)]
+    assert losses["spectrum"].item() == pytest.approx((np.log(powers[0] / powers[1]) ** 2).mean(), rel=1e-2)
+    assert asked["loss"] == pytest.approx(
+        (losses["error"] + 0.3 * losses["spectrum"] + 0.01 * losses["nll"]).item(), rel=1e-4
+    )
+    losses = small(**UNCHANGED, loss="charbonnier").step((pictures64, complete), lambda *_, **__: None)
+    assert losses["error"].item() == pytest.approx((error**2 + 1e-4).sqrt().mean().item(), rel=1e-4)
+
+
+def test_completed_images_are_hidden_like_heads_and_only_known_pixels_are_learned(pictures64):
+    model = small(**UNCHANGED, completed=0.5)
+    known = (~torch.from_numpy(STRIPES)).expand(12, 1, 64, 64).roll(1, 3).clone()
+    known[6:] = True  # complete images
+    images, visible, hidden = model.pairs(pictures64 * known, known)
+    stripes = torch.from_numpy(STRIPES).expand(6, 1, 64, 64)
+    filled = masks.fill_rows(pictures64[:6] * known[:6], known[:6])  # by the untrained network
+    assert torch.allclose(images[:6], filled, atol=1e-6) and torch.equal(images[6:], pictures64[6:])
+    assert torch.equal(visible[:6], ~stripes) and torch.equal(hidden[:6], stripes & known[:6])
+    assert torch.equal(hidden[6:], stripes)
+
+
+def test_deformed_completed_images_are_learned_where_known_pixels_have_moved(pictures64):
+    model = small(**UNCHANGED | {"warp": 1.0}, completed=1.0)
+    known = torch.ones(12, 1, 64, 64, dtype=torch.bool)
+    known[..., 20:] = False
+    _, _, hidden = model.pairs(pictures64 * known, known)
+    assert hidden[..., :14].any() and not hidden[..., 26:].any()  # a deformation moves pixels by a few pixels
+
+
+def test_images_with_gaps_are_moved_with_their_masks(pictures64):
+    model = small(**UNCHANGED | {"shift": 6})
+    known = (~torch.from_numpy(STRIPES)).expand(12, 1, 64, 64)
+    images, visible, hidden = model.pairs(pictures64 * known, known)
+    moved = visible | hidden
+    assert (images[~moved] == 0).all() and (images[moved] > 0).all()
+    assert not torch.equal(moved, known) and not torch.equal(moved[0], moved[1])
+
+
+def test_matched_images_have_the_grey_levels_of_another_image(pictures64):
+    darker = head_images.grey_levels(0.5 * pictures64[:1], torch.ones(64, 64, dtype=torch.bool))
+    matched = imputer.match_levels(pictures64[1:], darker)
+    own = head_images.grey_levels(matched, torch.ones(64, 64, dtype=torch.bool))
+    assert (own - darker).abs().mean() < 0.02 and (own - darker).abs().max() < 0.2
+    order = pictures64[1:].flatten(1).argsort(1)
+    assert (matched.flatten(1).gather(1, order).diff(dim=1) > -1e-6).all()  # the order of the pixels stays
+
+
+@pytest.mark.parametrize("kind", ["ours", "plain", "gated"])
+def test_every_network_learns_and_has_about_as_many_weights(kind, pictures64):
+    devices.seed_everything(0)
+    model = imputer.Imputer(torch.from_numpy(STRIPES), kind=kind, residual=kind == "ours")
+    assert sum(p.numel() for p in model.network.parameters()) == pytest.approx(950_000, rel=0.1)
+    model.step((pictures64[:2], torch.ones(2, 1, 64, 64, dtype=torch.bool)), lambda name, loss, clip: loss.backward())
+    grads = [p.grad for p in model.network.parameters()]
+    assert all(g is not None and g.isfinite().all() for g in grads)
 
 
 def test_imputer_overfits_a_few_images_and_is_better_than_the_interpolation(pictures64, tmp_path):
-    model = small(base=16, own_mask=1.0, mirror=False, tone=0.0, lr=5e-3)
+    model = small(**UNCHANGED, lr=5e-3, spectrum=0.1)
     data = (pictures64[:4], torch.ones(4, 1, 64, 64, dtype=torch.bool))
     history = loop.fit(model, data, 300, 4, tmp_path, model.config, plot=False, evaluations=6)
     assert history[-1]["psnr"] > history[0]["psnr"] + 2  # at first, the averaged weights give the interpolation

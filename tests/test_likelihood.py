@@ -11,8 +11,8 @@ from utils.evaluation import likelihood
 from utils.models import pixelcnn
 from utils.models.diffusion import Diffusion
 from utils.models.flow import Flow, spline
-from utils.models.pixelcnn import PixelCNN, mixture_nats
-from utils.models.vae import VAE
+from utils.models.pixelcnn import MIN_LOG_SCALE, PixelCNN, mixture_nats
+from utils.models.spatial_vae import SpatialVAE
 from utils.training import checkpoints, loop
 
 LEVELS = torch.arange(256.0)
@@ -57,6 +57,8 @@ def test_a_pixel_depends_only_on_earlier_pixels():
     model = randomised(PixelCNN((8, 8), channels=2, width=8, layers=2, hidden=4, components=2), 0.3)
     blocks = (torch.rand(1, 8, 4, 4) * 2 - 1).requires_grad_()
     predicted = model.network["within"](model.context(blocks), blocks)
+    (gradient,) = torch.autograd.grad(predicted[0, 7, :, 3, 3].sum(), blocks, retain_graph=True)
+    assert (gradient != 0).flatten().sum() == 8 * 16 - 1, "the last pixel depends on all others"
     reach = 0
     for place in range(16):
         for k in range(8):
@@ -84,8 +86,8 @@ def test_pixelcnn_reaches_a_known_entropy(tmp_path):
 def test_sampling_gives_the_same_predictions_as_training(monkeypatch):
     """If sampling takes a fixed value instead of a random one, each pixel of a sample is equal to its prediction."""
     model = randomised(PixelCNN((8, 12), width=8, layers=3, hidden=8, components=2), 0.3)
-    monkeypatch.setattr(pixelcnn, "sample_mixture", lambda parameters, generator: parameters[:, 2].tanh())
-    images = model.sample(5)
+    monkeypatch.setattr(pixelcnn, "sample_mixture", lambda parameters, uniform: parameters[:, :, 2].tanh())
+    images = model.sample(5, batch_size=3)
     blocks = torch.nn.functional.pixel_unshuffle(images, 2)
     predicted = model.network["within"](model.context(blocks), blocks)[:, :, 2].tanh()
     assert torch.allclose(predicted, blocks, atol=1e-5) and blocks.std() > 0.1
@@ -136,85 +138,73 @@ def test_flow_reaches_a_known_entropy(tmp_path):
 # Bounds
 
 
-def silent_vae(size: tuple[int, int]) -> VAE:
-    """A VAE whose decoder always gives 0, and whose posterior is equal to the prior."""
-    vae = VAE(size, latent_dim=4, base=4)
-    for layer in (vae.decoder.layers[-1], vae.encoder.layers[-1]):
-        torch.nn.init.zeros_(layer.weight)
-        torch.nn.init.zeros_(layer.bias)
-    return vae
-
-
 def test_vae_bound_is_exact_without_information_in_latents_and_tighter_with_more_samples():
     torch.manual_seed(0)
     images = to_float(draw_pictures(16, 8))
-    vae = silent_vae((8, 8))
-    with torch.no_grad():
-        vae.log_std.fill_(math.log(0.5))
-    nats = likelihood.vae_nats(vae, images, 2, torch.Generator().manual_seed(1))
-    noise = torch.rand(images.shape, generator=torch.Generator().manual_seed(1)) - 0.5
-    density = torch.distributions.Normal(0.0, 0.5).log_prob(images + noise / 127.5).flatten(1).sum(1)
-    assert torch.allclose(nats, -density - 64 * math.log(1 / 127.5), rtol=1e-4)
+    vae = SpatialVAE((8, 8), latent_channels=2, base=8)
+    for layer in (vae.decoder.head, vae.encoder.layers[-1]):  # it always gives 0, and its posterior is the prior
+        torch.nn.init.zeros_(layer.weight)
+        torch.nn.init.zeros_(layer.bias)
+    found = likelihood.vae_nats(vae, images, 2, torch.Generator().manual_seed(1))
+    parameters = torch.tensor([0.0, 0.0, float(vae.log_scale.detach())]).view(1, 1, 3, 1, 1)
+    known = mixture_nats(parameters.expand(16, 1, 3, 8, 8), ((images + 1) * 127.5).round())
+    assert torch.allclose(found, known.flatten(1).sum(1), rtol=1e-4)
 
-    vae = randomised(VAE((8, 8), latent_dim=4, base=4), 0.3)
+    vae = randomised(SpatialVAE((8, 8), latent_channels=2, base=8), 0.1)
     few, many = (likelihood.vae_nats(vae, images, k, torch.Generator().manual_seed(1)).mean() for k in (1, 64))
     assert many < few
-
-
-def test_a_decoder_table_gives_the_entropy_of_counted_pixels():
-    images, entropy = toy(5_000)
-    vae = silent_vae((4, 4))
-    table = likelihood.decoder_table(vae, images)
-    assert torch.allclose(table.exp().sum(1), torch.ones(len(table)), atol=1e-5)
-    unseen, _ = toy(2_000, seed=1)
-    nats = likelihood.vae_nats(vae, unseen, 2, table=table)
-    shares = torch.bincount(((images + 1) * 127.5).round().long().flatten(), minlength=256) / images.numel()
-    counted = -16 * float((shares * shares.clamp(min=1e-30).log()).sum())  # the sum of the entropies of single pixels
-    assert float(nats.mean()) == pytest.approx(counted, rel=0.01) and counted > entropy
 
 
 class Knowing(Diffusion):
     """A diffusion model for images whose pixels are all `a` or all `-a`. Its network is the best prediction of x0."""
 
-    def velocity(self, noisy, levels):
-        signal = self.scheduler.alphas_cumprod[levels].view(-1, 1, 1, 1)
+    def outputs(self, noisy, levels):
+        signal = self.signal[levels].view(-1, 1, 1, 1)
         evidence = (signal.sqrt() / (1 - signal) * noisy).flatten(1).sum(1).view(-1, 1, 1, 1)
         x0 = self.a * torch.tanh(self.a * evidence).expand(noisy.shape)
-        return (signal.sqrt() * noisy - x0) / (1 - signal).sqrt()
+        certain = torch.tensor([0.0, 0.0, -9.0]).view(1, 3, 1, 1).expand(len(x0), 3, *x0.shape[2:])
+        return torch.cat([(signal.sqrt() * noisy - x0) / (1 - signal).sqrt(), certain], 1)
+
+
+def coins(count: int) -> torch.Tensor:
+    """Images (count, 1, 8, 8): all pixels 101/127.5 - 1 or all pixels minus that, by a fair coin."""
+    signs = torch.randint(2, (count, 1, 1, 1)) * 2 - 1
+    return ((((101 / 127.5 - 1) * signs + 1) * 127.5).round() / 127.5 - 1).expand(-1, 1, 8, 8).contiguous()
+
+
+def knowing() -> Knowing:
+    model = Knowing((8, 8), widths=(24, 24), components=1)
+    model.a = 1 - 101 / 127.5
+    return model
 
 
 def test_diffusion_bound_with_the_best_prediction_is_the_entropy():
     torch.manual_seed(0)
-    model = Knowing((8, 8), widths=(12, 24))
-    model.a = 101 / 127.5 - 1  # a grey level
-    signs = torch.randint(2, (2000, 1, 1, 1)) * 2 - 1
-    images = (model.a * signs).expand(-1, 1, 8, 8).contiguous()
-    images = ((images + 1) * 127.5).round() / 127.5 - 1
-    nats = likelihood.diffusion_nats(model, images, 100, 1e-3, torch.Generator().manual_seed(0))
-    assert likelihood.x0_error_std(model, images) < 1e-4
-    assert math.log(2) * 0.9 < nats.mean() < math.log(2) * 1.6  # one coin, not 355 nats of 64 pixels
+    nats = likelihood.diffusion_nats(knowing(), coins(2000), 100, torch.Generator().manual_seed(0))
+    narrowest = -64 * math.log(math.tanh(math.exp(-MIN_LOG_SCALE) / 510))  # a logistic is never narrower
+    assert math.log(2) * 0.9 < nats.mean() - narrowest < math.log(2) * 1.6  # one coin, not 355 nats of 64 pixels
 
 
-def test_diffusion_bound_is_unbiased_and_the_table_is_better_than_the_gaussian():
+@pytest.mark.parametrize("scheduler", ["ddim", "ddpm"])
+@pytest.mark.parametrize("steps", [10, 50, 200])
+def test_sampling_with_the_best_prediction_gives_the_images(scheduler, steps):
+    made = knowing().sample(200, steps=steps, scheduler=scheduler)
+    side = made.mean((1, 2, 3), keepdim=True).sign()
+    assert (made - side * (1 - 101 / 127.5)).abs().max() < 3 / 127.5  # the narrowest logistic is that wide
+    assert 0.35 < (made[:, 0, 0, 0] > 0).float().mean() < 0.65
+
+
+def test_diffusion_bound_is_unbiased():
     torch.manual_seed(0)
-    model = randomised(Diffusion((8, 8), widths=(12, 24)), 0.05)
+    model = randomised(Diffusion((8, 8), widths=(24, 24), components=2), 0.05)
     images = to_float(draw_pictures(8, 8))
     generator = torch.Generator().manual_seed(0)
     few, many = (
-        torch.stack([likelihood.diffusion_nats(model, images, draws, 0.01, generator) for _ in range(repeats)]).double()
+        torch.stack([likelihood.diffusion_nats(model, images, draws, generator) for _ in range(repeats)]).double()
         for draws, repeats in ((1, 100), (100, 1))
     )
     error = few.mean(1).std() / len(few) ** 0.5
     assert abs(few.mean() - many.mean()) < 4 * error and error < 0.02 * many.mean()
-
-    x0_std = likelihood.x0_error_std(model, images, generator)
-    table = likelihood.x0_table(model, to_float(draw_pictures(200, 8, seed=1)), x0_std, generator)
-    assert torch.allclose(table.exp().sum(1), torch.ones(len(table)), atol=1e-5)
-    one, other = (
-        likelihood.diffusion_nats(model, images, 4, x0_std, torch.Generator().manual_seed(1), t).mean()
-        for t in (None, table)
-    )
-    assert other < one
 
 
 def test_bits_per_dimension_by_hand():
@@ -225,19 +215,15 @@ def test_bits_per_dimension_by_hand():
 
 
 def test_too_few_images_or_samples_are_refused_with_their_number():
-    vae, model = silent_vae((4, 4)), Diffusion((8, 8), widths=(12, 24))
+    vae, model = SpatialVAE((4, 4), latent_channels=2, base=8), Diffusion((8, 8), widths=(24, 24), components=1)
     images = torch.zeros(3, 1, 8, 8)
     for compute, message in (
         (lambda: likelihood.bits_per_dimension(torch.ones(1), 4), "1 images .* standard error needs at least 2"),
-        (lambda: likelihood.bits_hook(images[:1], images, 2), "1 validation images .* at least 2"),
+        (lambda: likelihood.bits_hook(images[:1], 2), "1 validation images .* at least 2"),
         (lambda: likelihood.nats(vae, images[:0], 2), "0 images .* at least 1"),
         (lambda: likelihood.vae_nats(vae, toy(2)[0], 0), "0 latents for each image .* at least 1"),
-        (lambda: likelihood.diffusion_nats(model, images, 0, 0.1), "0 noise levels for each image .* at least 1"),
-        (lambda: likelihood.nats(model, images, 2), "x0_std is None"),
-        (lambda: likelihood.nats(model, images, 2, 0.0), "x0_std is 0.0"),
-        (lambda: likelihood.x0_error_std(model, images[:0]), "0 images .* at least 1"),
-        (lambda: likelihood.decoder_table(vae, toy(2)[0][:0]), "0 training images .* at least 1"),
-        (lambda: likelihood.x0_table(model, images[:0], 0.1), "0 training images .* at least 1"),
+        (lambda: likelihood.diffusion_nats(model, images, 0), "0 noise levels for each image .* at least 1"),
+        (lambda: likelihood.nats(Diffusion((8, 8), widths=(24, 24)), images, 2), "components=0 .* has no bound"),
     ):
         with pytest.raises(ValueError, match=message):
             compute()

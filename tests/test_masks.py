@@ -47,6 +47,27 @@ def test_hidden_lines_are_sparse_and_everywhere():
     assert lines.mean(0).min() > 0.05  # every pixel is hidden sometimes
 
 
+def test_other_masks_hide_a_part_of_every_image_and_every_pixel_sometimes():
+    torch.manual_seed(0)
+    other = masks.other_masks((64, 64), 400)
+    shares = other.float().mean((1, 2))
+    assert other.dtype == torch.bool and shares.min() > 0.05 and shares.max() < 0.85 and 0.3 < shares.mean() < 0.6
+    assert other.float().mean(0).min() > 0.2
+
+
+def test_the_distance_to_the_nearest_known_pixel():
+    mask = np.zeros((64, 64), dtype=bool)
+    mask[20:25, 10:40] = True
+    assert masks.farthest(mask) == 3
+
+
+def test_gaps_that_are_too_large_are_refused(mask):
+    images = np.random.default_rng(0).uniform(0.01, 1, (20, 1, 64, 64)).astype(np.float32)
+    images[:, :, 20:50, 20:50] = 0
+    with pytest.raises(ValueError, match="15 pixels away from the nearest known pixel, but at most 8"):
+        masks.mask_of(images, mask)
+
+
 def test_row_interpolation_by_hand():
     row = torch.tensor([[[[0.0, 1.0, 0.0, 0.0, 4.0, 0.0]]]])
     known = torch.tensor([[[[False, True, False, False, True, False]]]])

@@ -34,3 +34,10 @@ def test_too_few_images_are_refused_before_the_training(tmp_path):
     with pytest.raises(ValueError, match="class 1 has 12 images in 1 groups of near-copies: 5 folds need at least 5"):
         pu_learning.against_mixture(images[1:], copies, 256, tmp_path, {}, 5)
     assert not list(tmp_path.iterdir())
+
+
+def test_f1_at_another_share_of_reals_by_counting():
+    assert pu_learning.f1_at_share(0.5, 1.0, 0.0) == 1
+    true, missed, passed = 90, 10, 30  # of 100 reals and 300 fakes
+    assert pu_learning.f1_at_share(0.25, 0.9, 0.1) == pytest.approx(2 * true / (2 * true + missed + passed))
+    assert pu_learning.f1_at_share(0.1, 0.9, 0.1) < pu_learning.f1_at_share(0.25, 0.9, 0.1)

@@ -2,6 +2,8 @@
 
 import gzip
 import hashlib
+import shutil
+import tarfile
 
 import numpy as np
 import pytest
@@ -141,8 +143,33 @@ def test_celeba_is_cropped_and_resized(tmp_path, any_checksum):
     assert len(public_images.celeba(tmp_path, limit=2).train.images) == 2
 
 
+@pytest.mark.parametrize("in_tar", [False, True])
+def test_a_part_of_celeba_without_its_lists_is_read(tmp_path, in_tar):
+    """Smooth pictures, at half of CelebA's size and at its full size, give the same faces."""
+    folder = tmp_path / "half" / "celeba"
+    (folder / "some").mkdir(parents=True)
+    (tmp_path / "full" / "celeba").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for i in range(30):
+        small = Image.fromarray(rng.integers(0, 255, (5, 4, 3), dtype=np.uint8))
+        for path, size in ((folder / "some", (89, 109)), (tmp_path / "full" / "celeba", (178, 218))):
+            small.resize(size, Image.Resampling.BICUBIC).save(path / f"{i + 1:06d}.jpg", quality=95)
+    if in_tar:
+        with tarfile.open(folder / "some.tar", "w") as archive:
+            archive.add(folder / "some", "some")
+        shutil.rmtree(folder / "some")
+    half, full = (public_images.celeba(tmp_path / name, colour=True) for name in ("half", "full"))
+    assert [len(part.images) for part in half[:3]] == [24, 3, 3] and half.train.images.shape[1:] == (3, 40, 32)
+    assert "a part of CelebA" in half.origin and half.classes == ("face",) and half.train.labels.max() == 0
+    for one, other in zip(half[:3], full[:3]):
+        assert np.abs(one.images.astype(int) - other.images).mean() < 4
+    grey = public_images.celeba(tmp_path / "half", limit=10)
+    assert grey.train.images.shape == (10, 1, 40, 32) and len(grey.test.images) == 1
+    assert np.abs(grey.train.images[:, 0] - half.train.images[:10].mean(1)).mean() < 30  # the same images
+
+
 def test_missing_and_damaged_files_of_celeba_are_named(tmp_path, any_checksum):
-    with pytest.raises(FileNotFoundError, match="no complete CelebA.*list_eval_partition"):
+    with pytest.raises(FileNotFoundError, match="holds no CelebA.*list_eval_partition"):
         public_images.celeba(tmp_path)
     write_celeba(tmp_path)
     (tmp_path / "celeba" / "img_align_celeba" / "000001.jpg").write_bytes(b"not an image")
@@ -153,10 +180,10 @@ def test_missing_and_damaged_files_of_celeba_are_named(tmp_path, any_checksum):
         public_images.celeba(tmp_path)
 
 
-def test_images_of_celeba_with_another_size_are_refused(tmp_path, any_checksum):
+def test_images_of_celeba_with_another_shape_are_refused(tmp_path, any_checksum):
     write_celeba(tmp_path)
-    Image.new("RGB", (89, 109)).save(tmp_path / "celeba" / "img_align_celeba" / "000001.jpg")
-    with pytest.raises(ValueError, match="000001.jpg' has 109 x 89 pixels .* 218 x 178"):
+    Image.new("RGB", (178, 178)).save(tmp_path / "celeba" / "img_align_celeba" / "000001.jpg")
+    with pytest.raises(ValueError, match="000001.jpg' has 178 x 178 pixels .* 218 x 178"):
         public_images.celeba(tmp_path)
 
 

@@ -74,7 +74,11 @@ notebooks/         works with notebooks
   results          shows the results of a run: paths, one picture of all hands, the number of each label
   figures          shows pictures and source code in a notebook
   colab            prepares a notebook in Colab; writes the address of a copy into links and notebooks
-  site             makes a static website of the notebooks
+  site             makes a static website of the notebooks, with a first page of cards
+  convert          turns notebooks and Markdown into pages of the site
+  pages            the form of a page; grids of small images
+  galleries        the site's pages of hands, heads and garments
+  pictures         draws the pictures of the README
   eye_test         the site's page "real or generated?", where one judges hands by eye
 
 commands/          the commands of `python -m utils`, one module for each group
@@ -85,7 +89,7 @@ commands/          the commands of `python -m utils`, one module for each group
   sample           `sample`
   fill             `fill`
   hand_in          `check`, `rename`, `export`, `colab`
-  report           `report`
+  report           `report`, `pictures`
 """
 
 OLDEST_PYTHON = (3, 11)  # the oldest Python on which the versions in constraints.txt can be installed

@@ -74,17 +74,21 @@ class ClassifierTuning:
     finalists: int  # trials that are trained for the clean notebook's length with other seeds
     seeds: int  # number of these seeds
     folds: int  # cross-validation folds, as many as in the clean notebook
+    resnet_images: int  # images seen by each plain ResNet-18, with which the network is compared
 
 
 @dataclass(frozen=True)
 class Heads:
-    """The MRI project: a generator of heads and the imputer."""
+    """The MRI project: a generator of heads and the imputers."""
 
     generator_images: int  # images seen by the generator
-    generated_heads: int  # generated heads that are added to the training images
+    generator_batch: int  # images in a step of its training
+    generated_heads: int  # generated heads in the folder that question 1 asks for
     imputer_images: int  # images seen by each imputer
-    trials: int  # trials of the imputer's search
-    trial_images: int  # images seen by the imputer in a trial, and in each ablation
+    imputer_batch: int  # images in a step of its training
+    networks: int  # imputers whose mean is the answer
+    trial_images: int  # images seen by the imputer when a change of the recipe is tried
+    changes: int | None  # number of changes that are tried; None: all of them
 
 
 @dataclass(frozen=True)
@@ -97,8 +101,8 @@ class Garments:
     samples: int  # samples that are drawn from each model and evaluated
     classifier_images: int  # images seen by the classifier whose features measure the samples
     images_seen: dict[str, int]  # images seen by the model of each family
-    gan_alone_images: int  # images seen by the GAN that starts from random weights
-    longer_pixelcnn_images: int  # images seen by the PixelCNN that is trained for longer
+    class_gan_images: int  # images seen by the GAN that gets the classes too
+    faces_images: dict[str, int]  # images seen by the model of each family that is trained on CelebA
     trials: int  # trials of each family's search
     trial_images: dict[str, int]  # images seen by the model of each family in a trial
 
@@ -143,38 +147,51 @@ CLASSIFIER = {
 }
 CLASSIFIER_TUNING = {
     "smoke": ClassifierTuning(
-        trials=2, images=256, shorter_images=256, compared_trials=2, longer_trials=1, finalists=1, seeds=1, folds=2
+        trials=2, images=256, shorter_images=256, compared_trials=2, longer_trials=1, finalists=1, seeds=1, folds=2,
+        resnet_images=128,
     ),
     "quick": ClassifierTuning(
-        trials=4, images=1_024, shorter_images=512, compared_trials=2, longer_trials=1, finalists=1, seeds=1, folds=2
+        trials=4, images=1_024, shorter_images=512, compared_trials=2, longer_trials=1, finalists=1, seeds=1, folds=2,
+        resnet_images=1_024,
     ),
     "full": ClassifierTuning(
         trials=30, images=12_800, shorter_images=6_400, compared_trials=10, longer_trials=2,
-        finalists=3, seeds=5, folds=5,
+        finalists=3, seeds=5, folds=5, resnet_images=232_000,
     ),
 }  # fmt: skip
 HEADS = {
-    "smoke": Heads(generator_images=32, generated_heads=8, imputer_images=64, trials=1, trial_images=32),
-    "quick": Heads(generator_images=800, generated_heads=40, imputer_images=2_000, trials=2, trial_images=400),
-    "full": Heads(generator_images=32_000, generated_heads=250, imputer_images=50_000, trials=6, trial_images=4_000),
-}
+    "smoke": Heads(
+        generator_images=32, generator_batch=8, generated_heads=80, imputer_images=64, imputer_batch=16, networks=1,
+        trial_images=32, changes=2,
+    ),
+    "quick": Heads(
+        generator_images=800, generator_batch=8, generated_heads=100, imputer_images=2_400, imputer_batch=16,
+        networks=2, trial_images=480, changes=3,
+    ),
+    "full": Heads(
+        generator_images=64_000, generator_batch=32, generated_heads=1_060, imputer_images=600_000, imputer_batch=128,
+        networks=3, trial_images=200_000, changes=None,
+    ),
+}  # fmt: skip
 GARMENTS = {
     "smoke": Garments(
         images=400, curve_images=10, test_images=10, samples=24, classifier_images=256,
-        images_seen={"VAE": 128, "GAN": 64, "PixelCNN": 64, "flow": 64, "diffusion": 64},
-        gan_alone_images=64, longer_pixelcnn_images=64,
-        trials=1, trial_images={"VAE": 128, "GAN": 64, "PixelCNN": 32, "flow": 32, "diffusion": 32},
+        images_seen={"VAE": 512, "GAN": 128, "PixelCNN": 128, "flow": 256, "diffusion": 128},
+        class_gan_images=128, faces_images=dict.fromkeys(config.FAMILIES, 256),
+        trials=1, trial_images={"VAE": 256, "GAN": 128, "PixelCNN": 128, "flow": 256, "diffusion": 128},
     ),
     "quick": Garments(
         images=12_000, curve_images=100, test_images=200, samples=200, classifier_images=15_000,
         images_seen={"VAE": 15_000, "GAN": 1_500, "PixelCNN": 4_000, "flow": 2_000, "diffusion": 3_000},
-        gan_alone_images=1_500, longer_pixelcnn_images=8_000,
+        class_gan_images=1_500, faces_images=dict.fromkeys(config.FAMILIES, 2_000),
         trials=2, trial_images={"VAE": 2_000, "GAN": 500, "PixelCNN": 500, "flow": 250, "diffusion": 500},
     ),
     "full": Garments(
-        images=None, curve_images=500, test_images=10_000, samples=1_000, classifier_images=120_000,
-        images_seen={"VAE": 160_000, "GAN": 6_000, "PixelCNN": 100_000, "flow": 56_000, "diffusion": 90_000},
-        gan_alone_images=40_000, longer_pixelcnn_images=400_000,
+        images=None, curve_images=500, test_images=10_000, samples=10_000, classifier_images=600_000,
+        images_seen={
+            "VAE": 1_280_000, "GAN": 1_024_000, "PixelCNN": 896_000, "flow": 1_024_000, "diffusion": 1_100_000,
+        },
+        class_gan_images=896_000, faces_images=dict.fromkeys(config.FAMILIES, 320_000),
         trials=6, trial_images={"VAE": 14_560, "GAN": 15_000, "PixelCNN": 4_160, "flow": 2_330, "diffusion": 4_160},
     ),
 }  # fmt: skip

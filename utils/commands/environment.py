@@ -139,6 +139,21 @@ def install(options: argparse.Namespace) -> None:
     print(f"The environment is complete. Its Python: {environment_python(ENVIRONMENT)}")
 
 
+def show_shipped_hands() -> None:
+    """Write a page with the hands that the shipped GAN made, as something to look at before anything is installed."""
+    from utils.notebooks import pages
+
+    title = "300 hands of the shipped GAN"
+    said = (
+        "These hands were made by the GAN whose weights are in the project, and not by this run. The hands of this run "
+        "will be in the same folder. Its training is much shorter, so they will be rougher."
+    )
+    out = config.run_folder() / "shipped_hands.html"
+    body = f"<main><h1>{title}</h1><p>{said}</p>{pages.hands(PROJECT / 'GAN_hands')}</main>"
+    out.write_text(pages.page(title, body, links=""), encoding="utf-8")
+    print(f"While you wait: {title}, made before this run. Open {out}", flush=True)
+
+
 def run(options: argparse.Namespace) -> None:
     """The command `run`: fill the data folders, then execute the notebooks of a task."""
     hands = options.task in ("hands", "tuning", "all")
@@ -147,6 +162,9 @@ def run(options: argparse.Namespace) -> None:
             "--from (FROM=) is only for the hands. For the other tasks, put test_set.npy and heads.npz into "
             "brain_mri/, and the files of Fashion-MNIST into fashion_mnist/data/FashionMNIST/raw/"
         )
+    os.environ["PROFILE"] = options.profile
+    if hands:
+        show_shipped_hands()
     make_environment()
     if hands:  # the notebooks of the other tasks find their data themselves
         call("-m", "utils", "data", *(["--from", str(options.source)] if options.source else []))

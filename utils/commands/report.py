@@ -1,4 +1,4 @@
-"""`report`: make one static site from the executed notebooks."""
+"""`report` and `pictures`: show the committed results as a static site, and in the README."""
 
 from __future__ import annotations
 
@@ -17,9 +17,21 @@ def report(options: argparse.Namespace) -> None:
     print(f"{len(pages)} pages: open {options.out / 'index.html'}")
 
 
+def pictures(options: argparse.Namespace) -> None:
+    """The command `pictures`."""
+    from utils.notebooks import pictures
+
+    for path in pictures.draw(PROJECT):
+        print(path.relative_to(PROJECT).as_posix())
+
+
 def register(commands: argparse._SubParsersAction) -> None:
-    """Add the command to the command line."""
+    """Add the commands to the command line."""
     making = add_command(commands, "report", report, "make one static site from the executed notebooks", "~/site")
     making.add_argument(
         "out", type=path_argument, nargs="?", default=PROJECT / "site", help="folder of the site; default: site/"
     )
+    add_command(
+        commands, "pictures", pictures, "draw the pictures of the README from the committed results", "",
+        first="The course's images of hands must be here.",
+    )  # fmt: skip

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FOLDER = config.PROJECT / "brain_mri"
-IMPUTERS = [FOLDER / "weights" / f"imputer_{number}.safetensors" for number in range(4)]
+IMPUTERS = [FOLDER / "weights" / f"imputer_{number}.safetensors" for number in range(3)]
 ANSWER = FOLDER / "test_set_nogaps.npy"
 SIZE = (64, 64)  # height and width in pixels
 ROUNDING = 1e-5  # values outside [0, 1] by at most this much are taken as rounding errors
@@ -182,6 +182,16 @@ def load(stand_in: Callable[[], Tensor] | None = None) -> tuple[Tensor, str]:
     return torch.from_numpy(images), f"{len(images)} head slices of {path.name}"
 
 
+def sources() -> np.ndarray:
+    """The name (N,) of the file that each slice of `heads.npz` comes from, such as `Training/notumor/Tr-no_0123.jpg`.
+
+    Raises:
+        FileNotFoundError: there is no `heads.npz`.
+    """
+    with np.load(find("heads.npz"), allow_pickle=False) as archive:
+        return archive["source"]
+
+
 def load_test() -> tuple[np.ndarray, str]:
     """The course's test images, float32 (100, 1, 64, 64), with missing pixels 0, and where they came from.
 
@@ -204,7 +214,7 @@ def groups(images: Tensor) -> np.ndarray:
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
-    pixels = F.avg_pool2d(images, 2).flatten(1)
+    pixels = _half_size(images)
     pixels = F.normalize(pixels - pixels.mean(1, keepdim=True), dim=1)
     return connected_components(coo_matrix((pixels @ pixels.T > SIMILAR).numpy()), directed=False)[1]
 
@@ -233,8 +243,54 @@ def split(images: Tensor, seed: int = 0) -> Heads:
     return Heads(images[~validation & ~test], images[validation], images[test])
 
 
+def warp(images: Tensor, strength: float = 1.0) -> Tensor:
+    """Rotate, scale, squeeze, move and bend each of the images (N, C, H, W) in [0, 1] a little, at random.
+
+    Everything is drawn and computed on the images' device. The bending is a smooth random field of displacements, with
+    a standard deviation of about one pixel (Simard et al. 2003).
+
+    Args:
+        strength: factor on all changes; with 0, nothing is changed.
+    """
+    import torch
+    import torch.nn.functional as F
+
+    count, device = len(images), images.device
+    angle, scale, squeeze, right, down = strength * torch.randn(5, count, device=device)
+    angle, scale, squeeze = 0.05 * angle, (0.03 * scale).exp(), (0.02 * squeeze).exp()
+    across = torch.stack([scale * squeeze * angle.cos(), -scale * angle.sin(), 0.03 * right], 1)
+    along = torch.stack([scale * angle.sin(), scale / squeeze * angle.cos(), 0.03 * down], 1)
+    with torch.autocast(device.type, enabled=False):  # bfloat16 would move pixels by up to a sixteenth of a pixel
+        grid = F.affine_grid(torch.stack([across, along], 1), list(images.shape), align_corners=False)
+    coarse = 0.04 * strength * torch.randn(count, 2, 6, 6, device=device)
+    bend = F.interpolate(coarse, images.shape[2:], mode="bicubic", align_corners=True)
+    moved = F.grid_sample(images, grid + bend.permute(0, 2, 3, 1), "bicubic", "border", align_corners=False)
+    return moved.clamp(0, 1)
+
+
+def shift(images: Tensor, known: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """Move each of the images (N, 1, H, W) and its mask by whole pixels, at random, by up to `most` in each direction.
+
+    Args:
+        known: bool (N, 1, H, W), true at known pixels.
+
+    Returns:
+        The moved images and masks. What comes in from outside is 0 and not known.
+    """
+    import torch
+
+    (count, _, height, width), device = images.shape, images.device
+    row, column = torch.arange(height, device=device), torch.arange(width, device=device)
+    row = row - torch.randint(-most, most + 1, (count, 1), device=device)
+    column = column - torch.randint(-most, most + 1, (count, 1), device=device)
+    inside = ((row >= 0) & (row < height))[:, None, :, None] & ((column >= 0) & (column < width))[:, None, None, :]
+    place = (row.clamp(0, height - 1)[:, :, None] * width + column.clamp(0, width - 1)[:, None, :]).flatten(1)[:, None]
+    moved, still_known = (x.flatten(2).gather(2, place).view(x.shape) for x in (images, known))
+    return moved * inside, still_known & inside
+
+
 def augment(images: Tensor, copies: int, seed: int = 0) -> Tensor:
-    """Add copies to images (N, 1, H, W) in [0, 1]. Each copy is randomly rotated, scaled, squeezed and moved a little.
+    """Add copies to images (N, 1, H, W) in [0, 1]. Each copy is changed by `warp`.
 
     Args:
         copies: number of changed copies of each image.
@@ -243,20 +299,83 @@ def augment(images: Tensor, copies: int, seed: int = 0) -> Tensor:
         The images, followed by the copies: (N * (copies + 1), 1, H, W).
     """
     import torch
+
+    if not len(images) * copies:
+        return images
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return torch.cat([images, warp(images.repeat(copies, 1, 1, 1))])
+
+
+def grey_levels(images: Tensor, known: Tensor) -> Tensor:
+    """Grey levels (N, 256) of the known pixels of images (N, 1, H, W), in increasing order: their quantiles.
+
+    Args:
+        known: bool (H, W).
+    """
+    import torch
+
+    shares = (torch.arange(256) + 0.5) / 256
+    return torch.quantile(images[:, 0, known], shares, dim=1).T.contiguous()
+
+
+def likeness_groups(images: Tensor) -> np.ndarray:
+    """A group number (N,), from 0, for each image (N, 1, H, W). There are N / 4 groups of images that are alike.
+
+    They are made by complete linkage, with 1 - correlation at half size as the distance. `groups` is stricter: it would
+    join nearly all test images to one group, because all of them are similar.
+    """
+    from scipy.cluster.hierarchy import fcluster, linkage
+
+    return fcluster(linkage(_half_size(images).numpy(), "complete", "correlation"), len(images) // 4, "maxclust") - 1
+
+
+def folds(group: np.ndarray, count: int) -> np.ndarray:
+    """The fold (N,) of each image, in 0 ... count - 1. All images of a group, int (N,), are in the same fold.
+
+    Each group goes to the fold that is smallest so far, large groups first.
+    """
+    fold, sizes = np.zeros(len(group), dtype=int), np.zeros(count)
+    for number in np.argsort(-np.bincount(group), kind="stable"):
+        fold[group == number] = sizes.argmin()
+        sizes[sizes.argmin()] += (group == number).sum()
+    return fold
+
+
+def _half_size(images: Tensor) -> Tensor:
     import torch.nn.functional as F
 
-    generator = torch.Generator().manual_seed(seed)
-    count = len(images) * copies
-    if not count:
-        return images
-    angle, scale, squeeze, right, down = torch.randn(5, count, generator=generator)
-    angle, scale, squeeze = 0.05 * angle, (0.03 * scale).exp(), (0.02 * squeeze).exp()
-    across = torch.stack([scale * squeeze * angle.cos(), -scale * angle.sin(), 0.03 * right], 1)
-    along = torch.stack([scale * angle.sin(), scale / squeeze * angle.cos(), 0.03 * down], 1)
-    shape = (count, *images.shape[1:])
-    grid = F.affine_grid(torch.stack([across, along], 1), shape, align_corners=False)
-    moved = F.grid_sample(images.repeat(copies, 1, 1, 1), grid, "bicubic", "border", align_corners=False)
-    return torch.cat([images, moved.clamp(0, 1)])
+    return F.avg_pool2d(images, 2).flatten(1)
+
+
+def write_folder(heads: Tensor, folder: str | Path) -> Path:
+    """Write heads (N, 1, 64, 64) in [0, 1] as 8-bit images `head_0000.png`, ... into a new or empty folder.
+
+    Raises:
+        OSError: see `files.all_or_none`.
+    """
+    from PIL import Image
+
+    with files.all_or_none(Path(folder)) as part:
+        for number, head in enumerate((255 * heads[:, 0]).round().byte().cpu().numpy()):
+            Image.fromarray(head).save(part / f"head_{number:04d}.png")
+    return Path(folder)
+
+
+def read_folder(folder: str | Path) -> Tensor:
+    """The heads float32 (N, 1, 64, 64) in [0, 1] that `write_folder` wrote, in the order of their names.
+
+    Raises:
+        FileNotFoundError: there are no such files.
+    """
+    import torch
+    from PIL import Image
+
+    paths = sorted(Path(folder).glob("head_*.png"))
+    if not paths:
+        raise FileNotFoundError(f"There are no generated heads in '{files.printable(folder)}'.")
+    images = np.stack([np.asarray(Image.open(path).convert("L")) for path in paths])
+    return torch.from_numpy(images)[:, None].float() / 255
 
 
 def write(images: np.ndarray, path: str | Path) -> Path:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 LEAST_IMAGES = 5  # with fewer images, gaps look the same as dark background
 STRAY_SHARE = 0.01  # up to this share of the pixels may be 0 in all images by chance, outside the mask
+FARTHEST = 8  # with a larger distance from a missing pixel to the nearest known one, a mask is refused
 LEAST_MISSING_SHARE = 0.2  # another mask is found only if at least this share of the pixels is 0 in all images
 
 
@@ -37,8 +38,8 @@ def mask_of(images: np.ndarray, usual: np.ndarray) -> np.ndarray:
     mask, and a line is printed.
 
     Raises:
-        ValueError: no pixel is missing or no pixel is known, in all images or in one of them; or the pixels that are 0
-            may be background. If one image is the reason, the message says which.
+        ValueError: no pixel is missing or no pixel is known, in all images or in one of them; the pixels that are 0 may
+            be background; or a gap is too large. If one image is the reason, the message says which.
     """
     dark = np.flatnonzero((images == 0).all(axis=(1, 2, 3)))
     if len(dark):
@@ -58,8 +59,20 @@ def mask_of(images: np.ndarray, usual: np.ndarray) -> np.ndarray:
             f"background. A mask other than the course's can only be found in at least {LEAST_IMAGES} images, and only "
             f"if at least {LEAST_MISSING_SHARE:.0%} of the pixels are missing."
         )
+    if (distance := farthest(zero)) > FARTHEST:
+        raise ValueError(
+            f"a missing pixel is {distance} pixels away from the nearest known pixel, but at most "
+            f"{FARTHEST} are possible: what the network would put there has little to do with the patient."
+        )
     print(f"The network was trained for another mask than this one ({zero.mean():.0%} missing): expect worse results.")
     return zero
+
+
+def farthest(mask: np.ndarray) -> int:
+    """The largest distance, in rows or columns, from a missing pixel of a mask bool (H, W) to the nearest known one."""
+    from scipy.ndimage import distance_transform_cdt
+
+    return int(distance_transform_cdt(mask, "chessboard").max())
 
 
 def vary(mask: Tensor, count: int) -> Tensor:
@@ -97,6 +110,26 @@ def hide_lines(shape: tuple[int, int], count: int, device: torch.device | str = 
     row, column = torch.arange(height, device=device)[:, None], torch.arange(width, device=device)
     across = column + slope * row + start
     return across % period < wide
+
+
+def other_masks(shape: tuple[int, int], count: int, device: torch.device | str = "cpu") -> Tensor:
+    """Masks bool (count, H, W) of three kinds, drawn on `device`: stripes of any angle, random pixels, and squares.
+
+    They hide 20 to 70 % of the pixels. A network that has learned from them can fill gaps of many shapes.
+    """
+    (height, width), each = shape, (count, 1, 1)
+    row, column = torch.arange(height, device=device)[:, None], torch.arange(width, device=device)
+
+    def uniform(low: float, high: float) -> Tensor:
+        return low + (high - low) * torch.rand(each, device=device)
+
+    share, angle, period = uniform(0.2, 0.7), uniform(0, torch.pi), uniform(3, 8)
+    stripes = (column * angle.cos() + row * angle.sin() + period * uniform(0, 1)) % period < share * period
+    pixels = torch.rand(count, height, width, device=device) < share
+    side = share.sqrt() * period  # one square in each field of period x period pixels
+    squares = ((column + uniform(0, 8)) % period < side) & ((row + uniform(0, 8)) % period < side)
+    kind = torch.randint(4, each, device=device)
+    return torch.where(kind < 2, stripes, torch.where(kind == 2, pixels, squares))
 
 
 def fill_rows(visible: Tensor, known: Tensor) -> Tensor:

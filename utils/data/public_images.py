@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import os
+import tarfile
 import zlib
 from pathlib import Path
 from typing import NamedTuple
@@ -194,7 +196,8 @@ def without(part: Part, *others: Part) -> Part:
 def celeba(root: Path | None = None, colour: bool = False, limit: int | None = None) -> Parts:
     """CelebA's faces, cropped and resized to 40 x 32 pixels (height x width): (N, 1 or 3, 40, 32); classes FACES.
 
-    The parts are those of CelebA's authors. No person is in two parts.
+    The parts are those of CelebA's authors. No person is in two parts. A copy without the list of these parts is read
+    too; see `partial_celeba`.
 
     Args:
         root: the folder that holds `celeba/`; None means `data_folder()`.
@@ -202,12 +205,14 @@ def celeba(root: Path | None = None, colour: bool = False, limit: int | None = N
         limit: at most this many training images, and at most a tenth of this (but at least 1) in the other parts.
 
     Raises:
-        FileNotFoundError: there is no complete copy. The message says what is needed.
-        ValueError: an image cannot be read or has another size, or a part is empty. The message says which.
+        FileNotFoundError: there are no images, or a list is missing. The message says what is needed.
+        ValueError: an image cannot be read or has another shape, or a part is empty. The message says which.
     """
     from torchvision import datasets
 
     root = data_folder() if root is None else root
+    if not (root / "celeba" / "list_eval_partition.txt").is_file():
+        return partial_celeba(root / "celeba", colour, limit)
     parts = []
     for split, share in (("train", 1), ("valid", 10), ("test", 10)):
         try:
@@ -222,23 +227,66 @@ def celeba(root: Path | None = None, colour: bool = False, limit: int | None = N
         male, smiling = (found.attr[: len(names), found.attr_names.index(name)] for name in ("Male", "Smiling"))
         if not names:
             raise ValueError(f"'{root / 'celeba' / 'list_eval_partition.txt'}' names no images of the part '{split}'")
-        faces = [_face(Path(found.root) / found.base_folder / "img_align_celeba" / name, colour) for name in names]
+        paths = [Path(found.root) / found.base_folder / "img_align_celeba" / name for name in names]
+        faces = [_face(path, path, colour) for path in paths]
         parts.append(Part(np.stack(faces), (male + 2 * smiling).numpy()))
     return Parts(*parts, FACES, "celeba/")
 
 
-def _face(path: Path, colour: bool) -> np.ndarray:
-    """The face in one of CelebA's images, uint8 (1 or 3, 40, 32)."""
+def partial_celeba(folder: Path, colour: bool, limit: int | None) -> Parts:
+    """Some of CelebA's aligned images, without its lists: JPEGs in `folder` or below, or one .tar file of them.
+
+    A tenth of the images is for validation and a tenth for testing, chosen at random, always in the same way. Without
+    the lists, one person can be in two parts, and all images have the same class.
+
+    Raises:
+        FileNotFoundError: there are no images.
+        ValueError: see `celeba`.
+    """
+    archives, paths = sorted(folder.glob("*.tar")), sorted(folder.rglob("*.jpg"), key=lambda path: path.name)
+    if not paths and archives:
+        with tarfile.open(archives[0]) as archive:
+            members = [member for member in archive if member.isfile() and member.name.endswith(".jpg")]
+            sources = {member.name: io.BytesIO(archive.extractfile(member).read()) for member in members}
+    else:
+        sources = {str(path): path for path in paths}
+    if not sources:
+        raise FileNotFoundError(
+            f"'{folder}' holds no CelebA. Needed: from its authors' page, the folder img_align_celeba/ and the files "
+            "list_eval_partition.txt, identity_CelebA.txt, list_attr_celeba.txt, list_bbox_celeba.txt and "
+            "list_landmarks_align_celeba.txt beside it, unchanged; or a part of the aligned images, in a folder or in "
+            "a .tar file."
+        )
+    order, tenth = np.random.default_rng(0).permutation(len(sources)), len(sources) // 10
+    chosen = (order[2 * tenth :], order[:tenth], order[tenth : 2 * tenth])
+    if limit is not None:
+        chosen = [places[: max(1, limit // share)] for places, share in zip(chosen, (1, 10, 10))]
+    names = sorted(sources)
+    images = [
+        np.stack([_face(sources[names[place]], names[place], colour) for place in places])
+        if len(places)
+        else np.zeros((0, 1))
+        for places in chosen
+    ]
+    train, validation, test = (Part(found, np.zeros(len(found), dtype=np.int64)) for found in images)
+    origin = f"{folder.name}/: a part of CelebA without its lists, {len(sources)} images; a person can be in two parts,"
+    return _complete(Parts(without(train, validation, test), without(validation, test), test, ("face",), origin))
+
+
+def _face(source: Path | io.BytesIO, name: str | Path, colour: bool) -> np.ndarray:
+    """The face in one of CelebA's aligned images of any size, uint8 (1 or 3, 40, 32). Errors give its name."""
     try:
-        with Image.open(path, formats=("JPEG", "PNG")) as image:
+        with Image.open(source, formats=("JPEG", "PNG")) as image:
+            scale = image.width / CELEBA_ALIGNED[1], image.height / CELEBA_ALIGNED[0]
             size = image.size[::-1]
-            face = image.convert("RGB" if colour else "L").crop(CELEBA_FACE)
-            pixels = np.asarray(face.resize(CELEBA_SIZE[::-1], Image.Resampling.BICUBIC, reducing_gap=3.0))
+            box = tuple(place * scale[i % 2] for i, place in enumerate(CELEBA_FACE))
+            face = image.convert("RGB").resize(CELEBA_SIZE[::-1], Image.Resampling.BICUBIC, box, reducing_gap=3.0)
+            pixels = np.asarray(face if colour else face.convert("L"))
     except OSError as error:
-        raise ValueError(f"'{path}' is missing or not a readable image: {error}") from error
-    if size != CELEBA_ALIGNED:
+        raise ValueError(f"'{name}' is missing or not a readable image: {error}") from error
+    if abs(scale[0] / scale[1] - 1) > 0.02:
         raise ValueError(
-            f"'{path}' has {size[0]} x {size[1]} pixels (height x width), but CelebA's aligned and cropped images have "
-            f"{CELEBA_ALIGNED[0]} x {CELEBA_ALIGNED[1]}"
+            f"'{name}' has {size[0]} x {size[1]} pixels (height x width), but CelebA's aligned and cropped images have "
+            f"{CELEBA_ALIGNED[0]} x {CELEBA_ALIGNED[1]}, or a part of it"
         )
     return pixels.transpose(2, 0, 1) if colour else pixels[None]

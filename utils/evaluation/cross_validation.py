@@ -189,8 +189,9 @@ class CrossValidation:
 def scores(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Compare class probabilities (N, 3) with labels (N,): 0 is real, 1 is VAE, 2 is GAN.
 
-    `accuracy` and `macro F1` are for the three classes, and `cross-entropy` is in nats. Two measures are for real
-    against fake: `F1 real`, and `fakes called real`, the share of fakes that are classified as real.
+    `accuracy` and `macro F1` are for the three classes, and `cross-entropy` is in nats. Three measures are for real
+    against fake: `F1 real`, `recall real`, the share of reals that are classified as real, and `fakes called real`, the
+    share of fakes that are classified as real.
 
     Raises:
         ValueError: there are no real images or no fakes.
@@ -205,12 +206,13 @@ def scores(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         "macro F1": float(f1.mean()),
         "cross-entropy": float(-np.log(np.clip(of_truth, 1e-12, 1)).mean()),
         "F1 real": float(f1[0]),
+        "recall real": float(counts[0, 0] / counts[0].sum()),
         "fakes called real": float(counts[1:, 0].sum() / counts[1:].sum()),
     }
 
 
 def bootstrap(probabilities: np.ndarray, labels: np.ndarray, groups: np.ndarray, resamples: int = 1000) -> np.ndarray:
-    """Bootstrap resamples of `scores` (Efron 1979): float (resamples, 5), in the order of `scores`.
+    """Bootstrap resamples of `scores` (Efron 1979): float (resamples, 6), in the order of `scores`.
 
     Whole groups of near-copies are drawn with replacement. Two calls with the same labels and groups draw the same
     images, so the difference of two results belongs to the same images.

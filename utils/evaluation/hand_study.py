@@ -17,10 +17,13 @@ from torch import Tensor
 from utils import budgets
 from utils.data import labelled_hands
 from utils.evaluation import calibration, pu_learning
-from utils.evaluation.cross_validation import VIEWS, CrossValidation, Folds, scores
+from utils.evaluation.cross_validation import VIEWS, CrossValidation, Folds, bootstrap, scores
 from utils.models.classifier import Classifier
 
 LABELLED, LONGER, BEGUN = "labelled images only", "as many images seen", "begun with the test folder"
+TWICE, RESNET = "twice as many images seen", "ResNet-18"
+EXPECTED = "F1 real, test folder"  # a measure
+LABELLED_AT_ONCE = 64  # images: their maps fit into the caches of a processor core
 RANGES = {  # of the search
     "lr": (0.0005, 0.001, 0.002, 0.004),
     "weight_decay": (0.003, 0.03, 0.3),
@@ -73,9 +76,17 @@ class HandStudy:
         return CrossValidation(self.labelled.images, folds, images_seen, folder, settings, extra, start)
 
     def row(self, name: str, settings: dict, seed: int) -> CrossValidation:
-        """The networks of a row of the table: LABELLED, LONGER or BEGUN. The last two see equally many images."""
-        seen = self.budget.images + (self.budget.pretraining_images if name == LONGER else 0)
+        """The networks of a row of the table: LABELLED, LONGER, BEGUN or TWICE.
+
+        LONGER and BEGUN see equally many images in all, and TWICE sees twice as many.
+        """
+        short, both = self.budget.images, self.budget.images + self.budget.pretraining_images
+        seen = {LABELLED: short, BEGUN: short, LONGER: both, TWICE: 2 * both}[name]
         return self.cross_validation(name, settings, seed, seen, self.pretraining if name == BEGUN else None)
+
+    def opponent(self, settings: dict, seed: int, images_seen: int) -> CrossValidation:
+        """Plain networks of another kind (`classifier.resnet18`), with the same settings, folds and images."""
+        return self.cross_validation(RESNET, settings | {"resnet": True}, seed, images_seen)
 
     def trial(self, settings: dict, seed: int, images_seen: int) -> CrossValidation:
         """The networks of one trial of the search."""
@@ -93,9 +104,35 @@ class HandStudy:
         return found
 
 
+def measures(
+    probabilities: np.ndarray, labels: np.ndarray, groups: np.ndarray, share: float
+) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """`cross_validation.scores` and EXPECTED: the F1 of *real* to be expected where `share` of the images are real.
+
+    Returns:
+        Each measure of probabilities (N, 3), and its values in the resamples of `cross_validation.bootstrap`.
+    """
+
+    def with_expected(found: dict) -> dict:
+        return found | {EXPECTED: pu_learning.f1_at_share(share, found["recall real"], found["fakes called real"])}
+
+    found = scores(probabilities, labels)
+    draws = dict(zip(found, bootstrap(probabilities, labels, groups).T))
+    return with_expected(found), with_expected(draws)
+
+
+def one_view_each(logits: Tensor) -> Tensor:
+    """Mean logits (N, classes) over the seeds of logits (seeds, 2, N, classes), with one view of each seed.
+
+    As in `mean_logits`, every second seed judges the mirror images instead.
+    """
+    return torch.stack([found[i % 2] for i, found in enumerate(logits)]).mean(0)
+
+
 def mean_logits(models: list[Classifier], images: np.ndarray) -> Tensor:
     """Logits (N, classes) of images uint8 (N, 1, H, W): the mean over networks that have not seen the images.
 
     Every second network judges the mirror images instead. So there are two views, at the cost of one.
     """
-    return torch.stack([model.logits(images, VIEWS[i % 2]) for i, model in enumerate(models)]).mean(0)
+    views = [model.logits(images, VIEWS[i % 2], LABELLED_AT_ONCE) for i, model in enumerate(models)]
+    return torch.stack(views).mean(0)

@@ -41,3 +41,15 @@ def log_ratio(logits: Tensor) -> Tensor:
     The networks were trained on equal numbers of reals and of images of the mixture, so this needs no correction.
     """
     return (logits[..., 1] - logits[..., 0]).reshape(-1, logits.shape[-2]).mean(0)
+
+
+def f1_at_share(share: float, found: float, passed: float) -> float:
+    """The F1 of *real* to be expected in a folder, of whose images the part `share` is real.
+
+    Args:
+        share: the share of reals, in [0, 1]. It may differ from the one among the labelled images.
+        found: the share of reals that are called real (the recall). It does not depend on `share`.
+        passed: the share of fakes that are called real. It does not depend on `share` either.
+    """
+    called_real = share * found + (1 - share) * passed
+    return 2 * share * found / (share + called_real)

@@ -1,11 +1,16 @@
 """Measures of filled images: error on the missing pixels, structure, and traces of the stripes.
 
-Confidence intervals are here too, and the classical methods that the network is compared with.
+Confidence intervals are here too, the classical methods that the network is compared with, and the trainings of the
+imputers and of the generator of heads with these measures.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,10 +19,42 @@ from scipy.spatial import QhullError
 from skimage.metrics import structural_similarity
 from skimage.restoration import inpaint_biharmonic
 from torch import Tensor
+from torch.utils.data import DataLoader, Sampler, TensorDataset
 
-from utils.data import masks
+from utils import files
+from utils.data import head_images, masks
 from utils.evaluation.sample_sizes import require
+from utils.models.diffusion import Diffusion
+from utils.models.imputer import Imputer, fill_masked
+from utils.training import devices, identity, loop
 
+FOLDS = 4  # of the test images; each imputer learns from the lines of three folds
+STRIPE_FREQUENCY = 16  # of the test images' mask, in cycles per row of 64 pixels
+LINES = 0.35  # share of the test images in the training set
+MOVED_COPIES = 15  # of each head in the generator's training set
+CHANGES: dict[str, dict] = {  # that are tried first: arguments of `Imputer` and of `HeadData.training_set`
+    "nothing": {},
+    "test images not moved": {"shift": 0},
+    "mirrored images": {"mirror": True},
+    "stronger deformations": {"warp": 1.6},
+    "dropout": {"dropout": 0.1},
+    "completed test images": {"completed": 0.2},
+    "more lines of test images": {"lines": 0.6},
+    "generated heads": {"generated": 1000},
+    "mostly the test images' mask": {"own_mask": 0.85},
+    "stronger changes of intensity": {"tone": 1.0},
+    "stronger loss of the spectrum": {"spectrum": 1.0},
+    "another seed": {"seed": 100},
+}
+GAIN = 0.08  # dB; a change that gains less, see `gain`, is not taken
+USUAL = {  # a plain U-Net and how it is usually trained: real heads only, under the test images' mask
+    "kind": "plain", "residual": False, "lines": 0.0, "match": 0.0, "tone": 0.0, "own_mask": 1.0,
+    "loss": "charbonnier", "spectrum": 0.0,
+}  # fmt: skip
+OPPONENTS: dict[str, dict] = {  # the network and its output; everything else is as in the recipe
+    "plain U-Net": {"kind": "plain", "residual": False},
+    "gated convolutions": {"kind": "gated", "residual": False},
+}
 SSIM_WINDOW = 11  # width in pixels of the window of structural similarity
 
 
@@ -43,8 +80,11 @@ def psnr(filled: np.ndarray, truth: np.ndarray, missing: np.ndarray) -> np.ndarr
     return -10 * np.log10(squares / counts + 1e-12)
 
 
-def ssim(filled: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Structural similarity (N,) of whole images (N, 1, H, W) in [0, 1] (Wang et al. 2004; scikit-image).
+def ssim(filled: np.ndarray, truth: np.ndarray, missing: np.ndarray | None = None) -> np.ndarray:
+    """Structural similarity (N,) of images (N, 1, H, W) in [0, 1] (Wang et al. 2004; scikit-image).
+
+    Args:
+        missing: bool (H, W). With it, the mean is over these pixels, otherwise over the whole image.
 
     Raises:
         ValueError: there are no images, or they are smaller than 11 x 11 pixels.
@@ -52,7 +92,8 @@ def ssim(filled: np.ndarray, truth: np.ndarray) -> np.ndarray:
     require(1, "a structural similarity", images=len(truth))
     require(SSIM_WINDOW, "the window of structural similarity", pixels_on_the_shorter_side=min(truth.shape[2:]))
     window = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}  # as in the paper
-    return np.array([structural_similarity(a[0], b[0], data_range=1.0, **window) for a, b in zip(filled, truth)])
+    found = [structural_similarity(a[0], b[0], data_range=1.0, full=True, **window) for a, b in zip(filled, truth)]
+    return np.array([whole if missing is None else map_[missing].mean() for whole, map_ in found])
 
 
 def bootstrap_interval(values: np.ndarray, groups: np.ndarray | None = None, draws: int = 2000) -> tuple[float, float]:
@@ -86,6 +127,11 @@ def row_spectrum(images: np.ndarray) -> np.ndarray:
     require(1, "a spectrum", images=len(images))
     rows = images - images.mean(axis=3, keepdims=True)
     return (np.abs(np.fft.rfft(rows, axis=3)) ** 2).mean(axis=(0, 1, 2))
+
+
+def stripe_energy(filled: np.ndarray, truth: np.ndarray) -> float:
+    """Power of filled images (N, 1, H, W) at the stripes' frequency over that of the complete images. 1 is ideal."""
+    return float(row_spectrum(filled)[STRIPE_FREQUENCY] / row_spectrum(truth)[STRIPE_FREQUENCY])
 
 
 def stripe_contrast(images: np.ndarray, missing: np.ndarray) -> np.ndarray:
@@ -159,3 +205,207 @@ CLASSICAL = {  # each takes images (N, 1, H, W) in [0, 1] and bool (N, 1, H, W),
     "cubic (SciPy)": _for_tensors(fill_cubic),
     "biharmonic (scikit-image)": _for_tensors(fill_biharmonic),
 }
+
+
+@dataclass(frozen=True, eq=False)
+class HeadData:
+    """The images that imputers are trained on and evaluated with.
+
+    Args:
+        real: complete heads in three parts.
+        tests: the test images (N, 1, 64, 64) in [0, 1], 0 at missing pixels.
+        mask: their mask, bool (64, 64), true at missing pixels.
+        generated: generated heads (M, 1, 64, 64) in [0, 1] for training.
+    """
+
+    real: head_images.Heads
+    tests: Tensor
+    mask: Tensor
+    generated: Tensor
+
+    @cached_property
+    def known(self) -> Tensor:
+        """The known pixels of the test images, bool (N, 1, 64, 64)."""
+        return (~self.mask).expand(self.tests.shape)
+
+    @cached_property
+    def groups(self) -> np.ndarray:
+        """The group (N,) of each test image, see `head_images.likeness_groups`."""
+        return head_images.likeness_groups(masks.fill_rows(self.tests, self.known))
+
+    @cached_property
+    def folds(self) -> np.ndarray:
+        """The fold (N,) of each test image."""
+        return head_images.folds(self.groups, FOLDS)
+
+    @cached_property
+    def lines(self) -> Tensor:
+        """The lines that are hidden when a choice is made."""
+        return self.draw_lines(1)
+
+    def draw_lines(self, seed: int) -> Tensor:
+        """Known pixels of the test images that are hidden for an evaluation, bool like `tests`: thin slanting lines."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return masks.hide_lines(head_images.SIZE, len(self.tests))[:, None] & self.known
+
+    def training_set(self, fold: int, lines: float = LINES, generated: int = 0) -> tuple[Tensor, Tensor]:
+        """Images (N, 1, 64, 64) and their known pixels, bool: complete heads, and test images, as often as needed.
+
+        Args:
+            fold: the fold of test images that is left out.
+            lines: share of the test images in the set, about; less than 1.
+            generated: number of generated heads.
+        """
+        complete = torch.cat([self.real.train, self.generated[:generated]])
+        others = np.flatnonzero(self.folds != fold)
+        others = np.repeat(others, round(lines / (1 - lines) * len(complete) / len(others)))
+        known = torch.cat([torch.ones_like(complete, dtype=torch.bool), self.known[others]])
+        return torch.cat([complete, self.tests[others]]), known
+
+    def psnr_on_lines(self, fill: Callable[[Tensor, Tensor], Tensor], chosen: np.ndarray, lines: Tensor) -> np.ndarray:
+        """PSNR (n,) in dB on the hidden lines (see `draw_lines`) of the chosen test images, a bool (N,)."""
+        shown = (self.known & ~lines)[chosen]
+        tests = self.tests[chosen]
+        return psnr(fill(tests * shown, shown).numpy(), tests.numpy(), lines[chosen].numpy())
+
+    def fill_heads(self, fill: Callable[[Tensor, Tensor], Tensor], heads: Tensor) -> Tensor:
+        """Complete heads, filled after the test images' mask has hidden some of their pixels."""
+        known = (~self.mask).expand(heads.shape)
+        return fill(heads * known, known)
+
+    def measure(self, model: Imputer, fold: int) -> dict[str, np.ndarray]:
+        """PSNR in dB of one network on images that it has not learned from, without mirror images.
+
+        Returns:
+            `heads`: for each validation head, on its missing pixels. `lines`: for each test image of the fold that was
+            left out, on its hidden lines. `energy`: see `stripe_energy`, one number, for the validation heads.
+        """
+
+        def fill(visible: Tensor, known: Tensor) -> Tensor:
+            return fill_masked([model], visible, known, plain=True)[0]
+
+        truth = self.real.validation
+        filled = self.fill_heads(fill, truth).numpy()
+        return {
+            "heads": psnr(filled, truth.numpy(), self.mask.numpy()),
+            "lines": self.psnr_on_lines(fill, self.folds == fold, self.lines),
+            "energy": np.array(stripe_energy(filled, truth.numpy())),
+        }
+
+    def evaluate(self, model: Imputer, fold: int) -> dict[str, float]:
+        """The means of what `measure` returns, for the history of a training."""
+        return {f"{name} (held out)": float(values.mean()) for name, values in self.measure(model, fold).items()}
+
+
+class Batches(Sampler):
+    """The batches that `loop.fit` trains on, in its order, for a `DataLoader`: lists of `batch_size` indices."""
+
+    def __init__(self, count: int, batch_size: int, steps: int, seed: int):
+        self.count, self.batch_size, self.steps, self.seed = count, batch_size, steps, seed
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in range(self.steps):
+            yield loop.batch_indices(self.count, self.batch_size, step, self.seed).tolist()
+
+
+def prepare(
+    data: HeadData, images_seen: int, batch_size: int, settings: dict, fold: int = 0
+) -> tuple[Imputer, DataLoader]:
+    """An imputer with random weights, and the `DataLoader` of its training.
+
+    Args:
+        images_seen: number of images of the whole training, with repetitions.
+        settings: arguments of `Imputer`, `lines` and `generated` of `HeadData.training_set`, and perhaps a `seed`.
+        fold: the fold of test images that is left out, and the seed if there is no other.
+    """
+    parts = {name: settings[name] for name in ("lines", "generated") if name in settings}
+    seed = settings.get("seed", fold)
+    settings = {name: value for name, value in settings.items() if name not in ("lines", "generated", "seed")}
+    devices.seed_everything(seed)
+    model = Imputer(data.mask, head_images.grey_levels(data.tests[data.folds != fold], ~data.mask), **settings)
+    images = TensorDataset(*data.training_set(fold, **parts))
+    order = Batches(len(images), batch_size, max(1, images_seen // batch_size), seed)
+    return model, DataLoader(images, batch_sampler=order, collate_fn=model.collate)
+
+
+def train_imputer(
+    data: HeadData, model: Imputer, loader: DataLoader, folder: Path, fold: int = 0, plot: bool = False
+) -> list[dict]:
+    """Train an imputer with its `DataLoader`, both from `prepare`. Returns the history of the training.
+
+    `loop.fit` draws the loader's batches from the same tensors, in the same order. They are moved to the device once,
+    and `Imputer.step` does there what the loader's collate function does.
+    """
+    order = loader.batch_sampler
+    return loop.fit(
+        model,
+        loader.dataset.tensors,
+        order.steps,
+        order.batch_size,
+        folder,
+        model.config | {"fold": fold},
+        order.seed,
+        lambda trained: data.evaluate(trained, fold),
+        plot=plot,
+    )
+
+
+def try_change(
+    data: HeadData, images_seen: int, batch_size: int, settings: dict, folder: Path
+) -> dict[str, np.ndarray]:
+    """Train an imputer and measure it, see `HeadData.measure`. The measures are kept in `folder/measures.json`.
+
+    If they are there, with the same settings and data, they are read and nothing is trained.
+    """
+    model, loader = prepare(data, images_seen, batch_size, settings)
+    steps, path = loader.batch_sampler.steps, folder / "measures.json"
+    run = model.config | {"steps": steps, "batch_size": batch_size, "data": identity.of_data(loader.dataset.tensors)}
+    stored = json.loads(path.read_text()) if path.is_file() else {}
+    if stored.get("run") != run:
+        train_imputer(data, model, loader, folder)
+        measures = {name: values.tolist() for name, values in data.measure(model, 0).items()}
+        stored = {"run": run, "measures": measures}
+        files.write_atomically(path, json.dumps(stored).encode())
+    return {name: np.array(values) for name, values in stored["measures"].items()}
+
+
+def gain(changed: dict[str, np.ndarray], before: dict[str, np.ndarray]) -> float:
+    """What a change of the recipe gains in dB, from two results of `try_change`. Hidden lines count twice.
+
+    They are in test images, and it is test images that have to be filled.
+    """
+    heads, lines = ((changed[name] - before[name]).mean() for name in ("heads", "lines"))
+    return float(heads + 2 * lines) / 3
+
+
+def recipe(found: dict[str, dict[str, np.ndarray]]) -> dict:
+    """The settings of all changes that gain at least GAIN. `found` has the result of `try_change` for each of them."""
+    before, settings = found["nothing"], {}
+    for name, result in found.items():
+        if gain(result, before) >= GAIN:
+            settings |= CHANGES[name]
+    settings.pop("seed", None)
+    return settings
+
+
+def train_generator(heads: Tensor, validation: Tensor, folder: Path, images_seen: int, batch_size: int):
+    """Train the generator on heads (N, 1, 64, 64) in [0, 1] and moved copies of them. Returns it, and its history.
+
+    The history has the loss on the validation heads too, as `validation`.
+    """
+    devices.seed_everything(0)
+    model = Diffusion()
+
+    def validate(trained: Diffusion) -> dict[str, float]:
+        losses = trained.losses(2 * validation - 1, torch.Generator().manual_seed(0))
+        return {"validation": losses["velocity"]}
+
+    images = 2 * head_images.augment(heads, MOVED_COPIES) - 1
+    steps = max(1, images_seen // batch_size)
+    name = f"{identity.of_data((heads,))}, {MOVED_COPIES} moved copies"  # these differ a little between machines
+    options = {"evaluate": validate, "plot": False, "data_hash": name}
+    return model, loop.fit(model, images, steps, batch_size, folder, model.config, **options)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -81,6 +83,86 @@ class Upsampler(nn.Module):
         own = [layer for layer in self.layers if not isinstance(layer, Noise)]
         for mine, theirs in zip(own, [layer for layer in other.layers if not isinstance(layer, Noise)]):
             mine.load_state_dict(theirs.state_dict())
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """Group normalisation (Wu & He 2018) with 8 groups; with fewer if the channels cannot be shared equally."""
+    return nn.GroupNorm(math.gcd(8, channels), channels)
+
+
+class PreActivation(nn.Module):
+    """A residual block: normalisation, activation and convolution, twice (He et al. 2016b).
+
+    Maps (N, inputs, H, W) to (N, outputs, H, W). The last convolution begins at zero, so at first the block does
+    nothing. This makes deep networks easy to train (Zhang et al. 2019).
+
+    Args:
+        dropout: dropout rate before the second convolution.
+        noise: add `Noise` after the first convolution.
+    """
+
+    def __init__(self, inputs: int, outputs: int, dropout: float = 0.0, noise: bool = False):
+        super().__init__()
+        self.first = nn.Sequential(group_norm(inputs), nn.SiLU(), nn.Conv2d(inputs, outputs, 3, padding=1))
+        self.noise = Noise(outputs) if noise else nn.Identity()
+        self.second = nn.Sequential(
+            group_norm(outputs), nn.SiLU(), nn.Dropout(dropout), nn.Conv2d(outputs, outputs, 3, padding=1)
+        )
+        self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+        nn.init.zeros_(self.second[-1].weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.skip(x) + self.second(self.noise(self.first(x)))
+
+
+class SelfAttention(nn.Module):
+    """Each position of a map (N, C, H, W) looks at all positions (Vaswani et al. 2017); C is divisible by 4."""
+
+    HEADS = 4
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.norm, self.qkv = group_norm(channels), nn.Conv2d(channels, 3 * channels, 1)
+        self.outputs = nn.Conv2d(channels, channels, 1)
+        nn.init.zeros_(self.outputs.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = self.qkv(self.norm(x)).flatten(2).unflatten(1, (3, self.HEADS, -1)).transpose(-1, -2)
+        query, key, value = (part.contiguous() for part in parts.unbind(1))
+        mixed = F.scaled_dot_product_attention(query, key, value)
+        return x + self.outputs(mixed.transpose(-1, -2).reshape(x.shape))
+
+
+class Decoder(nn.Module):
+    """Maps latents (N, latent_channels, H / 4, W / 4) to images (N, outputs, H, W).
+
+    The residual blocks at a quarter of the size have self-attention, so that the parts of an image fit together. The
+    values of the images are not bounded. After training, they are about in [-1, 1].
+
+    Args:
+        base: channels at full size; twice as many at half size, four times as many at a quarter.
+        dropout: dropout rate in the residual blocks.
+        noise: add noise in each block above the smallest size.
+    """
+
+    def __init__(self, latent_channels: int, outputs: int, base: int, dropout: float = 0.0, noise: bool = False):
+        super().__init__()
+        half, quarter = 2 * base, 4 * base
+        self.layers = nn.Sequential(
+            nn.Conv2d(latent_channels, quarter, 3, padding=1),
+            PreActivation(quarter, quarter, dropout), SelfAttention(quarter), PreActivation(quarter, quarter, dropout),
+            nn.Upsample(scale_factor=2), nn.Conv2d(quarter, half, 3, padding=1),
+            PreActivation(half, half, dropout, noise), PreActivation(half, half, dropout, noise),
+            nn.Upsample(scale_factor=2), nn.Conv2d(half, base, 3, padding=1),
+            PreActivation(base, base, dropout, noise), PreActivation(base, base, dropout, noise),
+            group_norm(base), nn.SiLU(),
+        )  # fmt: skip
+        self.head = nn.Conv2d(base, outputs, 3, padding=1)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        hidden = self.layers(latents)
+        with torch.autocast(hidden.device.type, enabled=False):  # in bfloat16, bright pixels are rounded to grey levels
+            return self.head(hidden.float())
 
 
 class HighPass(nn.Module):

@@ -2,8 +2,9 @@
 
 The network consists of coupling layers (Dinh et al. 2017) on the unit cube. Each layer applies monotone
 rational-quadratic splines (Durkan et al. 2019) to a part of the pixels. A network computes the knots of these splines
-from the other pixels. The parts are the four phases of a 2 x 2 grid. After three of them are changed, the fourth is
-split in the same way (a multi-scale model).
+from the other pixels. The parts are the four phases of a 2 x 2 grid. Two of them are halved like a chessboard, because
+their pixels have few neighbours in the other parts. After three phases are changed, the fourth is split in the same way
+(a multi-scale model).
 
 Integer grey levels have no density. So uniform noise is added to them, and the result is a bound on their probability
 (Theis et al. 2016).
@@ -38,16 +39,16 @@ def spline(x: Tensor, parameters: Tensor, inverse: bool = False) -> tuple[Tensor
         The values (...) of the splines at x, and the logarithms (...) of their derivatives there.
     """
     bins = (parameters.shape[-1] - 1) // 3
-    widths, heights, slopes = parameters.to(x.dtype).split([bins, bins, bins + 1], -1)
-    widths, heights = (MIN_BIN_SIZE + (1 - MIN_BIN_SIZE * bins) * p.softmax(-1) for p in (widths, heights))
+    sizes, slopes = parameters.to(x.dtype).split([2 * bins, bins + 1], -1)
+    sizes = MIN_BIN_SIZE + (1 - MIN_BIN_SIZE * bins) * sizes.unflatten(-1, (2, bins)).softmax(-1)
+    edges = F.pad(sizes.cumsum(-1), (1, 0))  # (..., 2, K + 1): left edges, lower edges
     slopes = MIN_SLOPE + F.softplus(slopes + math.log(math.expm1(1 - MIN_SLOPE)))  # 1 if the parameter is 0
-    left, bottom = (F.pad(p.cumsum(-1), (1, 0)) for p in (widths, heights))
-    edges = bottom if inverse else left
-    which = (torch.searchsorted(edges[..., 1:-1].contiguous(), x[..., None].contiguous(), right=True)).clamp(
-        0, bins - 1
-    )
-    x0, w, y0, h, d0 = (p.gather(-1, which)[..., 0] for p in (left, widths, bottom, heights, slopes))
-    d1 = slopes.gather(-1, which + 1)[..., 0]
+    inner = edges[..., int(inverse), 1:-1].contiguous()
+    which = torch.searchsorted(inner, x[..., None].contiguous(), right=True)
+    both_ends = torch.cat([which, which + 1], -1)[..., None, :].expand(*x.shape, 3, 2)
+    knots = torch.cat([edges, slopes[..., None, :]], -2).gather(-1, both_ends)
+    (x0, y0, d0), (x1, y1, d1) = (end.unbind(-1) for end in knots.unbind(-1))
+    w, h = x1 - x0, y1 - y0
     bin_slope = h / w
     bend = d0 + d1 - 2 * bin_slope
     if inverse:
@@ -55,17 +56,14 @@ def spline(x: Tensor, parameters: Tensor, inverse: bool = False) -> tuple[Tensor
         a = h * (bin_slope - d0) + rise * bend
         b = h * d0 - rise * bend
         c = -bin_slope * rise
-        t = 2 * c / (-b - (b * b - 4 * a * c).clamp(min=0).sqrt())
-        y = x0 + t * w
+        t = (2 * c / (-b - (b * b - 4 * a * c).clamp(min=0).sqrt())).clamp(0, 1)
     else:
-        t = (x - x0) / w
-        y = y0 + h * (bin_slope * t * t + d0 * t * (1 - t)) / (bin_slope + bend * t * (1 - t))
-    t = t.clamp(0, 1)
-    slope = (
-        bin_slope**2
-        * (d1 * t * t + 2 * bin_slope * t * (1 - t) + d0 * (1 - t) ** 2)
-        / (bin_slope + bend * t * (1 - t)) ** 2
-    )
+        t = ((x - x0) / w).clamp(0, 1)
+    rest = 1 - t
+    between = t * rest
+    below = bin_slope + bend * between
+    y = x0 + t * w if inverse else y0 + h * (bin_slope * t * t + d0 * between) / below
+    slope = (bin_slope / below) ** 2 * (d1 * t * t + 2 * bin_slope * between + d0 * rest * rest)
     log_slope = slope.clamp(min=1e-12).log()
     return y.clamp(0, 1), -log_slope if inverse else log_slope
 
@@ -94,7 +92,7 @@ class Coupling(nn.Module):
 
     def __init__(self, mask: Tensor, width: int, depth: int, bins: int):
         super().__init__()
-        self.register_buffer("mask", mask, persistent=False)
+        self.register_buffer("mask", mask.clone(), persistent=False)
         channels = mask.flatten(1).any(1).nonzero()[:, 0].tolist()
         apart = channels[1] - channels[0] if len(channels) > 1 else len(mask)
         self.changed = slice(channels[0], None, apart)  # a list of numbers would be sent to the GPU in every step
@@ -119,6 +117,11 @@ class Coupling(nn.Module):
         out = x.clone()
         out[:, self.changed] = torch.where(mask, y, x[:, self.changed])
         return out, (log_slope * mask).flatten(1).sum(1)
+
+
+def chessboard(height: int, width: int) -> Tensor:
+    """A mask (height, width) that is true for the fields of one colour of a chessboard."""
+    return (torch.arange(height)[:, None] + torch.arange(width)) % 2 == 0
 
 
 class Flow(nn.Module):
@@ -155,10 +158,11 @@ class Flow(nn.Module):
         (height, across), levels = size, []
         while height % 2 == 0 and across % 2 == 0 and min(height, across) > MIN_SIDE:  # a level changes 3 of 4 phases
             height, across = height // 2, across // 2
-            phase = torch.arange(4).repeat(channels)[:, None, None].expand(-1, height, across)
-            levels.append(nn.ModuleList(Coupling(phase == k, width, depth, bins) for k in (3, 2, 1)))
-        board = (torch.arange(height)[:, None] + torch.arange(across)) % 2 == 0
-        board = board.repeat(channels, 1, 1)
+            phase, board = torch.arange(4).repeat(channels)[:, None, None], chessboard(height, across)
+            parts = [(phase == 3).expand(-1, height, across)]
+            parts += [(phase == k) & half for k in (2, 1) for half in (board, ~board)]
+            levels.append(nn.ModuleList(Coupling(part, width, depth, bins) for part in parts))
+        board = chessboard(height, across).repeat(channels, 1, 1)
         last = nn.ModuleList(Coupling(part, width, depth, bins) for part in (board, ~board, board, ~board))
         self.couplings = nn.ModuleDict({"levels": nn.ModuleList(levels), "last": last})
 

@@ -12,15 +12,15 @@ from torch import Tensor, nn
 
 from utils import config, files
 from utils.data import cache, hand_images, image_files, public_images
-from utils.models import vae
-from utils.models.dcgan import DCGAN
+from utils.models import spatial_vae
 from utils.models.diffusion import Diffusion
 from utils.models.flow import Flow
+from utils.models.gan import GAN
 from utils.models.pixelcnn import PixelCNN
-from utils.models.vae import VAE
-from utils.training import checkpoints, devices, loop
+from utils.models.spatial_vae import SpatialVAE
+from utils.training import devices, loop
 
-MODELS = dict(zip(config.FAMILIES, (VAE, DCGAN, PixelCNN, Flow, Diffusion), strict=True))
+MODELS = dict(zip(config.FAMILIES, (SpatialVAE, GAN, PixelCNN, Flow, Diffusion), strict=True))
 """The class of each family. Its settings are in `utils/hyperparameters.json`, under the name `final_<family>`.
 
 A class needs:
@@ -31,7 +31,7 @@ A class needs:
 - `export(path)`, which writes the weights, and `from_weights(path)`, which makes a model from them
 """
 NEEDED = ("config", "ema_modules", "optimizers", "step", "sample", "export", "from_weights")
-PRIOR_SHARE = 4  # latents seen by a VAE's prior for each image seen by the VAE; a latent needs much less time
+PRIOR_SHARE = 2  # latents seen by a VAE's prior for each image seen by the VAE
 GRID = 10  # columns of the picture of samples
 
 
@@ -50,7 +50,7 @@ def train(
     folder: str | Path,
     settings: dict,
     seed: int = 0,
-    start: Trained | None = None,
+    labels: Tensor | None = None,
     **options,
 ) -> Trained:
     """Train a model of a family on images (N, C, H, W) in [-1, 1]. The training goes on from its checkpoints.
@@ -60,7 +60,7 @@ def train(
         images_seen: number of images to train on, counting repetitions.
         folder: folder for the checkpoints.
         settings: `batch_size`, arguments of the model's class, and optionally the `ema_share` of `loop.fit`.
-        start: the VAE that a GAN begins with. The seconds of its training are added to the seconds of the GAN.
+        labels: the classes int64 (N,) of the images, only for a GAN of classes.
         options: further arguments of `loop.fit`, for example `evaluate`.
 
     Raises:
@@ -75,24 +75,20 @@ def train(
             f"the number of images to train on is {images_seen}, but one batch of the {family} has {batch_size}. "
             "Train on more images, or with a smaller batch."
         )
-    if family == "GAN" and images.shape[1] > 1:
-        settings["jpeg_quality"] = None  # `as_jpeg` is for grey images
     options["ema_share"] = settings.pop("ema_share", loop.EMA_SHARE)
+    if labels is not None:
+        settings["classes"] = int(labels.max()) + 1
     model = MODELS[family](size=tuple(images.shape[2:]), channels=images.shape[1], **settings)
     if lacking := [name for name in NEEDED if not hasattr(model, name)]:
         raise ValueError(f"{type(model).__name__}, the class of the family {family}, lacks {', '.join(lacking)}")
     if family == "VAE":
-        history, prior_history = vae.train(
+        history, prior_history = spatial_vae.train(
             model, images, images_seen, PRIOR_SHARE * images_seen, batch_size, Path(folder), seed, plot=False, **options
         )
         return Trained(model, history, history[-1]["seconds"] + prior_history[-1]["seconds"])
-    identity = model.config
-    if start is not None:
-        model.start_from(start.model, images_seen)
-        identity = identity | {"start": checkpoints.fingerprint(start.model)}
-    steps = images_seen // batch_size
-    history = loop.fit(model, images, steps, batch_size, folder, identity, seed, plot=False, **options)
-    return Trained(model, history, history[-1]["seconds"] + (start.seconds if start else 0.0))
+    data, steps = images if labels is None else (images, labels), images_seen // batch_size
+    history = loop.fit(model, data, steps, batch_size, folder, model.config, seed, plot=False, **options)
+    return Trained(model, history, history[-1]["seconds"])
 
 
 def load(name: str, size: int, file: Path | None = None) -> Tensor:
@@ -176,13 +172,8 @@ def train_on_folder(
         raise ValueError(f"the factor on the learning rates is {lr_scale}, but must be greater than 0")
     with devices.accelerator().main_process_first():  # one process downloads or decodes, then the others find the files
         data = load(images, size, file)
-    chosen, start = committed_settings(family, batch, lr_scale), None
-    if family == "GAN":
-        start = train(
-            "VAE", data, images_seen, out / "start", committed_settings("VAE", batch, lr_scale), seed, fresh=fresh
-        )
-    where = out / "checkpoints"
-    model, history, seconds = train(family, data, images_seen, where, chosen, seed, start, fresh=fresh)
+    chosen, where = committed_settings(family, batch, lr_scale), out / "checkpoints"
+    model, history, seconds = train(family, data, images_seen, where, chosen, seed, fresh=fresh)
     made = draw(model, samples, seed)
     if made is not None:
         model.export(out / "weights.safetensors")

@@ -5,19 +5,24 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
+from itertools import pairwise
 from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
+from tqdm import tqdm
 
 from utils import config, files
 from utils.data import hand_images
 from utils.notebooks import results
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
+SILENCE = 60  # seconds; a log gets a line at least this often
 SETTLED = 20  # seconds; after this time, the estimate of the time left uses the measured speed of this machine
 
 
@@ -52,14 +57,20 @@ def clock(seconds: float) -> str:
     return f"{round(seconds) // 60}:{round(seconds) % 60:02d}"
 
 
-def known_durations(name: str, cells: int) -> list[float]:
-    """The measured seconds of each code cell of a notebook in this profile, or an empty list if they are unknown.
+def known_durations(name: str, sections: list[str]) -> list[float]:
+    """The seconds that each code cell of a notebook may take in this profile, or an empty list if they are unknown.
 
-    They are in `durations_PROFILE.json`, a copy of `runs/PROFILE/durations.json` from a run that trained everything.
+    `durations_PROFILE.json` holds the measured seconds of each section, a copy of `runs/PROFILE/durations.json` from a
+    run that trained everything. They are divided equally among the section's cells. A new section counts as 0.
+
+    Args:
+        name: the file name of the notebook.
+        sections: the section of each code cell.
     """
     path = Path(__file__).with_name(f"durations_{config.profile()}.json")
-    known = json.loads(path.read_text(encoding="utf-8")).get(name, []) if path.is_file() else []
-    return known if len(known) == cells else []
+    known = json.loads(path.read_text(encoding="utf-8")).get(name, {}) if path.is_file() else {}
+    found = [known.get(section, 0.0) / sections.count(section) for section in sections]
+    return found if sum(section in known for section in sections) > len(sections) / 2 else []
 
 
 def time_left(known: list[float], done: int, elapsed: float) -> float:
@@ -68,13 +79,69 @@ def time_left(known: list[float], done: int, elapsed: float) -> float:
     return pace * sum(known[done:])
 
 
-def execute_in_thread(client: NotebookClient) -> None:
-    """Execute a notebook so that Ctrl-C ends its cell. In the main thread, the client would kill the kernel first."""
+class Clock:
+    """Says how far a notebook is: a line for each section, and in between a bar, or in a log a line each minute.
+
+    Args:
+        sections: the section of each code cell.
+        known: the seconds that each code cell took before, or an empty list.
+    """
+
+    def __init__(self, sections: list[str], known: list[float]) -> None:
+        self.sections, self.known = sections, known
+        self.start, self.ends, self.spoken = time.monotonic(), [0.0], 0.0
+        self.bar = tqdm(total=1.0, disable=None, leave=False, file=sys.stdout, bar_format="  {desc} |{bar:30}|")
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self.start
+
+    def left(self) -> str:
+        """The place and the time that is left, for example `cell 14 of 29, about 3:07 left`."""
+        done, place = len(self.ends) - 1, f"cell {min(len(self.ends), len(self.sections))} of {len(self.sections)}"
+        if not self.known:
+            return place
+        left = time_left(self.known, done, self.ends[-1]) - (self.elapsed - self.ends[-1])
+        return f"{place}, about {clock(left)} left" if left > 0 else f"{place}, longer than expected"
+
+    def say(self, text: str) -> None:
+        """Print a line with the time."""
+        self.spoken = self.elapsed
+        tqdm.write(f"  {clock(self.elapsed):>5}  {text}", file=sys.stdout)
+        sys.stdout.flush()
+
+    def begin(self, number: int) -> None:
+        """A code cell begins: say so if it is the first of its section."""
+        if number == 0 or self.sections[number] != self.sections[number - 1]:
+            self.say(f"{self.sections[number]} ({self.left()})")
+
+    def end(self) -> None:
+        """A code cell has ended."""
+        self.ends.append(self.elapsed)
+
+    def tick(self) -> None:
+        """Move the bar. In a log, which shows no bar, say each minute that the work goes on."""
+        number = min(len(self.ends), len(self.sections)) - 1
+        if self.bar.disable and self.elapsed - self.spoken > SILENCE:
+            self.say(f"still in: {self.sections[number]} ({self.left()})")
+        costs = self.known or [1.0] * len(self.sections)
+        part = min(self.elapsed - self.ends[-1], costs[number]) if self.known else 0.0
+        self.bar.n = (sum(costs[: len(self.ends) - 1]) + part) / (sum(costs) or 1.0)
+        self.bar.set_description_str(f"{clock(self.elapsed):>5}  {self.left()}")
+
+
+def execute_in_thread(client: NotebookClient, tick: Callable[[], None]) -> None:
+    """Execute a notebook so that Ctrl-C ends its cell. In the main thread, the client would kill the kernel first.
+
+    `tick` is called each second.
+    """
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(client.execute)
         try:
             while not running.done():
                 wait([running], timeout=1)
+                tick()
         except KeyboardInterrupt:
             asyncio.run(client.km.interrupt_kernel())
             wait([running])
@@ -82,30 +149,23 @@ def execute_in_thread(client: NotebookClient) -> None:
         running.result()
 
 
-def execute(path: Path, target: Path) -> list[float]:
+def execute(path: Path, target: Path) -> dict[str, float]:
     """Execute the notebook `path` in the project's folder. Save it as `target` after every cell.
 
     Returns:
-        The seconds that each code cell took.
+        The seconds that each section took.
 
     Raises:
         CellExecutionError: a cell failed. `target` holds the outputs up to this cell.
     """
     notebook = nbformat.read(path, as_version=4)
     code = [i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
-    sections, known = headings(notebook), known_durations(path.name, len(code))
-    start, ends = time.monotonic(), [0.0]
-
-    def announce(cell, cell_index) -> None:
-        number = code.index(cell_index)
-        if number == 0 or sections[number] != sections[number - 1]:
-            elapsed = time.monotonic() - start
-            left = f", about {clock(time_left(known, number, elapsed))} left" if known else ""
-            print(f"  {clock(elapsed):>5}  {sections[number]} (cell {number + 1} of {len(code)}{left})", flush=True)
+    sections = headings(notebook)
+    progress = Clock(sections, known_durations(path.name, sections))
 
     def save(cell=None, cell_index=None, **_) -> None:
         if cell_index is not None:
-            ends.append(time.monotonic() - start)
+            progress.end()
         clean(notebook)
         files.write_atomically(target, nbformat.writes(notebook).encode())
 
@@ -117,15 +177,19 @@ def execute(path: Path, target: Path) -> list[float]:
         kernel_name="python3",
         extra_arguments=["--log-level=ERROR"],  # hides warnings about the kernel's open port
         resources={"metadata": {"path": str(config.PROJECT)}},
-        on_cell_execute=announce,
+        on_cell_execute=lambda cell, cell_index: progress.begin(code.index(cell_index)),
         on_cell_executed=save,
     )
     try:
-        execute_in_thread(client)
+        execute_in_thread(client, progress.tick)
     finally:
+        progress.bar.close()
         save()
-    print(f"  {clock(ends[-1]):>5}  finished", flush=True)
-    return [round(end - begin, 1) for begin, end in zip(ends, ends[1:])]
+    progress.say("finished")
+    seconds = dict.fromkeys(sections, 0.0)
+    for section, (begin, end) in zip(sections, pairwise(progress.ends)):
+        seconds[section] = round(seconds[section] + end - begin, 1)
+    return seconds
 
 
 def refuse_to_replace_results(paths: list[Path]) -> None:
@@ -162,7 +226,7 @@ def execute_all(paths: list[Path]) -> None:
         target = config.run_folder() / source.name
         notebook = nbformat.read(source, as_version=4)
         title = re.search(r"^# +(.+)$", notebook.cells[0].source, re.M)
-        known = known_durations(source.name, sum(cell.cell_type == "code" for cell in notebook.cells))
+        known = known_durations(source.name, headings(notebook))
         takes = f", about {clock(sum(known))} minutes on two cores" if known else ""
         print(f"Notebook {number} of {len(paths)}: {source.name}, profile {config.profile()}{takes}")
         print(f"  {title[1] if title else ''}", flush=True)

@@ -1,69 +1,56 @@
 """Makes a static site from the executed notebooks. It opens from disk and needs no network.
 
-The first page is the README. Each notebook has a page, and the report of the final assignment has one too. If there
-are real hands, there is also a test by eye.
+The first page has a card for each coursework, with the figures of the README's table. Each notebook has a page, and so
+have the results, the report, the answers, all hands, all heads and the samples of all families.
 """
 
 from __future__ import annotations
 
-import base64
-import io
+import html
 import re
 import shutil
 from pathlib import Path
 
-import nbformat
-from nbconvert import HTMLExporter
-from nbconvert.filters.markdown_mistune import markdown2html_mistune
-from PIL import Image
-
 from utils.config import TASKS
 from utils.handin import export
-from utils.notebooks import eye_test
+from utils.notebooks import eye_test, galleries, pages
+from utils.notebooks.convert import document_page, markdown, notebook_page, title_of
 
-DOCUMENTS = ("fashion_mnist/report.md",)  # other pages; their pictures are in figures/ in the same folder
-FIRST, LAST = "# ", "\n## The data"  # the README is shown from FIRST up to LAST
-EYE_TEST = (
-    f"\n\n## Real or generated?\n\n[Test your eye]({eye_test.PAGE}): {2 * eye_test.COUNT} hands, one after the other."
-)
+DOCUMENTS = ("docs/results.md", "fashion_mnist/report.md", "references.md")
+ANSWERS = "answers.html"  # the two answers of the README
+# For each row of the README's table, by its beginning: its picture, and its pages with their names.
+CARDS = {
+    "Coursework 1": (
+        "docs/pictures/hands.png",
+        {
+            "username_DLcw1_clean.html": "notebook", "username_DLcw1_hypertune.html": "tuning",
+            "hands.html": "all 300 hands", eye_test.PAGE: "test your eye",
+        },
+    ),
+    "Coursework 2": (
+        "docs/pictures/classes.png",
+        {
+            "username_DLcw2_clean.html": "notebook", "username_DLcw2_hypertune.html": "tuning",
+            ANSWERS: "the two answers",
+        },
+    ),
+    "Portfolio": ("docs/pictures/portfolio.png", {"hands.html#VAE_hands": "all 300 hands of the VAE"}),
+    "MRI imputation": (
+        "docs/pictures/heads.png", {"Assessment.html": "notebook", "heads.html": "100 heads, before and after"},
+    ),
+    "Final assignment": (
+        "docs/pictures/garments.png",
+        {
+            "generative_models.html": "notebook", "hypertune.html": "tuning", "report.html": "report",
+            "garments.html": "samples of all families",
+        },
+    ),
+}  # fmt: skip
 NO_EYE_TEST = (
-    f"\n\n## Real or generated?\n\nThe test by eye was left out: it needs {eye_test.COUNT} real hands in `real_hands/` "
-    f"(`python -m utils data`) and {eye_test.COUNT} of ours in `GAN_hands/`."
+    f"The page <em>Real or generated?</em> was left out: it needs {eye_test.COUNT} real hands in "
+    f"<code>real_hands/</code> (<code>python -m utils data</code>) and {eye_test.COUNT} of ours in "
+    "<code>GAN_hands/</code>."
 )
-STYLE = """
-:root { color-scheme: light dark; }
-body { font: 1rem/1.55 system-ui, sans-serif; max-width: 56rem; margin: 0 auto; padding: 1rem; }
-h1 { line-height: 1.2; }
-.anchor-link { display: none; }
-a { overflow-wrap: anywhere; }
-img { max-width: 100%; height: auto; }
-pre, .table { overflow-x: auto; }
-pre { background: #8882; padding: .6rem; }
-table { border-collapse: collapse; }
-th, td { padding: .25rem .6rem; border-bottom: 1px solid #8886; text-align: left; }
-@media print { body { max-width: none; padding: 0; } a { color: inherit; } table { break-inside: avoid; } }
-"""
-MARK = '<meta name="generator" content="python -m utils report">'  # only a folder with this page is replaced
-PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-{mark}
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>{style}</style>
-</head>
-<body>
-{body}
-</body>
-</html>
-"""
-# Added to the pages of the notebooks, so that a phone can show them.
-NARROW = """<style>
-.jp-OutputArea-output, .jp-RenderedHTMLCommon table { overflow-x: auto; max-width: 100%; }
-.jp-RenderedImage img { max-width: 100%; height: auto; }
-@media (max-width: 50rem) { .jp-InputPrompt, .jp-OutputPrompt { display: none; } main { padding: 0 .4rem; } }
-</style>"""
 
 
 def page_of(name: str) -> str:
@@ -71,46 +58,103 @@ def page_of(name: str) -> str:
     return Path(name).stem.replace(" ", "_") + ".html"
 
 
-def smaller(page: str) -> str:
-    """The page with its PNGs as lossless WebP, which has the same pixels in about half the bytes."""
-
-    def webp(match: re.Match) -> str:
-        buffer = io.BytesIO()
-        Image.open(io.BytesIO(base64.b64decode(match[1]))).save(buffer, "WEBP", lossless=True)
-        return f'"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"'
-
-    return re.sub(r'"data:image/png;base64,([^"]+)"', webp, page)
-
-
-def notebook_page(path: Path) -> str:
-    """A notebook as HTML that loads nothing from the network."""
-    exporter = HTMLExporter(
-        template_name="lab", mathjax_url="", require_js_url="", jquery_url="", widget_renderer_url=""
-    )
-    body, _ = exporter.from_notebook_node(nbformat.read(path, as_version=4))
-    body = re.sub(r"<script[^>]*\bsrc=[^>]*>\s*</script>", "", body)
-    viewport = '<meta name="viewport" content="width=device-width, initial-scale=1">'
-    back = '<p style="padding: .6rem 1rem; margin: 0"><a href="index.html">All courseworks</a></p>'
-    body = body.replace("</head>", f"{viewport}{NARROW}</head>", 1)
-    return smaller(re.sub(r"(<body[^>]*>)", rf"\1{back}", body, count=1))
-
-
-def page(shown: str, pages: dict[str, str], folder: Path) -> str:
-    """Markdown as an HTML page.
+def in_site(page: str, folder: Path, project: Path, site: Path, known: dict[str, str]) -> str:
+    """The page with its links and pictures in the site.
 
     Args:
-        shown: the Markdown text.
-        pages: for each file, the page that a link to it opens instead.
-        folder: the folder of the page. Links to files that are not in it become plain text.
+        page: HTML whose addresses are relative to `folder`.
+        folder: where the page's source is, in the project.
+        site: the folder of the site. Pictures are copied to `pictures/` in it.
+        known: the pages of the site, by the path of their source in the project. Other links become plain text.
     """
-    for name, target in pages.items():
-        for address in (name, Path(name).name):
-            shown = shown.replace(f"({address})", f"({target})")
-    shown = re.sub(r"\(#[^)]*\)", "()", shown).replace("]()", "](index.html)")
-    html = markdown2html_mistune(export.without_dead_links(shown, folder))
-    html = re.sub(r"(<table.*?</table>)", r'<div class="table">\1</div>', html, flags=re.S)
-    title = shown.splitlines()[0].lstrip("# ")
-    return PAGE.format(mark=MARK, title=title, style=STYLE, body=html)
+
+    def source(address: str) -> str | None:
+        """The path in the project of what an address means, or None if it is outside."""
+        path = (folder / address.split("#")[0]).resolve()
+        return path.relative_to(project.resolve()).as_posix() if path.is_relative_to(project.resolve()) else None
+
+    def link(match: re.Match) -> str:
+        address, text = html.unescape(match[1]), match[2]
+        if re.match(r"[a-z]+:|#", address) or address.split("#")[0] in known.values():
+            return match[0]
+        return f'<a href="{known[source(address)]}">{text}</a>' if source(address) in known else text
+
+    def picture(match: re.Match) -> str:
+        if re.match(r"[a-z]+:", match[1]) or (site / match[1]).is_file():
+            return match[0]
+        name = (source(match[1]) or "").replace("/", "_")
+        shutil.copyfile(folder / match[1], site / "pictures" / name)
+        return f'src="pictures/{name}"'
+
+    return re.sub(r'src="([^"]+)"', picture, re.sub(r'<a href="([^"]+)"[^>]*>(.*?)</a>', link, page, flags=re.S))
+
+
+def table(readme: str) -> list[list[str]]:
+    """The cells of the README's table of results, without its head. A row is a coursework."""
+    rows = re.findall(r"^\|(.+)\|$", readme[readme.index("\n## Results") :], re.M)
+    return [[cell.strip() for cell in row.split("|")] for row in rows[2 : 2 + len(CARDS)]]
+
+
+def card(cells: list[str], there: set[str], texts: dict[str, str]) -> str:
+    """A card of the first page: picture, figures and links of a coursework, as HTML.
+
+    Args:
+        cells: a row of `table`: name, what is measured, ours, floor, best public figure.
+        there: the pages of the site; links to others are left out.
+        texts: what each picture shows, by its path.
+    """
+    plain = re.sub(r"[*\[]|\]\([^)]*\)", "", cells[0])
+    picture, links = CARDS[next(name for name in CARDS if plain.startswith(name))]
+    name, measured, ours, floor, public = (
+        re.sub(r"</?(?:p|strong)>", "", markdown(cell)) for cell in (plain, *cells[1:])
+    )
+    to = " · ".join(f'<a href="{page}">{text}</a>' for page, text in links.items() if page.split("#")[0] in there)
+    return (
+        f'<section class="card"><h2>{name}</h2><img src="{picture}" alt="{html.escape(texts[picture])}">'
+        f'<p><span class="figure">{ours}</span><br>{measured}</p>'
+        f"<dl><dt>Floor</dt><dd>{floor}</dd><dt>Public</dt><dd>{public}</dd></dl><p>{to}</p></section>"
+    )
+
+
+def first_page(readme: str, there: set[str]) -> str:
+    """The first page: what this is, a card for each coursework, and links to all pages in `there`."""
+    title, about = title_of(readme), readme.split("\n\n")[1]
+    texts = {path: text for text, path in re.findall(r"!\[([^\]]+)\]\(([^)]+)\)", readme)}
+    cards = "".join(card(cells, there, texts) for cells in table(readme))
+    notes = re.search(r"\|\n\n(.+?)\n\n", readme[readme.index("\n## Results") :], re.S)[1]
+    eye = "" if eye_test.PAGE in there else f"<p>{NO_EYE_TEST}</p>"
+    body = (
+        f'<main><h1>{html.escape(title)}</h1>{markdown(about)}<div class="cards">{cards}</div>'
+        f"{markdown(notes)}{eye}</main>"
+    )
+    return pages.page(title, body, links="")
+
+
+def write_pages(project: Path, out: Path) -> None:
+    """Write all pages to the folder `out`, which exists and is empty.
+
+    Raises:
+        FileNotFoundError: a notebook, a document or a picture is missing.
+    """
+    (out / "pictures").mkdir()
+    readme = (project / "README.md").read_text(encoding="utf-8")
+    notebooks = [name for names in TASKS.values() for name in names]
+    known = {name: page_of(name) for name in (*notebooks, *DOCUMENTS)} | {"README.md": "index.html"}
+    made = {
+        page_of(name): (notebook_page(project / name), (project / name).parent) for name in dict.fromkeys(notebooks)
+    }
+    for name in DOCUMENTS:
+        made[page_of(name)] = (document_page((project / name).read_text(encoding="utf-8")), (project / name).parent)
+    made[ANSWERS] = (document_page(export.answers(readme)), project)
+    made["hands.html"] = (galleries.hands(project), project)
+    made["heads.html"] = (galleries.heads(), project)
+    made["garments.html"] = (galleries.garments(project, out), project)
+    if test := eye_test.page(project):
+        made[eye_test.PAGE] = (test, project)
+    made["index.html"] = (first_page(readme, set(made)), project)
+    known |= {name: name for name in made}
+    for name, (page, folder) in made.items():
+        (out / name).write_text(in_site(page, folder, project, out, known), encoding="utf-8")
 
 
 def build(project: Path, out: Path) -> list[Path]:
@@ -119,34 +163,18 @@ def build(project: Path, out: Path) -> list[Path]:
     Raises:
         NotADirectoryError: `out` is a file.
         FileExistsError: `out` holds something that is not a site.
-        FileNotFoundError: a notebook is missing.
+        FileNotFoundError: see `write_pages`.
     """
     if out.exists() and not out.is_dir():
         raise NotADirectoryError(f"'{out}' is a file, but the site is a folder. Choose a new folder.")
     index = out / "index.html"
-    ours = index.is_file() and MARK in index.read_text(encoding="utf-8", errors="replace")
+    ours = index.is_file() and pages.MARK in index.read_text(encoding="utf-8", errors="replace")
     if out.exists() and any(out.iterdir()) and not ours:
         raise FileExistsError(f"'{out}' holds something else. Choose a new folder, or remove it.")
-    notebooks = [name for names in TASKS.values() for name in names]
     building = out.with_name(f".{out.name}.part")
     shutil.rmtree(building, ignore_errors=True)
-    shutil.copytree(project / "docs", building / "docs", ignore=shutil.ignore_patterns("*.md"))
-    for name in notebooks:
-        (building / page_of(name)).write_text(notebook_page(project / name), encoding="utf-8")
-    pages = {name: page_of(name) for name in (*notebooks, *DOCUMENTS)}
-    (building / "index.html").touch()  # the other pages link to it, so it must exist first
-    for name in DOCUMENTS:
-        shutil.copytree((project / name).parent / "figures", building / "figures", dirs_exist_ok=True)
-        text = (project / name).read_text(encoding="utf-8")
-        (building / page_of(name)).write_text(page(text, pages, building), encoding="utf-8")
-    readme = (project / "README.md").read_text(encoding="utf-8")
-    for name in DOCUMENTS:  # their pictures are in one folder now
-        readme = readme.replace(f"({Path(name).parent.as_posix()}/figures/", "(figures/")
-    shown = readme[readme.index(FIRST) : readme.index(LAST)]
-    if test := eye_test.page(project):
-        (building / eye_test.PAGE).write_text(test, encoding="utf-8")
-    shown += EYE_TEST if test else NO_EYE_TEST
-    (building / "index.html").write_text(page(shown, pages, building), encoding="utf-8")
+    building.mkdir(parents=True)
+    write_pages(project, building)
     shutil.rmtree(out, ignore_errors=True)
     building.rename(out)
     return sorted(out.glob("*.html"))

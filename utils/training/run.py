@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from utils.files import printable, set_aside, write_atomically
-from utils.training import checkpoints, devices
+from utils.training import checkpoints, devices, recording
 
 SKIPPED = (
     "the gradients are NaN or too large for float16. Train longer, with a lower learning rate, or in float32 "
@@ -55,6 +55,7 @@ class Run:
         self.ema = {name: ema_copy(getattr(model, name), ema_half_life) for name in model.ema_modules}
         self.step = 0
         self.skipped = dict.fromkeys(self.optimizers, 0)  # steps in a row; see `update`
+        self.recording: recording.Recording | None = None  # begins with the first step
         self.history: list[dict] = []
         self.sums: dict[str, tuple[Tensor, int]] = {}  # sum and number of each loss since the history's last row
         self.seconds_before = 0.0  # seconds of training in earlier processes of this run
@@ -118,14 +119,21 @@ class Run:
         devices.set_random_state(state["random"])
 
     def train_step(self, batch: Tensor | tuple[Tensor, ...], learning_rate_scale: float) -> None:
-        """One step of the model on a batch, and of the EMA."""
+        """One step of the model on a batch, and of the EMA. On an NVIDIA GPU, it is recorded if possible."""
+        if self.recording is None and recording.can_record(self):
+            self.recording = recording.Recording(self, self._compute)
         for name, optimizer in self.optimizers.items():
             for group, rate in zip(optimizer.param_groups, self.learning_rates[name]):
-                group["lr"] = rate * learning_rate_scale
-        with self.accelerator.autocast():
-            losses = self.model.step(batch, self.update)
-        for name, average in self.ema.items():
-            average.update_parameters(getattr(self.model, name))
+                if self.recording:
+                    group["lr"].fill_(rate * learning_rate_scale)
+                else:
+                    group["lr"] = rate * learning_rate_scale
+        if self.recording:
+            losses = self.recording.step(batch)
+        else:
+            losses = self._compute(batch)
+            for name, average in self.ema.items():
+                average.update_parameters(getattr(self.model, name))
         skipped = any(self.skipped.values())
         for name, loss in devices.mean_over_processes(losses).items():
             if skipped and not torch.isfinite(loss):
@@ -133,6 +141,10 @@ class Run:
             total, count = self.sums.get(name, (torch.zeros_like(loss), 0))
             self.sums[name] = (total + loss, count + 1)
         self.step += 1
+
+    def _compute(self, batch: Tensor | tuple[Tensor, ...]) -> dict[str, Tensor]:
+        with self.accelerator.autocast():
+            return self.model.step(batch, self.update)
 
     def update(self, name: str, loss: Tensor, clip: float | None = None) -> None:
         """One step of the optimiser `name` to reduce `loss`. The norm of the gradient is clipped to `clip`.
@@ -200,7 +212,10 @@ class Run:
         if self.is_main:
             state = {
                 "model": self.model.state_dict(),
-                "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+                "optimizers": {
+                    name: recording.plain_optimizer(optimizer.state_dict())
+                    for name, optimizer in self.optimizers.items()
+                },
                 "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler else None,
                 "ema": {name: average.state_dict() for name, average in self.ema.items()},
                 "history": self.history,
@@ -217,6 +232,7 @@ class Run:
         """
         if self.steps in self.skipped.values() and self.is_main:  # a very short run
             tqdm.write(f"NOT TRAINED: all {self.steps} steps were skipped: {SKIPPED}")
+        self.recording = None  # its memory on the GPU is free again
         for name, average in self.ema.items():
             getattr(self.model, name).load_state_dict(average.module.state_dict())
         devices.same_everywhere(self.model)

@@ -26,7 +26,7 @@ def study(tmp_path):
 def test_a_finished_training_is_loaded_and_another_one_is_not(study, capsys):
     first = study.gan("a", SMALL, 48, 0, plot=False)
     again = study.gan("a", SMALL, 48, 0, plot=False)
-    assert "was trained on" in capsys.readouterr().out and again.history == first.history
+    assert "a/seed_0/gan: was finished on" in capsys.readouterr().out and again.history == first.history
     assert torch.equal(again.model.sample(2), first.model.sample(2))
     assert study.gan("a", SMALL, 48, 1, plot=False).history != first.history
     with pytest.raises(ValueError, match="belongs to another run"):  # the checkpoint of the same folder
@@ -100,8 +100,9 @@ def test_a_search_keeps_its_trials_and_only_them(tmp_path):
     assert generator_study.seconds(history) > 0 and list(tmp_path.glob("first/seed_0/vae.safetensors"))
 
 
-def test_final_settings_fit_together():
-    found = generator_study.final_settings(16)
-    assert found["dcgan"]["latent_dim"] == found["vae"]["latent_dim"] and found["residual_gan"]["residual"]
-    assert found["vae"]["base"] == found["dcgan"]["base"] == found["residual_gan"]["base"] == 16
+def test_the_compared_gans_differ_in_their_discriminators_only():
+    found = generator_study.compared_settings(16)
+    assert all(settings["base"] == 16 for settings in found.values())
+    assert found["slow"]["latent_dim"] == found["fast"]["latent_dim"] == found["vae"]["latent_dim"]
+    assert found["cold"]["residual"] and found["slow"]["jpeg_quality"] == found["cold"]["jpeg_quality"]
     json.dumps(found)

@@ -21,16 +21,19 @@ class Reading:
 
 @dataclass(frozen=True)
 class Hands:
-    """Coursework 1: a VAE and a GAN of the hands."""
+    """Coursework 1: a VAE and a GAN of the hands, and trainings that they are compared with."""
 
-    base: int  # channels of the largest hidden maps of VAE and generator; the discriminator has three quarters
     vae_images: int  # images seen by the VAE
     prior_images: int  # latents seen by the VAE's prior
-    gan_images: int  # images seen by the GAN that begins with the VAE
-    slow_images: int  # images seen by the GAN whose discriminator learns slowly
+    gan_images: int  # images seen by the GAN
+    larger: int  # channels of the larger VAE, of its GANs, and of the GAN that begins with random weights
+    larger_vae_images: int  # images seen by the larger VAE
+    larger_prior_images: int  # latents seen by its prior
+    slow_images: int  # images seen by a GAN of the larger VAE whose discriminator learns slowly
+    fast_images: int  # images seen by a GAN of the larger VAE whose discriminator learns fast
     cold_images: int  # images seen by the GAN that begins with random weights
-    curve_samples: int  # samples for each point of a GAN's curve
-    seeds: int  # VAEs, and GANs whose discriminator learns slowly; the hands that are handed in come from seed 0
+    curve_samples: int  # samples for each point of the curves of these GANs
+    seeds: int  # seeds of the larger VAE and of its GAN with the slow discriminator
     two_sample_steps: int  # training steps of the detector in the two-sample test
     detector_steps: int  # training steps of a detector of other people's fakes
     detectors: int  # number of these detectors, each with its own seed
@@ -107,16 +110,19 @@ READING = {
 }
 HANDS = {
     "smoke": Hands(
-        base=8, vae_images=256, prior_images=1_000, gan_images=96, slow_images=64, cold_images=64, curve_samples=24,
-        seeds=1, two_sample_steps=3, detector_steps=3, detectors=1,
+        vae_images=256, prior_images=1_000, gan_images=96, larger=8, larger_vae_images=64, larger_prior_images=256,
+        slow_images=64, fast_images=32, cold_images=64, curve_samples=24, seeds=1,
+        two_sample_steps=3, detector_steps=3, detectors=1,
     ),
     "quick": Hands(
-        base=32, vae_images=20_000, prior_images=60_000, gan_images=5_000, slow_images=64, cold_images=64,
-        curve_samples=300, seeds=1, two_sample_steps=20, detector_steps=100, detectors=1,
+        vae_images=20_000, prior_images=60_000, gan_images=5_000, larger=8, larger_vae_images=64,
+        larger_prior_images=256, slow_images=64, fast_images=32, cold_images=64, curve_samples=100, seeds=1,
+        two_sample_steps=20, detector_steps=100, detectors=1,
     ),
     "full": Hands(
-        base=48, vae_images=256_000, prior_images=512_000, gan_images=96_000, slow_images=64_000, cold_images=64_000,
-        curve_samples=1_000, seeds=2, two_sample_steps=200, detector_steps=400, detectors=2,
+        vae_images=160_000, prior_images=400_000, gan_images=80_000, larger=48, larger_vae_images=256_000,
+        larger_prior_images=512_000, slow_images=64_000, fast_images=96_000, cold_images=64_000, curve_samples=1_000,
+        seeds=2, two_sample_steps=200, detector_steps=400, detectors=1,
     ),
 }  # fmt: skip
 HANDS_TUNING = {

@@ -45,8 +45,12 @@ RANGES = {  # of the search for the VAE and its prior
 }
 DESIGN = 30  # trials in the design of the search
 
-SLOW_DISCRIMINATOR = {  # settings of an earlier GAN whose discriminator learned too little
-    "batch_size": 64, "lr_generator": 1e-4, "lr_discriminator": 2e-4, "augmentation": 0.5, "discriminator_base": 36,
+DISCRIMINATORS = {  # settings of the GANs that begin with the larger VAE; the rest is as in the submitted GAN
+    "slow": {
+        "batch_size": 64, "lr_generator": 1e-4, "lr_discriminator": 2e-4, "augmentation": 0.5, "anchor": 1.0,
+        "discriminator_base": 36,
+    },
+    "fast": {"batch_size": 32, "lr_generator": 5e-5, "lr_discriminator": 4e-4, "augmentation": 0.3, "anchor": 1.0},
 }  # fmt: skip
 
 
@@ -104,7 +108,7 @@ def kept_model(path: Path, wanted: dict, kind: type, make: Callable[[], Trained]
     try:
         stored = json.loads(record.read_text(encoding="utf-8"))
         if stored["wanted"] == asked:
-            print(f"{path.parent.name}/{path.stem}: was trained on {stored['device']}: loaded")
+            print(f"{'/'.join(path.with_suffix('').parts[-3:])}: was finished on {stored['device']}: loaded")
             return Trained(kind.from_weights(path).to(device), stored["history"])
     except (OSError, ValueError, KeyError):  # absent or damaged; `CheckpointDamaged` is a ValueError
         pass
@@ -296,12 +300,16 @@ class GeneratorStudy:
         return kept_values(self.folder / name / f"seed_{seed}.npz", wanted, make)
 
 
-def final_settings(base: int) -> dict[str, dict]:
-    """The settings of the final trainings, "vae", "dcgan" and "residual_gan", with generators of `base` channels."""
+def compared_settings(base: int) -> dict[str, dict]:
+    """The settings of the trainings that the submitted models are compared with, with generators of `base` channels.
+
+    "vae" is the larger VAE, "slow" and "fast" are the GANs that begin with it (DISCRIMINATORS), and "cold" is the GAN
+    that begins with random weights.
+    """
     found = {name: config.hyperparameters(name) | {"base": base} for name in ("vae", "dcgan", "residual_gan")}
-    found["dcgan"]["latent_dim"] = found["vae"]["latent_dim"]
-    found["residual_gan"]["residual"] = True
-    return found
+    gan = found["dcgan"] | {"latent_dim": found["vae"]["latent_dim"]}
+    warm = {name: gan | changes for name, changes in DISCRIMINATORS.items()}
+    return {"vae": found["vae"], "cold": found["residual_gan"] | {"residual": True}} | warm
 
 
 @dataclass(frozen=True, eq=False)

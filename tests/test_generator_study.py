@@ -1,6 +1,5 @@
 """Coursework 1's trainings: what is kept and when it is made again, the opponent's generator, and the searches."""
 
-import dataclasses
 import json
 
 import numpy as np
@@ -9,6 +8,7 @@ import torch
 
 from tests.conftest import draw_pictures
 from utils import budgets, config
+from utils.data import image_files
 from utils.data.hand_images import Hands
 from utils.evaluation import generator_study
 from utils.evaluation.generator_study import GeneratorStudy, Search
@@ -26,7 +26,7 @@ def study(tmp_path):
 def test_a_finished_training_is_loaded_and_another_one_is_not(study, capsys):
     first = study.gan("a", SMALL, 48, 0, plot=False)
     again = study.gan("a", SMALL, 48, 0, plot=False)
-    assert "was trained on" in capsys.readouterr().out and again.history == first.history
+    assert "a/seed_0/gan: was finished on" in capsys.readouterr().out and again.history == first.history
     assert torch.equal(again.model.sample(2), first.model.sample(2))
     assert study.gan("a", SMALL, 48, 1, plot=False).history != first.history
     with pytest.raises(ValueError, match="belongs to another run"):  # the checkpoint of the same folder
@@ -87,23 +87,22 @@ def test_the_opponents_weights_come_back(tmp_path):
 
 def test_a_search_keeps_its_trials_and_only_them(tmp_path):
     found = Hands(draw_pictures(72), draw_pictures(20, seed=1), [], "drawn")
-    budget = dataclasses.replace(budgets.HANDS_TUNING["smoke"], start_vae_images=64, start_prior_images=256)
-    search = Search(found, budget, tmp_path)
-    for kind in ("vae", "gan", "cold"):
-        settings = search.designs()[kind][0]
-        result = search.trial(kind, settings)
-        assert result["score"] > 0 and len(result["samples"]) == 12
-        assert result["score"] == search.trial(kind, settings)["score"]
-    assert not list(tmp_path.glob("*_trials/**/*.ckpt"))
-    first, *others = search.designs()["vae"]
-    assert search.trial("vae", first)["score"] != search.trial("vae", first, 1)["score"]
+    search = Search(found, budgets.HANDS_TUNING["smoke"], tmp_path)
+    first, second = search.design
     assert {first["lr"], first["latent_dim"]} == {config.hyperparameters("vae")[n] for n in ("lr", "latent_dim")}
-    best = search.finalists("vae")
-    assert best[0] == first and len(best) == 1 + budget.finalists and best[1] in others
+    results = [search.trial(settings) for settings in (first, second, first)]
+    assert results[0]["score"] == results[2]["score"] != results[1]["score"] > 0
+    assert len(results[0]["samples"]) == 12 and results[0]["seconds"] > 0
+    assert not list(tmp_path.glob("vae_trials/**/*.ckpt"))
+    model, history = search.first()  # the same training, and this one is kept
+    samples = image_files.as_saved(model.sample(12))
+    assert search.study.score(samples)["score"] == pytest.approx(results[0]["score"], rel=0.1)
+    assert generator_study.seconds(history) > 0 and list(tmp_path.glob("first/seed_0/vae.safetensors"))
 
 
-def test_final_settings_fit_together():
-    found = generator_study.final_settings(16)
-    assert found["dcgan"]["latent_dim"] == found["vae"]["latent_dim"] and found["dcgan"]["discriminator_base"] == 12
-    assert found["vae"]["base"] == found["dcgan"]["base"] == found["residual_gan"]["base"] == 16
+def test_the_compared_gans_differ_in_their_discriminators_only():
+    found = generator_study.compared_settings(16)
+    assert all(settings["base"] == 16 for settings in found.values())
+    assert found["slow"]["latent_dim"] == found["fast"]["latent_dim"] == found["vae"]["latent_dim"]
+    assert found["cold"]["residual"] and found["slow"]["jpeg_quality"] == found["cold"]["jpeg_quality"]
     json.dumps(found)

@@ -34,6 +34,7 @@ models/            the networks: `step` is one training step of a model, `sample
   vae              variational autoencoder
   latent_flow      the prior of a VAE's latents
   dcgan            GAN
+  residual_gan     GAN of residual blocks that begins with random weights; an opponent of `dcgan`
   pixelcnn         autoregressive model
   flow             normalising flow
   diffusion        diffusion model
@@ -52,6 +53,7 @@ evaluation/        measures how good the results are
   calibration      turns logits into probabilities
   cross_validation stratified folds that keep copies together; trains the classifier once for each fold
   pu_learning      learns from images without labels (positive-unlabelled learning)
+  generator_study  the trainings of coursework 1: VAE, GAN, their opponents, the trials of the search
   hand_study       the trainings of coursework 2: with the test folder, of the table's rows, of the search
   restoration      measures how good filled head slices are
 

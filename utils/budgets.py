@@ -21,15 +21,19 @@ class Reading:
 
 @dataclass(frozen=True)
 class Hands:
-    """Coursework 1: a VAE and a GAN of the hands."""
+    """Coursework 1: a VAE and a GAN of the hands, and trainings that they are compared with."""
 
-    base: int  # channels of the largest hidden maps of VAE and generator; the discriminator has three quarters
     vae_images: int  # images seen by the VAE
     prior_images: int  # latents seen by the VAE's prior
-    gan_images: int  # images seen by the GAN that begins with the VAE
+    gan_images: int  # images seen by the GAN
+    larger: int  # channels of the larger VAE, of its GANs, and of the GAN that begins with random weights
+    larger_vae_images: int  # images seen by the larger VAE
+    larger_prior_images: int  # latents seen by its prior
+    slow_images: int  # images seen by a GAN of the larger VAE whose discriminator learns slowly
+    fast_images: int  # images seen by a GAN of the larger VAE whose discriminator learns fast
     cold_images: int  # images seen by the GAN that begins with random weights
-    curve_samples: int  # samples for each point of a GAN's curve
-    seeds: int  # repetitions of all trainings; the hands that are handed in come from the first
+    curve_samples: int  # samples for each point of the curves of these GANs
+    seeds: int  # seeds of the larger VAE and of its GAN with the slow discriminator
     two_sample_steps: int  # training steps of the detector in the two-sample test
     detector_steps: int  # training steps of a detector of other people's fakes
     detectors: int  # number of these detectors, each with its own seed
@@ -37,19 +41,11 @@ class Hands:
 
 @dataclass(frozen=True)
 class HandsTuning:
-    """The search for coursework 1's hyper-parameters. All networks have the default number of channels."""
+    """The search for the hyper-parameters of coursework 1's VAE."""
 
-    vae_trials: int  # trials of the VAE's search
+    vae_trials: int  # trials that are trained; the design has 30
     vae_images: int  # images seen by the VAE in a trial
-    prior_images: int  # latents seen by the VAE's prior in a trial
-    start_vae_images: int  # images seen by the VAE that the trials of the GAN begin with
-    start_prior_images: int  # latents seen by its prior
-    gan_trials: int  # trials of the GAN's search
-    gan_images: int  # images seen by the GAN in a trial
-    cold_trials: int  # trials of the search for the GAN that begins with random weights
-    cold_images: int  # images seen by this GAN in a trial
-    finalists: int  # best trials of the searches for VAE and GAN that are repeated
-    seeds: int  # further seeds of each finalist
+    prior_images: int  # latents seen by its prior in a trial
 
 
 @dataclass(frozen=True)
@@ -116,32 +112,26 @@ READING = {
 }
 HANDS = {
     "smoke": Hands(
-        base=8, vae_images=256, prior_images=1_000, gan_images=96, cold_images=96, curve_samples=24, seeds=1,
+        vae_images=256, prior_images=1_000, gan_images=96, larger=8, larger_vae_images=64, larger_prior_images=256,
+        slow_images=64, fast_images=32, cold_images=64, curve_samples=24, seeds=1,
         two_sample_steps=3, detector_steps=3, detectors=1,
     ),
     "quick": Hands(
-        base=32, vae_images=20_000, prior_images=60_000, gan_images=5_000, cold_images=2_000, curve_samples=300,
-        seeds=1, two_sample_steps=20, detector_steps=100, detectors=1,
+        vae_images=20_000, prior_images=60_000, gan_images=5_000, larger=8, larger_vae_images=64,
+        larger_prior_images=256, slow_images=64, fast_images=32, cold_images=64, curve_samples=100, seeds=1,
+        two_sample_steps=20, detector_steps=100, detectors=1,
     ),
     "full": Hands(
-        base=48, vae_images=256_000, prior_images=512_000, gan_images=640_000, cold_images=640_000,
-        curve_samples=1_000, seeds=3, two_sample_steps=200, detector_steps=400, detectors=2,
+        vae_images=160_000, prior_images=400_000, gan_images=80_000, larger=48, larger_vae_images=256_000,
+        larger_prior_images=512_000, slow_images=64_000, fast_images=96_000, cold_images=64_000, curve_samples=1_000,
+        seeds=2, two_sample_steps=200, detector_steps=400, detectors=1,
     ),
 }  # fmt: skip
 HANDS_TUNING = {
-    "smoke": HandsTuning(
-        vae_trials=2, vae_images=256, prior_images=1_000, start_vae_images=256, start_prior_images=1_000,
-        gan_trials=2, gan_images=64, cold_trials=2, cold_images=64, finalists=1, seeds=1,
-    ),
-    "quick": HandsTuning(
-        vae_trials=3, vae_images=2_400, prior_images=8_000, start_vae_images=10_000, start_prior_images=30_000,
-        gan_trials=3, gan_images=640, cold_trials=2, cold_images=320, finalists=1, seeds=1,
-    ),
-    "full": HandsTuning(
-        vae_trials=30, vae_images=64_000, prior_images=128_000, start_vae_images=160_000, start_prior_images=400_000,
-        gan_trials=20, gan_images=48_000, cold_trials=8, cold_images=48_000, finalists=3, seeds=5,
-    ),
-}  # fmt: skip
+    "smoke": HandsTuning(vae_trials=2, vae_images=256, prior_images=1_000),
+    "quick": HandsTuning(vae_trials=4, vae_images=2_400, prior_images=8_000),
+    "full": HandsTuning(vae_trials=14, vae_images=64_000, prior_images=128_000),
+}
 CLASSIFIER = {
     "smoke": Classifier(pretraining_images=256, images=256, folds=2, seeds=1),
     "quick": Classifier(pretraining_images=12_000, images=6_000, folds=2, seeds=1),

@@ -1,4 +1,4 @@
-"""Coursework 1's trainings: the generators that are handed in, their opponent, and each trial of the searches.
+"""Coursework 1's trainings: the generators that are handed in, their opponent, and each trial of the search.
 
 Both notebooks use this module. The result of each training is kept in a file: weights in float16 (those that are handed
 in), the history, or the measures. As long as nothing that it depends on has changed, no training is repeated.
@@ -35,7 +35,7 @@ SETS, SET_SIZE = 10, 300  # sets of samples whose distance to held-out images is
 TESTED = 3  # of these sets are in the two-sample test
 SHOWN = 48  # samples of a trial that are kept for figures
 
-VAE_RANGES = {  # of the search for the VAE and its prior
+RANGES = {  # of the search for the VAE and its prior
     "latent_dim": (32, 64, 128),
     "lr": (0.0005, 0.001, 0.002, 0.004),
     "batch_size": (32, 64, 128),
@@ -43,21 +43,15 @@ VAE_RANGES = {  # of the search for the VAE and its prior
     "prior_width": (160, 320, 640),
     "prior_dropout": (0.0, 0.1, 0.3),
 }
-GAN_RANGES = {  # of the search for the GAN that begins with the VAE
-    "lr_generator": (2.5e-5, 5e-5, 1e-4, 2e-4),
-    "lr_discriminator": (1e-4, 2e-4, 4e-4, 8e-4),
-    "batch_size": (32, 64, 128),
-    "penalty": (0.05, 0.5, 5.0),
-    "augmentation": (0.0, 0.3, 0.6),
-    "anchor": (0.0, 1.0, 10.0, 100.0),
-}
-COLD_RANGES = {  # of the search for the GAN that begins with random weights
-    "residual": (False, True),
-    "lr_generator": (1e-4, 2e-4, 4e-4),
-    "lr_discriminator": (2e-4, 4e-4),
-    "penalty": (0.05, 0.5),
-}
-RANGES = {"vae": VAE_RANGES, "gan": GAN_RANGES, "cold": COLD_RANGES}
+DESIGN = 30  # trials in the design of the search
+
+DISCRIMINATORS = {  # settings of the GANs that begin with the larger VAE; the rest is as in the submitted GAN
+    "slow": {
+        "batch_size": 64, "lr_generator": 1e-4, "lr_discriminator": 2e-4, "augmentation": 0.5, "anchor": 1.0,
+        "discriminator_base": 36,
+    },
+    "fast": {"batch_size": 32, "lr_generator": 5e-5, "lr_discriminator": 4e-4, "augmentation": 0.3, "anchor": 1.0},
+}  # fmt: skip
 
 
 class Trained(NamedTuple):
@@ -65,6 +59,11 @@ class Trained(NamedTuple):
 
     model: VAE | DCGAN
     history: list[dict]
+
+
+def seconds(history: list[dict]) -> float:
+    """The seconds of a training: of its VAE and its prior together if it has these parts."""
+    return sum({row.get("part"): row["seconds"] for row in history}.values())
 
 
 def named(settings: dict) -> str:
@@ -109,7 +108,7 @@ def kept_model(path: Path, wanted: dict, kind: type, make: Callable[[], Trained]
     try:
         stored = json.loads(record.read_text(encoding="utf-8"))
         if stored["wanted"] == asked:
-            print(f"{path.parent.name}/{path.stem}: was trained on {stored['device']}: loaded")
+            print(f"{'/'.join(path.with_suffix('').parts[-3:])}: was finished on {stored['device']}: loaded")
             return Trained(kind.from_weights(path).to(device), stored["history"])
     except (OSError, ValueError, KeyError):  # absent or damaged; `CheckpointDamaged` is a ValueError
         pass
@@ -282,55 +281,40 @@ class GeneratorStudy:
         return {"score": float(ratio ** (1 / len(found)))} | found
 
     def vae_trial(self, settings: dict, vae_images: int, prior_images: int, seed: int = 0) -> dict:
-        """One trial of the VAE's search: its `score`, distances, `seconds`, and some `samples`."""
+        """One trial of the VAE's search: its `score`, distances, `seconds`, and some `samples`.
+
+        Its weights and checkpoints are deleted, because there are many trials.
+        """
         of_vae = {name: x for name, x in settings.items() if not name.startswith("prior_")}
         of_vae["prior"] = {n.removeprefix("prior_"): x for n, x in settings.items() if n not in of_vae}
         length = {"vae_images": vae_images, "prior_images": prior_images}
-        return self._trial(
-            f"vae_trials/{named(settings | length)}",
-            seed,
-            self._wanted(VAE(), settings | length, seed),
-            lambda name: self.vae(name, of_vae, vae_images, prior_images, seed, curve=False, plot=False),
-        )
-
-    def gan_trial(self, settings: dict, images_seen: int, seed: int = 0, start: VAE | None = None) -> dict:
-        """One trial of a GAN's search: its `score`, distances, `seconds`, and some `samples`."""
-        kind = ResidualGAN if settings.get("residual") else DCGAN
-        begin = checkpoints.fingerprint(start) if start else "random weights"
-        return self._trial(
-            f"{'warm' if start else 'cold'}_trials/{named(settings | {'images_seen': images_seen})}",
-            seed,
-            self._wanted(kind(), settings | {"images_seen": images_seen, "start": begin}, seed),
-            lambda name: self.gan(name, settings, images_seen, seed, start, evaluations=1, plot=False),
-        )
-
-    def _trial(self, name: str, seed: int, wanted: dict, train: Callable[[str], Trained]) -> dict:
-        """The result of a trial. Its weights and checkpoints are deleted, because there are many trials."""
+        name = f"vae_trials/{named(settings | length)}"
 
         def make() -> dict:
-            model, history = train(name)
+            model, history = self.vae(name, of_vae, vae_images, prior_images, seed, curve=False, plot=False)
             samples = image_files.as_saved(model.sample(len(self.judged), 0))
-            seconds = sum({row.get("part"): row["seconds"] for row in history}.values())  # the last row of each part
             shutil.rmtree(self.folder / name / f"seed_{seed}")
-            return self.score(samples) | {"seconds": seconds, "samples": samples[:SHOWN]}
+            return self.score(samples) | {"seconds": seconds(history), "samples": samples[:SHOWN]}
 
+        wanted = self._wanted(VAE(), settings | length, seed)
         return kept_values(self.folder / name / f"seed_{seed}.npz", wanted, make)
 
 
-def final_settings(base: int) -> dict[str, dict]:
-    """The settings of the final trainings: "vae", "dcgan" and "residual_gan", with networks of `base` channels."""
-    found = {name: config.hyperparameters(name) for name in ("vae", "dcgan", "residual_gan")}
-    sizes = {"base": base, "discriminator_base": base * 3 // 4}
-    found["dcgan"] = found["dcgan"] | sizes | {"latent_dim": found["vae"]["latent_dim"]}
-    return found | {
-        "vae": found["vae"] | {"base": base},
-        "residual_gan": found["residual_gan"] | sizes | {"residual": True},
-    }
+def compared_settings(base: int) -> dict[str, dict]:
+    """The settings of the trainings that the submitted models are compared with, with generators of `base` channels.
+
+    "vae" is the larger VAE, "slow" and "fast" are the GANs that begin with it (DISCRIMINATORS), and "cold" is the GAN
+    that begins with random weights.
+    """
+    found = {name: config.hyperparameters(name) | {"base": base} for name in ("vae", "dcgan", "residual_gan")}
+    gan = found["dcgan"] | {"latent_dim": found["vae"]["latent_dim"]}
+    warm = {name: gan | changes for name, changes in DISCRIMINATORS.items()}
+    return {"vae": found["vae"], "cold": found["residual_gan"] | {"residual": True}} | warm
 
 
 @dataclass(frozen=True, eq=False)
 class Search:
-    """The searches for coursework 1's hyper-parameters.
+    """The search for the hyper-parameters of the VAE and its prior.
 
     Args:
         hands: from `hand_images.load_hands`. A sixth of the training images is for choosing; the held-out images are
@@ -350,38 +334,18 @@ class Search:
         return GeneratorStudy(self.hands.train[:cut], self.hands.train[cut:], self.folder)
 
     @cached_property
-    def start(self) -> Trained:
-        """The VAE that all trials of the GAN begin with."""
-        lengths = self.budget.start_vae_images, self.budget.start_prior_images
-        return self.study.vae("start", config.hyperparameters("vae"), *lengths, 0, plot=False)
-
-    def designs(self) -> dict[str, list[dict]]:
-        """The settings of all trials of each search. The first trial has the settings of the clean notebook."""
+    def design(self) -> list[dict]:
+        """The settings of all trials: the first ones of a balanced design. Trial 0 has the committed settings."""
         of_prior = {f"prior_{name}": value for name, value in VAE().prior.config.items()}
-        committed = {
-            "vae": of_prior | config.hyperparameters("vae", committed=True),
-            "gan": config.hyperparameters("dcgan", committed=True),
-            "cold": config.hyperparameters("residual_gan", committed=True) | {"residual": True},
-        }
-        trials = {"vae": self.budget.vae_trials, "gan": self.budget.gan_trials, "cold": self.budget.cold_trials}
-        return {
-            kind: [{name: committed[kind][name] for name in ranges}, *balanced_design(ranges, trials[kind] - 1)]
-            for kind, ranges in RANGES.items()
-        }
+        committed = of_prior | config.hyperparameters("vae", committed=True)
+        design = [{name: committed[name] for name in RANGES}, *balanced_design(RANGES, DESIGN - 1)]
+        return design[: self.budget.vae_trials]
 
-    def trial(self, kind: str, settings: dict, seed: int = 0) -> dict:
-        """The result of one trial of the search "vae", "gan" or "cold"; see `GeneratorStudy.vae_trial`."""
-        if kind == "vae":
-            return self.study.vae_trial(settings, self.budget.vae_images, self.budget.prior_images, seed)
-        fixed = {"jpeg_quality": image_files.JPEG_QUALITY}
-        if kind == "cold":
-            return self.study.gan_trial(fixed | {"batch_size": 64} | settings, self.budget.cold_images, seed)
-        begin = self.start.model
-        latents = {"latent_dim": begin.config["latent_dim"]}
-        return self.study.gan_trial(fixed | latents | settings, self.budget.gan_images, seed, begin)
+    def trial(self, settings: dict) -> dict:
+        """The result of one trial; see `GeneratorStudy.vae_trial`."""
+        return self.study.vae_trial(settings, self.budget.vae_images, self.budget.prior_images)
 
-    def finalists(self, kind: str) -> list[dict]:
-        """The settings of the first trial of a search, and those of the best other trials, the best first."""
-        first, *others = self.designs()[kind]
-        scores = [self.trial(kind, settings)["score"] for settings in others]
-        return [first, *(others[i] for i in np.argsort(scores)[: self.budget.finalists])]
+    def first(self) -> Trained:
+        """The VAE of trial 0, trained again and kept."""
+        settings = config.hyperparameters("vae", committed=True)
+        return self.study.vae("first", settings, self.budget.vae_images, self.budget.prior_images, 0, plot=False)

@@ -171,7 +171,7 @@ def cases() -> dict[str, Case]:
     ):
         given, batch = settings(f"final_{name.lower()}")
         few = garments[: garments_budget.curve_images]
-        course = Course(garments_budget.images_seen[name], 10, False, likelihood.bits_hook(few, few, num_samples=4))
+        course = Course(garments_budget.images_seen[name], 10, False, likelihood.bits_hook(few, num_samples=4))
         used = PIXELCNN_USED if name == "PixelCNN" else USED
         build = partial(build, size=(28, 28), **given)
         made[label] = Case(build, (garments,), batch, partial(sample, count=used), course, used)

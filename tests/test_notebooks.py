@@ -45,7 +45,7 @@ SECTIONS = {
     ],
     "fashion_mnist/generative_models.ipynb": [
         "Data", "How the comparison is made fair", "Variational autoencoder", "GAN", "Autoregressive",
-        "Normalising flow", "Diffusion", "The comparison",
+        "Normalising flow", "Diffusion", "The comparison", "Faces",
     ],
 }  # fmt: skip
 
@@ -229,7 +229,9 @@ def test_the_tuning_of_both_courseworks_runs_from_its_export(tmp_path):
 def test_the_final_assignment_runs_from_its_export(tmp_path):
     _, out = run_hand_in(tmp_path, "final", list(config.TASKS["final"]))
     grids = {path.name for path in (out / "fashion_mnist" / "samples").iterdir()}
-    assert grids == {f"{family.lower()}_{kind}.png" for family in zoo.MODELS for kind in ("first_100", "chosen")}
+    names = ("gan_with_classes", *map(str.lower, zoo.MODELS))
+    assert grids == {f"{name}_{kind}.png" for name in names for kind in ("first_100", "chosen")}
+    assert (out / "fashion_mnist" / "weights" / "garments.safetensors").is_file()
 
 
 @pytest.mark.first

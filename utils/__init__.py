@@ -44,7 +44,7 @@ models/            the networks: `step` is one training step of a model, `sample
   zoo              trains VAE, GAN, PixelCNN, flow and diffusion in the same way; also for the command `train`
   classifier       classifies hands: real, made by a VAE, or made by a GAN
   imputer          fills the missing stripes of head slices
-  shipped          makes new hands and heads with the weights in this repository; for the command `sample`
+  shipped          makes new images with the weights in this repository; for the command `sample`
 
 evaluation/        measures how good the results are
   fidelity         distance, precision and recall between generated and real images; finds copies

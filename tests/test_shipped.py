@@ -60,14 +60,12 @@ def test_the_command_writes_one_array(monkeypatch, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["new.npy"]
 
 
-@pytest.mark.parametrize(("model", "size"), [("garments", (28, 28)), ("faces", (40, 32))])
-def test_the_command_samples_garments_and_faces(model, size, monkeypatch, tmp_path):
-    sample(monkeypatch, model, "--count", 40, "--seed", 3, "--out", tmp_path / "new.npy")
+def test_the_command_samples_garments(monkeypatch, tmp_path):
+    sample(monkeypatch, "garments", "--count", 12, "--seed", 3, "--out", tmp_path / "new.npy")
     images = np.load(tmp_path / "new.npy")
-    assert images.shape == (40, 1, *size) and images.dtype == np.uint8
-    assert fidelity.nearest(images[:20], images[20:])[0].min() > 2, "they are not all the same"
-    black = (images == 0).mean()
-    assert 0.4 < black < 0.6 if model == "garments" else black < 0.1
+    assert images.shape == (12, 1, 28, 28) and images.dtype == np.uint8
+    assert fidelity.nearest(images[:6], images[6:])[0].min() > 10, "they are not all the same"
+    assert 0.35 < (images == 0).mean() < 0.65
 
 
 def test_the_command_samples_heads(monkeypatch, tmp_path):

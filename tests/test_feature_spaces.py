@@ -53,3 +53,15 @@ def test_the_features_see_altered_images(tmp_path):
 def test_the_texture_of_a_colour_image_is_that_of_its_mean():
     grey, texture = torch.from_numpy(draw_pictures(3, 20)), feature_spaces.Texture()
     assert torch.equal(texture(grey.repeat(1, 3, 1, 1)), texture(grey))
+
+
+def test_a_remembered_space_gives_the_same_features_and_computes_each_image_once():
+    images, space = draw_pictures(6, 16), feature_spaces.Texture()
+    calls = []
+    space.register_forward_hook(lambda _, inputs, __: calls.append(len(inputs[0])))
+    remembered = feature_spaces.Remembered(space)
+    first = feature_spaces.features(remembered, images[:4])
+    again = feature_spaces.features(remembered, images[[5, 0, 3]])
+    assert calls == [4, 1]
+    assert np.allclose(first, feature_spaces.features(space, images[:4]), atol=1e-5)
+    assert np.allclose(again[1:], first[[0, 3]])

@@ -17,7 +17,7 @@ def here(tmp_path, monkeypatch):
     """A folder for runs, small budgets, and small models."""
     monkeypatch.setenv("RUNS_FOLDER", str(tmp_path))
     monkeypatch.setenv("PROFILE", "smoke")
-    small = dataclasses.replace(budgets.GARMENTS["smoke"], faces_images={"flow": 32})
+    small = dataclasses.replace(budgets.GARMENTS["smoke"], faces_images=dict.fromkeys(config.DATA_SETS[1:], 32))
     monkeypatch.setitem(budgets.GARMENTS, "smoke", small)
     tiny = {"width": 8, "depth": 1, "bins": 4, "batch_size": 16}
     monkeypatch.setattr(config, "hyperparameters", lambda name: tiny if name == "final_flow" else None)

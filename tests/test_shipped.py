@@ -60,6 +60,14 @@ def test_the_command_writes_one_array(monkeypatch, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["new.npy"]
 
 
+def test_the_command_samples_garments(monkeypatch, tmp_path):
+    sample(monkeypatch, "garments", "--count", 12, "--seed", 3, "--out", tmp_path / "new.npy")
+    images = np.load(tmp_path / "new.npy")
+    assert images.shape == (12, 1, 28, 28) and images.dtype == np.uint8
+    assert fidelity.nearest(images[:6], images[6:])[0].min() > 10, "they are not all the same"
+    assert 0.35 < (images == 0).mean() < 0.65
+
+
 def test_the_command_samples_heads(monkeypatch, tmp_path):
     monkeypatch.setattr(shipped, "HEAD_STEPS", 2)
     sample(monkeypatch, "heads", "--count", 2, "--out", tmp_path / "heads.npy")

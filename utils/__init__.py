@@ -31,17 +31,21 @@ training/          how every model is trained
 
 models/            the networks: `step` is one training step of a model, `sample` makes new images
   blocks           convolutional building blocks
-  vae              variational autoencoder
-  latent_flow      the prior of a VAE's latents
-  dcgan            GAN
-  residual_gan     GAN of residual blocks that begins with random weights; an opponent of `dcgan`
+  vae              variational autoencoder of coursework 1
+  latent_flow      the prior of its latents
+  dcgan            GAN of coursework 1
+  spatial_vae      VAE of the final assignment, with a map of latents and a likelihood of grey levels
+  latent_transformer  the prior of its latents
+  gan              GAN of the final assignment, from random weights, also for classes
+  residual_gan     GAN of residual blocks from random weights; an opponent of `dcgan`
   pixelcnn         autoregressive model
   flow             normalising flow
   diffusion        diffusion model
+  unet             the U-Net of the diffusion model
   zoo              trains VAE, GAN, PixelCNN, flow and diffusion in the same way; also for the command `train`
   classifier       classifies hands: real, made by a VAE, or made by a GAN
   imputer          fills the missing stripes of head slices
-  shipped          makes new hands and heads with the weights in this repository; for the command `sample`
+  shipped          makes new images with the weights in this repository; for the command `sample`
 
 evaluation/        measures how good the results are
   fidelity         distance, precision and recall between generated and real images; finds copies
@@ -49,7 +53,7 @@ evaluation/        measures how good the results are
   sample_sizes     checks that there are enough images for a measure
   detector         learns to detect generated images; its success is a measure of their quality
   likelihood       bits per dimension
-  grey_levels      probabilities of integer grey levels
+  garment_study    the final models of the last assignment: how each is trained, sampled and measured
   calibration      turns logits into probabilities
   cross_validation stratified folds that keep copies together; trains the classifier once for each fold
   pu_learning      learns from images without labels (positive-unlabelled learning)

@@ -14,7 +14,7 @@ PROFILES = ("smoke", "quick", "full")
 CLASSES = ("real", "VAE", "GAN")  # of hands; a label is an index of this tuple
 FAMILIES = ("VAE", "GAN", "PixelCNN", "flow", "diffusion")  # `models.zoo` has the class of each
 DATA_SETS = ("Fashion-MNIST", "CelebA", "CelebA in colour")
-SHIPPED = ("hands-gan", "hands-vae", "heads")  # models whose weights this repository ships
+SHIPPED = ("hands-gan", "hands-vae", "heads", "garments")  # models whose weights this repository ships
 
 # Two hands count as copies if their distance is less than this: the root mean square over the pixels, in grey levels.
 # Measured on the 8000 real hands: the distance between two different hands is at least 13.6. The distance between a

@@ -101,6 +101,23 @@ def features(space: nn.Module, images: np.ndarray) -> np.ndarray:
         return torch.cat([space(batch) for batch in torch.from_numpy(images).split(BATCH)]).numpy()
 
 
+class Remembered(nn.Module):
+    """A feature space that computes the features of each image only once, for many measures of the same images."""
+
+    def __init__(self, space: nn.Module):
+        super().__init__()
+        self.space, self.num_features = space, space.num_features
+        self.known: dict[bytes, Tensor] = {}
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features float32 (N, D) of images uint8 (N, C, H, W)."""
+        keys = [image.tobytes() for image in images.numpy()]
+        new = [i for i, key in enumerate(keys) if key not in self.known]
+        if new:
+            self.known |= zip((keys[i] for i in new), self.space(images[new]))
+        return torch.stack([self.known[key] for key in keys])
+
+
 class FeatureClassifier(nn.Module):
     """A classifier of the data set's classes, with its loss and its optimiser, for `loop.fit`.
 

@@ -16,7 +16,7 @@ from utils.evaluation import feature_spaces, fidelity, likelihood
 from utils.models import zoo
 
 DIFFUSION_WAYS = [{"steps": steps, "scheduler": name} for name in ("ddim", "ddpm") for steps in (25, 50, 100)]
-DIFFUSION_WAY = {"steps": 50, "scheduler": "ddpm"}  # the one whose samples are shown and measured
+DIFFUSION_WAY = {"steps": 50, "scheduler": "ddim"}  # the one whose samples are shown and measured
 BOUND_SAMPLES = 4  # latents of a VAE, or noise levels of a diffusion model, for each image in a curve
 
 
@@ -29,7 +29,7 @@ def images_seen(data: str, family: str, of_classes: bool = False) -> int:
     """How many images a model of a family sees in its training. `of_classes`: it is a GAN that gets the classes."""
     budget = budgets.garments()
     if data != config.DATA_SETS[0]:
-        return budget.faces_images[family]
+        return budget.faces_images[data]
     return budget.class_gan_images if of_classes else budget.images_seen[family]
 
 

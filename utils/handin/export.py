@@ -43,7 +43,8 @@ LAYOUTS: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
     "final": (
         (
             "fashion_mnist/*.ipynb", "fashion_mnist/report.md", "fashion_mnist/samples/*.png",
-            "fashion_mnist/figures/*.png", "fashion_mnist/results.json", "references.md",
+            "fashion_mnist/figures/*.png", "fashion_mnist/results.json", "fashion_mnist/weights/*",
+            "references.md",
         ),
         {},
     ),

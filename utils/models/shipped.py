@@ -20,6 +20,7 @@ from utils.training import devices
 HANDS_GAN = config.PROJECT / "weights" / "dcgan_hands.safetensors"
 HANDS_VAE = config.PROJECT / "weights" / "vae_hands.safetensors"
 HEADS = head_images.FOLDER / "weights" / "head_generator.safetensors"
+FINAL = config.PROJECT / "fashion_mnist" / "weights"  # of the diffusion model of garments
 HEAD_STEPS = 50  # evaluations of the network for each head
 STAND_INS, STAND_IN_STEPS = 80, 10  # number of stand-in heads, and evaluations of the network for each
 FORMATS = ("jpeg", "png")
@@ -91,6 +92,8 @@ def sample(model: str, count: int, seed: int = 0) -> np.ndarray:
         return hands(count, seed)
     if model == "hands-vae":
         return image_files.to_uint8(VAE.from_weights(HANDS_VAE).sample(count, seed))
+    if model == "garments":
+        return image_files.to_uint8(Diffusion.from_weights(FINAL / "garments.safetensors").sample(count, seed))
     return image_files.to_uint8(2 * torch.cat(own_heads(count, HEAD_STEPS, 100, seed=seed)) - 1)
 
 

@@ -165,9 +165,16 @@ class SpatialVAE(nn.Module):
         device = self.log_scale.device
         return torch.cat([torch.cat(self.encoder(part.to(device)), dim=1) for part in images.split(500)])
 
+    @torch.no_grad()
     def sample(self, count: int, seed: int = 0) -> Tensor:
-        """New images float32 (count, C, H, W) in [-1, 1] on the CPU, the same for the same seed."""
-        return self.decode(self.prior.sample(count, seed))
+        """New images float32 (count, C, H, W) in [-1, 1] on the CPU, the same for the same seed.
+
+        They are the means of the pixels' distributions. A mean below -1 is black.
+        """
+        self.eval()
+        device = self.log_scale.device
+        parts = self.prior.sample(count, seed).split(500)
+        return torch.cat([self.predict(z.to(device))[0].clamp(-1, 1).cpu() for z in parts])
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ LINK = re.compile(r"(colab\.research\.google\.com/github/)([\w.-]+/[\w.-]+)(?=/b
 ADDRESS = re.compile(r'(ADDRESS = \\?"https://github\.com/)([\w.-]+/[\w.-]+)(?=\\?")')  # in a notebook's first cell
 PLACEHOLDER = "OWNER/REPOSITORY"
 NEEDED = {  # what the notebooks import and Colab may lack: the name of the import, and the package
-    "accelerate": "accelerate", "diffusers": "diffusers", "livelossplot": "livelossplot", "optuna": "optuna",
+    "accelerate": "accelerate", "livelossplot": "livelossplot", "optuna": "optuna",
     "pooch": "pooch", "safetensors": "safetensors", "skimage": "scikit-image", "torchinfo": "torchinfo",
     "torchmetrics": "torchmetrics",
 }  # fmt: skip

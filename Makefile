@@ -6,7 +6,7 @@ MINUTES ?= 8
 TRAIN ?= hands,classifier,heads,final
 OUT ?= runs/gpu
 
-.PHONY: run test test-all notebooks report benchmark benchmark-models benchmark-growth benchmark-start-up gpu soak fuzz
+.PHONY: run test test-all notebooks report benchmark benchmark-models benchmark-labels benchmark-growth benchmark-start-up gpu soak fuzz
 run:  # get the data and execute the notebooks of TASK=hands|tuning|mri|final|all; FROM=folder or archive of hands
 	@$(PYTHON) -m utils run --task $(TASK) --profile $(PROFILE) $(if $(FROM),--from "$(FROM)")
 test:  # check the style, and run the tests of the code and of every notebook; a few minutes
@@ -21,6 +21,8 @@ benchmark:  # the speed of a training step and of reading data, compared with pl
 	@.venv/bin/python -m benchmarks.training_step
 benchmark-models:  # the speed of every model, compared with a plain loop and with the limit of the machine
 	@.venv/bin/python -m benchmarks.models
+benchmark-labels:  # coursework 2 from nothing to the labels, beside a plain ResNet-18
+	@.venv/bin/python -m benchmarks.hand_labels
 benchmark-growth:  # time and memory for different image sizes and numbers of images
 	@.venv/bin/python -m benchmarks.growth
 benchmark-start-up:  # how long the imports of each notebook take, without torch

@@ -1,11 +1,12 @@
 """The time of coursework 2 on this machine, from nothing to the CSV, beside a plain ResNet-18 in the same run.
 
-    python -m benchmarks.hand_labels
+    make benchmark-labels        or        python -m benchmarks.hand_labels
 
-Ours: the networks that label the test folder, with the committed settings and the length of the profile full. The
-opponent: as many networks, which are ResNet-18s, with the same settings and length. A training is measured by its
-steps in `loop.fit`, and calculated for the whole length. Labelling is `hand_study.mean_logits` on as many images as
-the test folder has; the opponent labels a part of them. Both take turns for several rounds. This takes 4 minutes.
+This writes a table of `docs/speed.md`. Ours: the networks that label the test folder, with the committed settings and
+the length of the profile full. The opponent: as many ResNet-18s, with the same settings and length. A training is
+measured by its steps in `loop.fit`, and calculated for the whole length. Labelling is `hand_study.mean_logits` on as
+many images as the test folder has; the opponent labels a part of them. Both take turns for several rounds. This takes
+about 4 minutes on two free cores.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import numpy as np
 import torch
 
 from benchmarks.limit import wait
-from benchmarks.models import SECONDS, Case, images, markdown, our_step, rate
+from benchmarks.models import PAGE, SECONDS, Case, between, images, markdown, our_step, rate, write_between
 from utils import budgets, config
 from utils.data import image_files
 from utils.evaluation import hand_study
@@ -30,6 +31,7 @@ from utils.models.classifier import Classifier
 from utils.training import devices, loop
 
 FILES = 8434  # in the course's test folder
+PLACE, COMMAND = "table of coursework 2", "benchmark-labels"
 PART = 512  # images that the opponent labels with one network
 ROUNDS = 3
 WARM_UP = 3  # steps
@@ -73,6 +75,7 @@ def table(rounds: list[dict[str, float]], networks: int, seen: int) -> dict[str,
 def main() -> None:
     if not torch.cuda.is_available():
         os.environ["ACCELERATE_USE_CPU"] = "true"  # `wait` knows only CUDA
+    between(PAGE, PLACE, COMMAND)  # an error here should come before the long measurements
     budget, settings = budgets.CLASSIFIER["full"], config.hyperparameters("classifier", committed=True)
     networks, seen = budget.folds * budget.seeds, budget.images + budget.pretraining_images
     hands = images(2000, (32, 32))
@@ -84,8 +87,10 @@ def main() -> None:
         ways[f"{name}, training"] = partial(training_rate, Case(build, data, classifier.BATCH_SIZE))
         ways[f"{name}, labelling"] = partial(labelling_rate, made, pixels[:PART] if more else pixels)
     rounds = [{name: measure() for name, measure in ways.items()} for _ in range(ROUNDS)]
-    print(f"{devices.device_name()}, {torch.get_num_threads()} threads, {devices.mixed_precision()}\n")
-    print(markdown(table(rounds, networks, seen), first="networks"))
+    machine = f"{devices.device_name()}, {torch.get_num_threads()} threads, {devices.mixed_precision()}."
+    text = f"{machine}\n\n{markdown(table(rounds, networks, seen), first='networks')}"
+    write_between(PAGE, PLACE, COMMAND, text)
+    print(text)
 
 
 if __name__ == "__main__":

@@ -127,8 +127,6 @@ def test_every_task_has_a_budget_in_every_profile(profile, monkeypatch):
             assert all(number is None or number > 0 for number in numbers), name
     assert tuple(budgets.garments().images_seen) == tuple(budgets.garments().trial_images) == config.FAMILIES
     assert budgets.classifier().folds == budgets.classifier_tuning().folds  # they share the pre-training
-    budget = budgets.CLASSIFIER["full"]  # the opponent sees as many images as our networks
-    assert budgets.CLASSIFIER_TUNING["full"].resnet_images == budget.images + budget.pretraining_images
 
 
 def test_help_and_errors_of_the_commands():

@@ -158,7 +158,7 @@ CLASSIFIER_TUNING = {
     ),
     "full": ClassifierTuning(
         trials=30, images=12_800, shorter_images=6_400, compared_trials=10, longer_trials=2,
-        finalists=3, seeds=5, folds=5, resnet_images=232_000,
+        finalists=3, seeds=5, folds=5, resnet_images=16_000,
     ),
 }  # fmt: skip
 HEADS = {

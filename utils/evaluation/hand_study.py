@@ -21,7 +21,7 @@ from utils.evaluation.cross_validation import VIEWS, CrossValidation, Folds, boo
 from utils.models.classifier import Classifier
 
 LABELLED, LONGER, BEGUN = "labelled images only", "as many images seen", "begun with the test folder"
-TWICE, RESNET = "twice as many images seen", "ResNet-18"
+RESNET = "ResNet-18"
 EXPECTED = "F1 real, test folder"  # a measure
 LABELLED_AT_ONCE = 64  # images: their maps fit into the caches of a processor core
 RANGES = {  # of the search
@@ -76,16 +76,12 @@ class HandStudy:
         return CrossValidation(self.labelled.images, folds, images_seen, folder, settings, extra, start)
 
     def row(self, name: str, settings: dict, seed: int) -> CrossValidation:
-        """The networks of a row of the table: LABELLED, LONGER, BEGUN or TWICE.
-
-        LONGER and BEGUN see equally many images in all, and TWICE sees twice as many.
-        """
-        short, both = self.budget.images, self.budget.images + self.budget.pretraining_images
-        seen = {LABELLED: short, BEGUN: short, LONGER: both, TWICE: 2 * both}[name]
+        """The networks of a row of the table: LABELLED, LONGER or BEGUN. The last two see equally many images."""
+        seen = self.budget.images + (self.budget.pretraining_images if name == LONGER else 0)
         return self.cross_validation(name, settings, seed, seen, self.pretraining if name == BEGUN else None)
 
     def opponent(self, settings: dict, seed: int, images_seen: int) -> CrossValidation:
-        """Plain networks of another kind (`classifier.resnet18`), with the same settings, folds and images."""
+        """Plain networks of another kind (`classifier.resnet18`), with the same settings and folds."""
         return self.cross_validation(RESNET, settings | {"resnet": True}, seed, images_seen)
 
     def trial(self, settings: dict, seed: int, images_seen: int) -> CrossValidation:

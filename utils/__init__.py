@@ -23,6 +23,7 @@ data/              from files to arrays of images
 training/          how every model is trained
   loop             the one training loop: `fit`
   run              the parts of the loop: restore, step, record, save
+  recording        records a training step on a GPU, and replays it
   identity         decides whether two trainings are the same run: same settings, data and source code
   checkpoints      checkpoints that survive a killed process, and weights as safetensors
   progress         the bar and the plots while a training runs

@@ -357,7 +357,7 @@ def try_change(
     model, loader = prepare(data, images_seen, batch_size, settings)
     steps, path = loader.batch_sampler.steps, folder / "measures.json"
     run = model.config | {"steps": steps, "batch_size": batch_size, "data": identity.of_data(loader.dataset.tensors)}
-    stored = json.loads(path.read_text()) if path.is_file() else {}
+    stored = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if stored.get("run") != run:
         train_imputer(data, model, loader, folder)
         measures = {name: values.tolist() for name, values in data.measure(model, 0).items()}

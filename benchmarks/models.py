@@ -156,7 +156,7 @@ def cases() -> dict[str, Case]:
             lambda: Classifier(**hand, resnet=True), (hands, labels), classifier.BATCH_SIZE, label_some, classified
         ),
         "imputer, heads": Case(
-            lambda: Imputer(torch.rand(64, 64) < 0.3, **config.hyperparameters("imputer", committed=True)),
+            lambda: Imputer(torch.rand(64, 64) < 0.3),
             (heads, known),
             heads_budget.imputer_batch,
             lambda model, _: imputer.fill_masked([model], heads[:USED], known[:USED]),

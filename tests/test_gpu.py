@@ -94,11 +94,13 @@ def test_what_a_cpu_trained_and_what_was_set_aside_is_not_packed(lent, tmp_path,
     with tarfile.open(tmp_path / "out" / "runs_1.tar") as archive:
         assert archive.getnames() == ["smoke/vae/history.json"]
 
+# The first one is only an opponent. docs/gpu.md names the second one.
+TOO_LARGE = ["ResNet-18, hands", "VAE, garments"]
 
-def test_each_committed_model_fits_into_an_archive():
-    ours = {name: case for name, case in models.cases().items() if not name.startswith("ResNet")}
-    for name, case in ours.items():
-        assert sum(x.nbytes for x in case.build().state_dict().values()) < packing.LARGEST - 100_000, name
+
+def test_the_committed_models_that_do_not_fit_into_an_archive_are_known():
+    sizes = {name: sum(x.nbytes for x in case.build().state_dict().values()) for name, case in models.cases().items()}
+    assert [name for name, size in sizes.items() if size > packing.LARGEST - 100_000] == TOO_LARGE
 
 
 def item(name: str, size: int, folder: Path) -> packing.Item:

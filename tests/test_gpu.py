@@ -94,6 +94,7 @@ def test_what_a_cpu_trained_and_what_was_set_aside_is_not_packed(lent, tmp_path,
     with tarfile.open(tmp_path / "out" / "runs_1.tar") as archive:
         assert archive.getnames() == ["smoke/vae/history.json"]
 
+
 # The first one is only an opponent. docs/gpu.md names the second one.
 TOO_LARGE = ["ResNet-18, hands", "VAE, garments"]
 

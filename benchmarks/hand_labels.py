@@ -83,7 +83,9 @@ def main() -> None:
     ways: dict[str, Callable[[], float]] = {}
     for name, more in (("ours", {}), ("ResNet-18", {"resnet": True})):
         build = partial(Classifier, **settings | more)
-        made = [build().to(devices.accelerator().device).eval() for _ in range(1 if more else networks)]
+        # `loop.fit` leaves a network in this memory format
+        place = {"device": devices.accelerator().device, "memory_format": torch.channels_last}
+        made = [build().to(**place).eval() for _ in range(1 if more else networks)]
         ways[f"{name}, training"] = partial(training_rate, Case(build, data, classifier.BATCH_SIZE))
         ways[f"{name}, labelling"] = partial(labelling_rate, made, pixels[:PART] if more else pixels)
     rounds = [{name: measure() for name, measure in ways.items()} for _ in range(ROUNDS)]

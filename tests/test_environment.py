@@ -125,14 +125,14 @@ def test_advice_in_a_folder_without_write_permission(place):
 @pytest.mark.parametrize(
     "folder",
     [
-        "/Users/me/OneDrive - A University/work", "/Users/me/Library/Mobile Documents/com~apple~CloudDocs/work",
-        "/Users/me/Dropbox/work", "/Users/me/Library/CloudStorage/Box-Box/work", "/content/drive/MyDrive/work",
-        "C:/Users/me/iCloudDrive/work",
+        "/Users/me/OneDrive - A University/course", "/Users/me/Library/Mobile Documents/com~apple~CloudDocs/course",
+        "/Users/me/Dropbox/course", "/Users/me/Library/CloudStorage/Box-Box/course", "/content/drive/MyDrive/course",
+        "C:/Users/me/iCloudDrive/course",
     ],
 )  # fmt: skip
 def test_synchronised_places_are_recognised_by_name(folder):
     assert environment.synchronised(Path(folder))
-    assert not environment.synchronised(Path("/Users/me/work/my dropbox notes"))
+    assert not environment.synchronised(Path("/Users/me/course/my dropbox notes"))
     error = OSError(errno.EPERM, "Operation not permitted", folder)
     assert "synchronised place" in environment.advice(Path(folder), error)
 

@@ -22,13 +22,6 @@ class Corner(nn.Module):
         return images[:, 0, 0, :2].float()
 
 
-class Constant(Corner):
-    """A feature space in which all images have the same features."""
-
-    def forward(self, images):
-        return torch.zeros(len(images), 2)
-
-
 def two_pixels(values):
     images = np.zeros((len(values), 1, 4, 4), np.uint8)
     images[:, 0, 0, :2] = values
@@ -82,11 +75,6 @@ def test_texture_sees_a_checkerboard_that_pixels_hardly_see(spaces):
     assert ratios["texture"] > 2 * ratios["pixels"]
 
 
-def test_relative_to_floor_of_real_images_is_about_one(spaces):
-    score = fidelity.relative_to_floor(list(spaces.values()), REAL[:200], MORE, REAL[200:])
-    assert 0.7 < score < 1.4
-
-
 def test_precision_and_recall_by_hand():
     real = two_pixels([[x, 0] for x in (0, 10, 20, 30, 100, 110, 120, 130)])
     fake = two_pixels([[x, 0] for x in (1, 11, 21, 31, 2, 12, 22, 200)])
@@ -95,18 +83,6 @@ def test_precision_and_recall_by_hand():
     assert recall == 1  # the ball of the fake at 200 reaches from 31 to 369
     _, recall = fidelity.precision_recall(Corner(), real, fake[:7], neighbours=1)
     assert recall == pytest.approx(4 / 7)  # without this fake, only the first cluster is covered
-
-
-def test_precision_and_recall_over_sets_of_reals_by_hand():
-    fake = two_pixels([[10 * x, 0] for x in range(8)])
-    far = two_pixels([[200, x] for x in range(8)])
-    real = np.concatenate([fake, far, fake[:7]])  # one equal set, one far away, and 7 reals that are left over
-    mean, deviation = fidelity.precision_recall_spread(Corner(), real, fake)
-    assert list(mean) == [0.5, 0.5] and list(deviation) == [0.5, 0.5]
-    mean, deviation = fidelity.precision_recall_spread(Corner(), real, fake, subsets=1)
-    assert list(mean) == [1, 1] and list(deviation) == [0, 0]
-    with pytest.raises(ValueError, match="0 generated images are too few"):
-        fidelity.precision_recall_spread(Corner(), far, fake[:0])
 
 
 def test_the_surest_images_of_each_class_are_chosen():
@@ -169,7 +145,6 @@ FEW = {
     "kernel distance": (lambda s: fidelity.kernel_distance(s, REAL[:1], MORE), "1 real images .* at least 2"),
     "precision": (lambda s: fidelity.precision_recall(s, REAL, MORE[:5]), "5 generated images .* at least 6"),
     "two samples": (lambda s: fidelity.two_sample_accuracy([s], REAL[:9], MORE), "9 real images .* at least 10"),
-    "floor": (lambda s: fidelity.relative_to_floor([s], REAL, MORE, REAL[:150]), "150 further real .* at least 200"),
     "nearest": (lambda s: fidelity.nearest(MORE, REAL[:0]), "0 training images .* at least 1"),
     "memorisation": (lambda s: fidelity.memorisation(MORE, REAL, REAL[:0]), "0 images .* at least 1"),
     "report": (lambda s: fidelity.report({"pixels": s}, REAL[:9], MORE, REAL), "9 real images .* at least 10"),
@@ -191,11 +166,6 @@ def test_too_few_images_are_refused_with_their_number_and_the_smallest_allowed(s
     compute, message = FEW[measure]
     with pytest.raises(ValueError, match=message):
         compute(spaces["pixels"])
-
-
-def test_a_floor_with_distance_0_is_refused(spaces):
-    with pytest.raises(ValueError, match="distance 0"):
-        fidelity.relative_to_floor([Constant()], REAL, MORE, REAL)
 
 
 @pytest.mark.parametrize("count", [10, 20, 38])

@@ -47,26 +47,6 @@ def frechet_distance(space: nn.Module, real: np.ndarray, fake: np.ndarray) -> fl
     return max(0.0, float(metric.compute()))  # rounding can make it a little less than 0
 
 
-def relative_to_floor(spaces: list[nn.Module], real: np.ndarray, fake: np.ndarray, floor: np.ndarray) -> float:
-    """One score for tuning: the Frechet distance of `fake`, divided by the Frechet distance of real images in `floor`.
-
-    The first len(fake) images of `floor` are used. The score is the geometric mean over the feature spaces, so a
-    distance that is halved counts the same in each space. Samples that are as close as real images get 1.
-
-    Raises:
-        ValueError: `floor` has fewer images than `fake`, or its distance to `real` is 0.
-    """
-    require(len(fake), f"a floor for {len(fake)} generated images", further_real_images=len(floor))
-    floor = floor[: len(fake)]
-    ratios = []
-    for space in spaces:
-        least = frechet_distance(space, real, floor)
-        if not least > 0:
-            raise ValueError("the images in floor have distance 0 to the real images: use other real images for floor")
-        ratios.append(frechet_distance(space, real, fake) / least)
-    return float(np.prod(ratios) ** (1 / len(ratios)))
-
-
 def kernel_distance(space: nn.Module, real: np.ndarray, fake: np.ndarray, subsets: int = 50) -> float:
     """Squared maximum mean discrepancy with a polynomial kernel (Binkowski et al. 2018), times 1000.
 
@@ -119,27 +99,6 @@ def precision_recall(
     precision = (between <= radius_a[:, None]).any(0).float().mean()
     recall = (between <= radius_b[None, :]).any(1).float().mean()
     return float(precision), float(recall)
-
-
-def precision_recall_spread(
-    space: nn.Module, real: np.ndarray, fake: np.ndarray, subsets: int = 5
-) -> tuple[np.ndarray, np.ndarray]:
-    """How much precision and recall depend on which real images are used.
-
-    They are measured with up to `subsets` sets of reals. The sets have no image in common, and each has as many images
-    as `fake`.
-
-    Returns:
-        The mean (2,) of precision and recall over the sets, and their standard deviation (2,), which is 0 if the reals
-        are enough for one set only.
-
-    Raises:
-        ValueError: one kind has too few images for `precision_recall`.
-    """
-    require(1, "precision and recall", generated_images=len(fake))
-    starts = range(0, max(1, len(real) - len(fake) + 1), len(fake))[:subsets]
-    found = [precision_recall(space, real[start:], fake) for start in starts]
-    return np.mean(found, axis=0), np.std(found, axis=0)
 
 
 def two_sample_accuracy(

@@ -22,26 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from utils.models.blocks import Decoder
-from utils.models.dcgan import augment
+from utils.models.dcgan import CriticBlock, augment
 from utils.training import checkpoints, devices
-
-
-class CriticBlock(nn.Module):
-    """A residual block without normalisation. Its last convolution begins at zero (Zhang et al. 2019).
-
-    Maps (N, C, H, W) to the same shape.
-    """
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.LeakyReLU(0.2), nn.Conv2d(channels, channels, 3, padding=1),
-            nn.LeakyReLU(0.2), nn.Conv2d(channels, channels, 3, padding=1, bias=False),
-        )  # fmt: skip
-        nn.init.zeros_(self.body[-1].weight)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.body(x)
 
 
 class Discriminator(nn.Module):

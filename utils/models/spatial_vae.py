@@ -12,18 +12,17 @@ This is the VAE of Kingma & Welling (2014) with three changes:
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from utils.models import vae
 from utils.models.blocks import Decoder, PreActivation, SelfAttention, group_norm
 from utils.models.latent_transformer import LatentTransformer
 from utils.models.vae import kl_to_normal
-from utils.training import checkpoints, identity, loop
+from utils.training import checkpoints
 
 PRIOR_BATCH = 512  # latents in a training step of the prior
 HALF_LEVEL = 1 / 255  # half the distance between two grey levels in [-1, 1]
@@ -197,45 +196,9 @@ class SpatialVAE(nn.Module):
 
 
 def train(
-    vae: SpatialVAE,
-    images: Tensor,
-    vae_images: int,
-    prior_images: int,
-    batch_size: int,
-    folder: Path,
-    seed: int = 0,
-    evaluate_prior: Callable | None = None,
+    model: SpatialVAE, images: Tensor, vae_images: int, prior_images: int, batch_size: int, folder: Path, seed: int = 0,
     **options,
-) -> tuple[list[dict], list[dict]]:
-    """Train a VAE on images (N, C, H, W) in [-1, 1], then its prior. Both trainings go on from their checkpoints.
-
-    Args:
-        vae_images: images seen by the VAE.
-        prior_images: latents seen by the prior.
-        batch_size: images in a step of the VAE.
-        folder: folder for the checkpoints.
-        evaluate_prior: the `evaluate` of `loop.fit` for the prior.
-        options: arguments of `loop.fit` for the VAE.
-
-    Returns:
-        The histories of the VAE and of its prior. The encoder identifies the training of the prior. Its weights are
-        rounded to float16 for this, because a finished training may be kept in this format.
-    """
-    steps = vae_images // batch_size
-    history = loop.fit(vae, images, steps, batch_size, folder / "vae", vae.config, seed=seed, **options)
-    posteriors = vae.posteriors(images)
-    vae.prior.standardise(posteriors)
-    prior_history = loop.fit(
-        vae.prior,
-        posteriors,
-        max(1, prior_images // PRIOR_BATCH),
-        PRIOR_BATCH,
-        folder / "prior",
-        vae.prior.config | {"encoder": checkpoints.fingerprint(copy.deepcopy(vae.encoder).half())},
-        seed=seed,
-        evaluate=evaluate_prior,
-        plot=False,  # its plot would replace the VAE's
-        fresh=options.get("fresh", False),
-        data_hash=identity.of_data((images,)),  # the last digits of the posteriors depend on the machine
-    )
-    return history, prior_history
+) -> tuple[list[dict], list[dict]]:  # fmt: skip
+    """Train the VAE and then its prior, see `vae.train`; the batches of the prior are larger here."""
+    lengths = (vae_images, prior_images, batch_size)
+    return vae.train(model, images, *lengths, folder, seed, prior_batch=PRIOR_BATCH, **options)

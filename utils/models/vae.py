@@ -170,6 +170,7 @@ def train(
     folder: Path,
     seed: int = 0,
     evaluate_prior: Callable | None = None,
+    prior_batch: int = PRIOR_BATCH,
     **options,
 ) -> tuple[list[dict], list[dict]]:
     """Train a VAE on images (N, C, H, W) in [-1, 1], then its prior. Both trainings go on from their checkpoints.
@@ -180,6 +181,7 @@ def train(
         batch_size: images in a step of the VAE.
         folder: folder for the checkpoints.
         evaluate_prior: the `evaluate` of `loop.fit` for the prior.
+        prior_batch: latents in a step of the prior.
         options: arguments of `loop.fit` for the VAE.
 
     Returns:
@@ -192,8 +194,8 @@ def train(
     prior_history = loop.fit(
         vae.prior,
         posteriors,
-        max(1, prior_images // PRIOR_BATCH),
-        PRIOR_BATCH,
+        max(1, prior_images // prior_batch),
+        prior_batch,
         folder / "prior",
         vae.prior.config | {"encoder": checkpoints.fingerprint(vae.encoder)},
         seed=seed,

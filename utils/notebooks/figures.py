@@ -69,7 +69,7 @@ def show_curves(histories: dict[str, list[dict]], panels: dict[str, list[str]], 
         axis.set_ylabel(label)
         axis.grid(alpha=0.3)
         if len(histories) * len(names) > 1:
-            axis.legend()
+            axis.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False)  # above the axes, so it hides nothing
     figure.tight_layout()
     return figure
 

@@ -21,12 +21,12 @@ from PIL import Image
 from tests.conftest import documented, draw_pictures
 from utils import config
 from utils.data import image_files
-from utils.models.dcgan import DCGAN
+from utils.models.gan import GAN
 from utils.training import checkpoints
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("processes")]  # the tests share the fixture `alone`
 
-SEEN = 96
+SEEN, BATCH = 96, 8
 
 
 @pytest.fixture(scope="module")
@@ -72,13 +72,14 @@ TWO = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", 2, 
 
 
 def arguments(family: str, pictures: Path, out: Path) -> list:
-    return [family, "--images", pictures, "--size", 16, "--images-seen", SEEN, "--out", out, "--samples", 10]
+    numbers = ["--size", 16, "--images-seen", SEEN, "--batch", BATCH, "--samples", 10]
+    return [family, "--images", pictures, *numbers, "--out", out]
 
 
 def train(pictures: Path, out: Path, processes: int, **variables: str) -> str:
-    """Run `python -m utils train PixelCNN` in one or two processes."""
+    """Train a PixelCNN without dropout in one or two processes."""
     start = (*TWO, "--num_machines", 1, "--main_process_port", 0) if processes == 2 else ()
-    return run(*start, "-m", "utils", "train", *arguments("PixelCNN", pictures, out), **variables)
+    return run(*start, "-m", "tests.without_dropout", "train", *arguments("PixelCNN", pictures, out), **variables)
 
 
 def free_port() -> int:
@@ -94,7 +95,7 @@ def train_on_two_nodes(pictures: Path, outs: tuple[Path, Path]) -> list[str | Ru
     def node(rank: int) -> str | RuntimeError:
         try:
             command = arguments("PixelCNN", pictures, outs[rank])
-            return run(*where, "--machine_rank", rank, "-m", "utils", "train", *command)
+            return run(*where, "--machine_rank", rank, "-m", "tests.without_dropout", "train", *command)
         except RuntimeError as error:
             return error
 
@@ -107,8 +108,8 @@ def weights(out: Path) -> dict[str, torch.Tensor]:
 
 
 def close(wanted: list[float]):
-    """Equal, except for rounding because of another order of sums in float32."""
-    return pytest.approx(wanted, rel=1e-5)
+    """Equal, except for rounding: sums in float32 have another order, and 12 steps of Adam make this larger."""
+    return pytest.approx(wanted, rel=1e-4)
 
 
 def losses(out: Path) -> list[float]:
@@ -146,7 +147,8 @@ def stop(model):
     raise SystemExit
 
 from utils import config
-settings, options = config.hyperparameters("final_pixelcnn"), {{"evaluations": 2, "checkpoint_seconds": 0}}
+settings = config.hyperparameters("final_pixelcnn") | {{"batch_size": {BATCH}, "dropout": 0.0}}
+options = {{"evaluations": 2, "checkpoint_seconds": 0}}
 images = zoo.load({str(pictures)!r}, 16)
 zoo.train("PixelCNN", images, {SEEN}, Path({str(folder)!r}), settings, evaluate=stop, **options)
 """
@@ -174,11 +176,12 @@ def test_notebook_launcher_trains_the_same_as_one_process(pictures, alone, tmp_p
     cell = documented("notebook_launcher")
     for before, after in (
         ('("VAE", "real_hands", 32, None, 200_000, Path("runs/vae"), 100, 0)',
-         f'("PixelCNN", {str(pictures)!r}, 16, None, {SEEN}, Path({str(tmp_path / "run")!r}), 10, 0)'),
+         f'("PixelCNN", {str(pictures)!r}, 16, None, {SEEN}, Path({str(tmp_path / "run")!r}), 10, 0, {BATCH})'),
         ('num_processes=8, mixed_precision="bf16"', f'num_processes=2, mixed_precision="no", use_port="{free_port()}"'),
     ):  # fmt: skip
         assert before in cell
         cell = cell.replace(before, after)
+    cell = f"import tests.without_dropout\n{cell}"
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)])
     nbformat.write(notebook, tmp_path / "fresh.ipynb")
     program = """
@@ -194,7 +197,7 @@ print(*(output.get("text", "") for output in notebook.cells[0].outputs))
 
 
 def test_two_processes_sample_from_the_saved_model(pictures, tmp_path):
-    """A GAN and its VAE have batch normalisation. Its statistics are different in each process."""
+    """A GAN has two networks with their own optimisers. Each process must end with the same of both."""
     program = tmp_path / "told.py"
     program.write_text(TELLS_ITS_MODEL, encoding="utf-8")
     out = tmp_path / "run"
@@ -205,7 +208,7 @@ def test_two_processes_sample_from_the_saved_model(pictures, tmp_path):
     assert (told / "0").read_text(encoding="utf-8") == (told / "1").read_text(encoding="utf-8")
     history = json.loads((out / "checkpoints" / "history.json").read_text(encoding="utf-8"))
     assert history[-1]["images"] == SEEN
-    model = DCGAN.from_weights(out / "weights.safetensors")
+    model = GAN.from_weights(out / "weights.safetensors")
     wanted = np.concatenate([image_files.to_uint8(model.sample(5, seed)) for seed in (0, 1)])
     with Image.open(out / "samples.png") as picture:
         found = np.asarray(picture).astype(int)

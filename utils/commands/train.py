@@ -8,7 +8,7 @@ from utils.commands.arguments import add_command, positive_integer, positive_num
 from utils.config import DATA_SETS, FAMILIES
 from utils.files import path_argument
 
-FAMILY = "one of: %(choices)s. GAN first trains a VAE on as many images, because a GAN begins with a VAE's weights"
+FAMILY = "one of: %(choices)s"
 
 
 def train(options: argparse.Namespace) -> None:

@@ -60,7 +60,7 @@ def test_report_says_which_split_optimiser_and_sizes_were_used():
 def test_each_family_has_a_chosen_and_an_unchosen_grid():
     side = 3 * (10 * 29 - 1)  # ten images of 28 pixels, and nine gaps of one pixel, at three times their size
     named = {name.lower().replace(", ", "_").replace(" ", "_"): name for name in RESULTS["samples"]}
-    for family in ("gan_with_classes", "diffusion_longer", *map(str.lower, zoo.MODELS)):
+    for family in ("gan_with_classes", "gan_from_a_vae", "diffusion_longer", *map(str.lower, zoo.MODELS)):
         for kind in ("first_100", "chosen"):
             with Image.open(HERE / "samples" / f"{family}_{kind}.png") as picture:
                 assert picture.width == side and np.ptp(np.asarray(picture.convert("L"))) > 100

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 
 from tests.conftest import draw_pictures
 from utils import budgets, config
@@ -19,8 +20,12 @@ def here(tmp_path, monkeypatch):
     monkeypatch.setenv("PROFILE", "smoke")
     small = dataclasses.replace(budgets.GARMENTS["smoke"], faces_images=dict.fromkeys(config.DATA_SETS[1:], 32))
     monkeypatch.setitem(budgets.GARMENTS, "smoke", small)
-    tiny = {"width": 8, "depth": 1, "bins": 4, "batch_size": 16}
-    monkeypatch.setattr(config, "hyperparameters", lambda name: tiny if name == "final_flow" else None)
+    tiny = {
+        "final_flow": {"width": 8, "depth": 1, "bins": 4, "batch_size": 16},
+        "vae": {"base": 4, "batch_size": 16},
+        "dcgan": {"base": 4, "discriminator_base": 4, "batch_size": 16, "ema_share": 0.05, "jpeg_quality": 75},
+    }
+    monkeypatch.setattr(config, "hyperparameters", lambda name: dict(tiny[name]))
     return tmp_path / "smoke"
 
 
@@ -48,12 +53,23 @@ def test_garments_faces_and_a_gan_of_classes_have_their_own_budgets(here):
     assert seen("CelebA in colour", "flow") == 32 and seen("Fashion-MNIST", "GAN", True) == budget.class_gan_images
 
 
-def test_samples_are_kept_in_the_folder_of_the_training(tmp_path):
+def test_samples_are_kept_as_long_as_the_weights_are_the_same(tmp_path, monkeypatch):
     model = Flow((8, 8), width=8, depth=1, bins=4)
     first = garment_study.draw(model, 5, tmp_path)
     assert first.shape == (5, 1, 8, 8) and first.dtype == np.uint8 and len(list(tmp_path.iterdir())) == 1
-    path = next(tmp_path.iterdir())
-    np.savez(path, images=first + 1)
-    assert np.array_equal(garment_study.draw(model, 5, tmp_path, batch_size=2), first + 1), "they are read"
+    with monkeypatch.context() as patch:
+        patch.setattr(model, "sample", lambda *_: pytest.fail("they were drawn before"))
+        assert np.array_equal(garment_study.draw(model, 5, tmp_path, batch_size=2), first)
     other = garment_study.draw(model, 5, tmp_path, seed=1)
     assert not np.array_equal(other, first) and len(list(tmp_path.iterdir())) == 2
+    with torch.no_grad():
+        [weights.add_(0.1) for weights in model.parameters()]
+    assert not np.array_equal(garment_study.draw(model, 5, tmp_path), first)
+
+
+def test_a_gan_begins_with_a_vae_and_both_are_then_loaded(here, capsys):
+    found = garment_study.train_warm_gan("CelebA", parts(), seed=1)
+    assert found.model.prior is not None and found.model.config["jpeg_quality"] is None
+    assert found.history[-1]["Frechet distance (validation)"] > 0 and found.seconds > found.history[-1]["seconds"]
+    again = garment_study.train_warm_gan("CelebA", parts(), seed=1)
+    assert again.history == found.history and capsys.readouterr().out.count("was finished on") == 3

@@ -14,6 +14,7 @@ from utils.evaluation import generator_study
 from utils.evaluation.generator_study import GeneratorStudy, Search
 from utils.models.residual_gan import ResidualGAN
 from utils.models.vae import VAE
+from utils.training import kept
 
 SMALL = {"batch_size": 16, "base": 4, "discriminator_base": 4}
 
@@ -42,11 +43,11 @@ def test_a_damaged_record_is_made_again(tmp_path):
 
     path = tmp_path / "folder" / "x.npz"
     for wanted in ({"a": 1}, {"a": 1}, {"a": 2}):
-        found = generator_study.kept_values(path, wanted, make)
+        found = kept.kept_values(path, wanted, make)
         assert found.keys() == {"score", "samples"} and found["score"] == 1.5 and found["samples"].shape == (2, 3)
     assert len(calls) == 2
     path.write_bytes(path.read_bytes()[:50])
-    generator_study.kept_values(path, {"a": 2}, make)
+    kept.kept_values(path, {"a": 2}, make)
     assert len(calls) == 3
 
 

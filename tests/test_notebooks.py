@@ -227,7 +227,7 @@ def test_the_tuning_of_both_courseworks_runs_from_its_export(tmp_path):
 def test_the_final_assignment_runs_from_its_export(tmp_path):
     _, out = run_hand_in(tmp_path, "final", list(config.TASKS["final"]))
     grids = {path.name for path in (out / "fashion_mnist" / "samples").iterdir()}
-    names = ("gan_with_classes", "diffusion_longer", *map(str.lower, zoo.MODELS))
+    names = ("gan_with_classes", "gan_from_a_vae", "diffusion_longer", *map(str.lower, zoo.MODELS))
     assert grids == {f"{name}_{kind}.png" for name in names for kind in ("first_100", "chosen")}
 
 

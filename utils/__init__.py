@@ -25,6 +25,7 @@ training/          how every model is trained
   run              the parts of the loop: restore, step, record, save
   recording        records a training step on a GPU, and replays it
   identity         decides whether two trainings are the same run: same settings, data and source code
+  kept             results in files, made again only if what they depend on has changed
   checkpoints      checkpoints that survive a killed process, and weights as safetensors
   progress         the bar and the plots while a training runs
   devices          seeds, the device, the number format, several processes

@@ -80,10 +80,10 @@ class Heads:
     generator_images: int  # images seen by the generator
     generator_batch: int  # images in a step of its training
     generated_heads: int  # generated heads in the folder that question 1 asks for
-    imputer_images: int  # images seen by each imputer in the first stage of its training
-    imputer_batch: int  # images in a step of this stage
-    second_images: int  # images seen by each imputer in the second stage
-    second_batch: int  # images in a step of this stage
+    imputer_images: int  # images seen by each imputer
+    imputer_batch: int  # images in a step of its training
+    unmoved_images: int  # images seen by an imputer whose test images are not moved
+    unmoved_batch: int  # images in a step of its training
     networks: int  # imputers whose mean is the answer
     trial_images: int  # images seen by the imputer when a change of the recipe is tried
     trial_batch: int  # images in a step of such a trial
@@ -100,6 +100,8 @@ class Garments:
     classifier_images: int  # images seen by the classifier whose features measure the samples
     images_seen: dict[str, int]  # images seen by the model of each family
     class_gan_images: int  # images seen by the GAN that gets the classes too
+    warm_vae_images: int  # images seen by the VAE whose weights the GAN of coursework 1 begins with
+    warm_gan_images: int  # images seen by this GAN
     faces_images: dict[str, int]  # images seen by the model that is trained on each of the data sets of faces
     trials: int  # trials of each family's search
     trial_images: dict[str, int]  # images seen by the model of each family in a trial
@@ -154,34 +156,38 @@ CLASSIFIER_TUNING = {
 HEADS = {
     "smoke": Heads(
         generator_images=32, generator_batch=8, generated_heads=80, imputer_images=64, imputer_batch=16,
-        second_images=32, second_batch=16, networks=1, trial_images=32, trial_batch=16,
+        unmoved_images=32, unmoved_batch=16, networks=1, trial_images=32, trial_batch=16,
     ),
     "quick": Heads(
-        generator_images=800, generator_batch=8, generated_heads=100, imputer_images=1_600, imputer_batch=16,
-        second_images=800, second_batch=16, networks=2, trial_images=480, trial_batch=16,
+        generator_images=800, generator_batch=8, generated_heads=100, imputer_images=2_400, imputer_batch=16,
+        unmoved_images=480, unmoved_batch=16, networks=2, trial_images=480, trial_batch=16,
     ),
     "full": Heads(
-        generator_images=64_000, generator_batch=32, generated_heads=1_060, imputer_images=1_000_000,
-        imputer_batch=256, second_images=20_480, second_batch=64, networks=2, trial_images=200_000, trial_batch=128,
+        generator_images=64_000, generator_batch=32, generated_heads=1_060, imputer_images=240_000,
+        imputer_batch=32, unmoved_images=1_000_000, unmoved_batch=256, networks=2,
+        trial_images=200_000, trial_batch=128,
     ),
 }  # fmt: skip
 GARMENTS = {
     "smoke": Garments(
         images=400, curve_images=10, test_images=10, samples=24, classifier_images=256,
         images_seen={"VAE": 512, "GAN": 128, "PixelCNN": 128, "flow": 256, "diffusion": 128},
-        class_gan_images=128, faces_images=dict.fromkeys(config.DATA_SETS[1:], 256),
+        class_gan_images=128, warm_vae_images=256, warm_gan_images=64,
+        faces_images=dict.fromkeys(config.DATA_SETS[1:], 256),
         trials=1, trial_images={"VAE": 256, "GAN": 128, "PixelCNN": 128, "flow": 256, "diffusion": 128},
     ),
     "quick": Garments(
         images=12_000, curve_images=100, test_images=200, samples=200, classifier_images=15_000,
         images_seen={"VAE": 15_000, "GAN": 1_500, "PixelCNN": 4_000, "flow": 2_000, "diffusion": 3_000},
-        class_gan_images=1_500, faces_images=dict.fromkeys(config.DATA_SETS[1:], 2_000),
+        class_gan_images=1_500, warm_vae_images=8_000, warm_gan_images=1_500,
+        faces_images=dict.fromkeys(config.DATA_SETS[1:], 2_000),
         trials=2, trial_images={"VAE": 2_000, "GAN": 500, "PixelCNN": 500, "flow": 250, "diffusion": 500},
     ),
     "full": Garments(
         images=None, curve_images=500, test_images=10_000, samples=1_000, classifier_images=600_000,
-        images_seen={"VAE": 396_800, "GAN": 224_000, "PixelCNN": 243_200, "flow": 179_200, "diffusion": 166_400},
-        class_gan_images=115_200, faces_images={"CelebA": 51_200, "CelebA in colour": 128_000},
+        images_seen={"VAE": 396_800, "GAN": 224_000, "PixelCNN": 243_200, "flow": 256_000, "diffusion": 166_400},
+        class_gan_images=115_200, warm_vae_images=320_000, warm_gan_images=192_000,
+        faces_images={"CelebA": 51_200, "CelebA in colour": 128_000},
         trials=6, trial_images={"VAE": 14_560, "GAN": 15_000, "PixelCNN": 4_160, "flow": 2_330, "diffusion": 4_160},
     ),
 }  # fmt: skip

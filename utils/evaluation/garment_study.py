@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
-from utils import budgets, config, files
+from utils import budgets, config
 from utils.data import image_files
 from utils.data.public_images import Parts
 from utils.evaluation import feature_spaces, fidelity, likelihood
-from utils.models import zoo
+from utils.models import dcgan, vae, zoo
+from utils.training import checkpoints, devices, identity, loop
+from utils.training.kept import kept_values
 
 DIFFUSION_WAYS = [{"steps": steps, "scheduler": name} for name in ("ddim", "ddpm") for steps in (25, 50, 100)]
 DIFFUSION_WAY = {"steps": 50, "scheduler": "ddim"}  # the one whose samples are shown and measured
@@ -58,8 +59,7 @@ def train(data: str, parts: Parts, family: str, seed: int = 0, of_classes: bool 
     budget = budgets.garments()
     settings = config.hyperparameters(f"final_{family.lower()}")
     if family == "GAN":
-        texture, few = feature_spaces.Texture(), parts.validation.images
-        evaluate = fidelity.frechet_distance_hook(texture, few, min(budget.curve_images, len(few)), seed)
+        evaluate = texture_hook(parts, seed)
     else:
         few = image_files.to_float(parts.validation.images[: budget.curve_images])
         evaluate = likelihood.bits_hook(few, BOUND_SAMPLES)
@@ -69,21 +69,57 @@ def train(data: str, parts: Parts, family: str, seed: int = 0, of_classes: bool 
     return zoo.train(family, train_images, seen, folder, settings, seed, labels, evaluate=evaluate)
 
 
+def train_warm_gan(data: str, parts: Parts, seed: int = 0) -> zoo.Trained:
+    """The GAN of coursework 1, which begins with the weights of a VAE, with the settings of coursework 1.
+
+    It is not trained for JPEG files, because these images are not saved as JPEGs. The seconds include the VAE's.
+    """
+    budget, folder = budgets.garments(), training_folder(data, "GAN", seed) / "warm"
+    images = image_files.to_float(parts.train.images)
+    shape = {"size": tuple(images.shape[2:]), "channels": images.shape[1]}
+    devices.seed_everything(seed)
+    settings = config.hyperparameters("vae")
+    batch_size = settings.pop("batch_size")
+    start, seen = vae.VAE(**shape, **settings), budget.warm_gan_images
+    before = vae.train(
+        start, images, budget.warm_vae_images, zoo.PRIOR_SHARE * budget.warm_vae_images, batch_size, folder, seed,
+        plot=False,
+    )  # fmt: skip
+    settings = config.hyperparameters("dcgan") | {"jpeg_quality": None}
+    batch_size = settings.pop("batch_size")
+    ema_share = settings.pop("ema_share")
+    devices.seed_everything(seed)
+    model = dcgan.DCGAN(**shape, **settings)
+    model.start_from(start, seen)
+    history = loop.fit(
+        model, images, seen // batch_size, batch_size, folder / "gan", model.config | {"start": model.start}, seed,
+        texture_hook(parts, seed), ema_share=ema_share, plot=False,
+    )  # fmt: skip
+    return zoo.Trained(model, history, sum(rows[-1]["seconds"] for rows in (*before, history)))
+
+
+def texture_hook(parts: Parts, seed: int):
+    """The `evaluate` of `loop.fit` for a GAN: the Frechet distance of the texture to validation images."""
+    few = parts.validation.images
+    return fidelity.frechet_distance_hook(
+        feature_spaces.Texture(), few, min(budgets.garments().curve_images, len(few)), seed
+    )
+
+
 def draw(model: nn.Module, count: int, folder: Path, seed: int = 0, **options) -> np.ndarray:
-    """Samples uint8 (count, C, H, W) of a model. They are kept in `folder` and read from there the next time.
+    """Samples uint8 (count, C, H, W) of a model. They are kept in `folder`, and read again for the same weights.
 
     Args:
-        folder: the `training_folder` of the model. A training that starts afresh starts in a new folder.
+        folder: the `training_folder` of the model.
         options: further arguments of the model's `sample`. The batch size does not change the samples.
     """
     told = [count, seed, *(value for name, value in options.items() if name != "batch_size")]
     path = folder / f"samples_{'_'.join(map(str, told))}.npz"
-    if path.is_file():
-        with np.load(path) as found:
-            return found["images"]
-    made = image_files.to_uint8(model.sample(count, seed, **options))
-    _keep(path, images=made)
-    return made
+
+    def make() -> dict:
+        return {"images": image_files.to_uint8(model.sample(count, seed, **options))}
+
+    return kept_values(path, {"model": checkpoints.fingerprint(model)}, make)["images"]
 
 
 def bits(
@@ -92,22 +128,17 @@ def bits(
     """Bits per dimension of images uint8 (N, C, H, W), and the standard error; see `likelihood.nats`.
 
     Args:
-        folder: the `training_folder` of the model, to keep the likelihoods there and to read them the next time.
+        folder: the `training_folder` of the model, to keep the likelihoods there. They are read again for the same
+            weights and images.
         part: the name of the part of the data that the images are, for the name of this file.
     """
-    path = folder / f"nats_{part}_{len(images)}_{num_samples}.npz" if folder else None
-    if path and path.is_file():
-        with np.load(path) as found:
-            nats = torch.from_numpy(found["nats"])
+
+    def make() -> dict:
+        return {"nats": likelihood.nats(model, image_files.to_float(images), num_samples).numpy()}
+
+    if folder is None:
+        found = make()
     else:
-        nats = likelihood.nats(model, image_files.to_float(images), num_samples)
-        if path:
-            _keep(path, nats=nats.numpy())
-    return likelihood.bits_per_dimension(nats, images[0].size)
-
-
-def _keep(path: Path, **arrays: np.ndarray) -> None:
-    """Write arrays to an .npz file, completely or not at all."""
-    content = io.BytesIO()
-    np.savez_compressed(content, **arrays)
-    files.write_atomically(path, content.getvalue())
+        wanted = {"model": checkpoints.fingerprint(model), "images": identity.of_data((torch.from_numpy(images),))}
+        found = kept_values(folder / f"nats_{part}_{len(images)}_{num_samples}.npz", wanted, make)
+    return likelihood.bits_per_dimension(torch.from_numpy(found["nats"]), images[0].size)

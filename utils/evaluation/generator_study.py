@@ -6,10 +6,8 @@ in), the history, or the measures. As long as nothing that it depends on has cha
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,6 +28,7 @@ from utils.models.dcgan import DCGAN
 from utils.models.residual_gan import ResidualGAN
 from utils.models.vae import VAE
 from utils.training import checkpoints, devices, identity, loop
+from utils.training.kept import kept_values
 
 SETS, SET_SIZE = 10, 300  # sets of samples whose distance to held-out images is measured, and images in each
 TESTED = 3  # of these sets are in the two-sample test
@@ -69,33 +68,6 @@ def seconds(history: list[dict]) -> float:
 def named(settings: dict) -> str:
     """A name of settings for a folder: `lr 0.001 batch_size 64`."""
     return " ".join(f"{name} {value}" for name, value in settings.items()).replace(" ", "_")
-
-
-def kept_values(path: Path, wanted: dict, make: Callable[[], dict]) -> dict:
-    """The result of `make`: plain values and uint8 arrays by name. It is kept in the npz file `path`.
-
-    If the file was made for another `wanted`, or cannot be read, the values are made again.
-    """
-    found = _read_values(path)
-    asked = json.dumps(wanted, sort_keys=True)
-    if found is None or found.pop("wanted") != asked:
-        found = make()
-        arrays = {name: x for name, x in found.items() if isinstance(x, np.ndarray)}
-        plain = {name: x for name, x in found.items() if name not in arrays}
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **arrays, plain=json.dumps(plain), wanted=asked)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, buffer.getvalue())
-    return found
-
-
-def _read_values(path: Path) -> dict | None:
-    try:
-        with np.load(path) as stored:
-            found = {name: stored[name] for name in stored.files}
-        return found | json.loads(str(found.pop("plain"))) | {"wanted": str(found["wanted"])}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):  # absent or damaged
-        return None
 
 
 def kept_model(path: Path, wanted: dict, kind: type, make: Callable[[], Trained]) -> Trained:

@@ -26,14 +26,13 @@ from utils.data import head_images, masks
 from utils.evaluation.sample_sizes import require
 from utils.models.diffusion import Diffusion
 from utils.models.imputer import Imputer, fill_masked
-from utils.training import checkpoints, devices, identity, loop
+from utils.training import devices, identity, loop
 
 FOLDS = 4  # of the test images; each imputer learns from the lines of three folds
 STRIPE_FREQUENCY = 16  # of the test images' mask, in cycles per row of 64 pixels
 LINES = 0.35  # share of the test images in the training set
 MOVED_COPIES = 15  # of each head in the generator's training set
-FIRST = {"shift": 0}  # settings of the first stage of the training; in the second one, test images are moved too
-SECOND = {"lr": 1e-3}
+UNMOVED = {"shift": 0}  # settings of an imputer whose test images are not moved
 CHANGES: dict[str, dict] = {  # of the recipe that are tried: arguments of `Imputer` and of `HeadData.training_set`
     "nothing": {},
     "completed test images": {"completed": 0.2},
@@ -320,27 +319,20 @@ def train_imputer(
     loader: DataLoader,
     folder: Path,
     fold: int = 0,
-    begin_with: Imputer | None = None,
 ) -> list[dict]:
     """Train an imputer with its `DataLoader`, both from `prepare`. Returns the history of the training.
 
     `loop.fit` draws the loader's batches from the same tensors, in the same order. They are moved to the device once,
     and `Imputer.step` does there what the loader's collate function does.
-
-    Args:
-        begin_with: an imputer whose weights the training begins with, instead of random ones.
     """
-    order, settings = loader.batch_sampler, model.config | {"fold": fold}
-    if begin_with:
-        model.network.load_state_dict(begin_with.network.state_dict())
-        settings["begin_with"] = checkpoints.fingerprint(begin_with.network)
+    order = loader.batch_sampler
     return loop.fit(
         model,
         loader.dataset.tensors,
         order.steps,
         order.batch_size,
         folder,
-        settings,
+        model.config | {"fold": fold},
         order.seed,
         lambda trained: data.evaluate(trained, fold),
         plot=False,

@@ -1,8 +1,10 @@
 """The committed notebooks were executed and can be displayed. Each notebook runs from start to end in smoke."""
 
 import ast
+import base64
 import importlib
 import inspect
+import io
 import json
 import operator
 import os
@@ -311,6 +313,21 @@ def test_progress_bars_and_widgets_are_removed():
     notebook.metadata["widgets"] = {}
     execute.clean(notebook)
     assert [o.text for o in notebook.cells[0].outputs] == ["100%\nkept\n"] and "widgets" not in notebook.metadata
+
+
+@pytest.mark.parametrize("fill", [(90, 90, 90, 255), (90, 20, 90, 255), (90, 90, 90, 100)])
+def test_pictures_get_smaller_and_no_pixel_changes(fill):
+    picture = Image.new("RGBA", (200, 50), fill)
+    picture.paste((255, 255, 255, 255), (20, 10, 60, 30))
+    written = io.BytesIO()
+    picture.save(written, "PNG", compress_level=1)
+    data = {execute.PNG: base64.b64encode(written.getvalue()).decode()}
+    output = nbformat.v4.new_output("display_data", data=data)
+    cells = [nbformat.v4.new_markdown_cell("x"), nbformat.v4.new_code_cell("x", outputs=[output])]
+    execute.shrink_pictures(nbformat.v4.new_notebook(cells=cells))
+    after = base64.b64decode(output.data[execute.PNG])
+    assert Image.open(io.BytesIO(after)).convert("RGBA").tobytes() == picture.tobytes()
+    assert len(after) < len(written.getvalue()) or fill[3] < 255
 
 
 @pytest.mark.skipif(os.name == "nt", reason="sends the signal of Ctrl-C as on Linux and macOS")

@@ -4,7 +4,7 @@ import torch
 
 from utils.models.gan import GAN, as_grey_levels
 from utils.models.latent_transformer import LatentTransformer
-from utils.models.spatial_vae import SpatialVAE, level_nats, most_probable_levels
+from utils.models.spatial_vae import SpatialVAE, level_nats
 
 LEVELS = torch.arange(256) / 127.5 - 1
 
@@ -23,12 +23,6 @@ def all_nats() -> torch.Tensor:
 
 def test_the_probabilities_of_all_grey_levels_sum_to_one():
     assert torch.allclose((-all_nats()).exp().sum(1), torch.ones(40), atol=1e-3)
-
-
-def test_the_most_probable_level_is_the_one_with_the_highest_probability():
-    nats, found = all_nats(), most_probable_levels(*distributions()).flatten()
-    places = ((found + 1) * 127.5).round().long()
-    assert torch.allclose(nats.gather(1, places[:, None])[:, 0], nats.min(1).values, atol=1e-3)
 
 
 def test_samples_of_the_vae_are_means_and_black_where_the_mean_is_below_black():

@@ -6,19 +6,11 @@ batch. From random weights, a generator with it stagnated here, so this one has 
 
 from __future__ import annotations
 
-import math
-
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from utils.models.blocks import Noise
+from utils.models.blocks import Noise, SelfAttention, group_norm
 from utils.models.dcgan import DCGAN
 from utils.models.vae import VAE
-
-
-def group_norm(channels: int) -> nn.GroupNorm:
-    """Group normalisation with 8 groups; with fewer if the channels cannot be shared equally."""
-    return nn.GroupNorm(math.gcd(8, channels), channels)
 
 
 class GeneratorBlock(nn.Module):
@@ -38,24 +30,6 @@ class GeneratorBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.body(x)
-
-
-class SelfAttention(nn.Module):
-    """Each position of a map (N, C, H, W) looks at all positions (Vaswani et al. 2017); C is divisible by 4."""
-
-    HEADS = 4
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.norm, self.qkv = group_norm(channels), nn.Conv2d(channels, 3 * channels, 1)
-        self.outputs = nn.Conv2d(channels, channels, 1)
-        nn.init.zeros_(self.outputs.weight)
-
-    def forward(self, x: Tensor) -> Tensor:
-        parts = self.qkv(self.norm(x)).flatten(2).unflatten(1, (3, self.HEADS, -1)).transpose(-1, -2)
-        query, key, value = (part.contiguous() for part in parts.unbind(1))
-        mixed = F.scaled_dot_product_attention(query, key, value)
-        return x + self.outputs(mixed.transpose(-1, -2).reshape(x.shape))
 
 
 class ResidualGenerator(nn.Module):

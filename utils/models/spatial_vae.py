@@ -50,14 +50,6 @@ def level_nats(levels: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
     return -log_mass
 
 
-def most_probable_levels(mean: Tensor, log_scale: Tensor) -> Tensor:
-    """The most probable grey levels (N, C, H, W) in [-1, 1]: black, white, or the level nearest to the mean."""
-    nearest = ((mean.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
-    levels = torch.stack([nearest, torch.full_like(mean, -1.0), torch.full_like(mean, 1.0)])
-    nats = torch.stack([level_nats(level, mean, log_scale) for level in levels])
-    return levels.gather(0, nats.argmin(0, keepdim=True))[0]
-
-
 class Encoder(nn.Module):
     """Maps images (N, channels, H, W) to means and log variances of latents, (N, latent_channels, H / 4, W / 4) each.
 
@@ -174,16 +166,6 @@ class SpatialVAE(nn.Module):
         device = self.log_scale.device
         parts = self.prior.sample(count, seed).split(500)
         return torch.cat([self.predict(z.to(device))[0].clamp(-1, 1).cpu() for z in parts])
-
-    @torch.no_grad()
-    def decode(self, latents: Tensor) -> Tensor:
-        """Latents (N, latent_channels, H / 4, W / 4) to images (N, C, H, W) in [-1, 1] on the CPU.
-
-        Each pixel has its most probable grey level.
-        """
-        self.eval()
-        device = self.log_scale.device
-        return torch.cat([most_probable_levels(*self.predict(z.to(device))).cpu() for z in latents.split(500)])
 
     def export(self, path: str | Path) -> Path:
         """Write encoder, decoder and prior as float16 safetensors. Returns the path."""

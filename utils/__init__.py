@@ -52,7 +52,6 @@ models/            the networks: `step` is one training step of a model, `sample
 evaluation/        measures how good the results are
   fidelity         distance, precision and recall between generated and real images; finds copies
   feature_spaces   the features that `fidelity` compares, and the classifier that computes some of them
-  sample_sizes     checks that there are enough images for a measure
   detector         learns to detect generated images; its success is a measure of their quality
   likelihood       bits per dimension
   garment_study    the final models of the last assignment: how each is trained, sampled and measured
@@ -61,6 +60,7 @@ evaluation/        measures how good the results are
   pu_learning      learns from images without labels (positive-unlabelled learning)
   generator_study  the trainings of coursework 1: VAE, GAN, their opponents, the trials of the search
   hand_study       the trainings of coursework 2: with the test folder, of the table's rows, of the search
+  head_study       the trainings of the MRI project: imputers, changes of their recipe, generator of heads
   restoration      measures how good filled head slices are
 
 handin/            checks, renames and packs a hand-in; needs no torch

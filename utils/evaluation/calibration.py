@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from utils.evaluation.sample_sizes import require
+from utils.evaluation import require
 from utils.models.classifier import CLASSES
 
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from sklearn.model_selection import StratifiedGroupKFold
 from torch import Tensor
 
-from utils.evaluation.sample_sizes import require
+from utils.evaluation import require
 from utils.files import write_atomically
 from utils.models import classifier
 from utils.models.classifier import CLASSES, Classifier

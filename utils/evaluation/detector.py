@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from utils.data.image_files import to_float
-from utils.evaluation.sample_sizes import require
+from utils.evaluation import require
 from utils.training import devices
 
 

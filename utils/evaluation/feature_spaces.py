@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from utils.data.image_files import to_float
-from utils.evaluation.sample_sizes import require
+from utils.evaluation import require
 from utils.models.blocks import Residual
 from utils.models.classifier import augment
 from utils.training import devices, loop

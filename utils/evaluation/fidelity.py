@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from utils import config
 from utils.data import image_files
+from utils.evaluation import require
 from utils.evaluation.feature_spaces import BATCH, features
-from utils.evaluation.sample_sizes import require
 from utils.training import devices
 
 NEIGHBOURS = 5  # k of precision and recall (Kynkaanniemi et al. 2019 use k = 3 for 50,000 images)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from utils.evaluation.sample_sizes import require
+from utils.evaluation import require
 from utils.models.diffusion import LOWEST, NOISE_LEVELS, Diffusion
 from utils.models.flow import Flow
 from utils.models.spatial_vae import SpatialVAE, level_nats

@@ -8,8 +8,8 @@ import numpy as np
 from torch import Tensor
 
 from utils.data import labelled_hands
+from utils.evaluation import require
 from utils.evaluation.cross_validation import CrossValidation, Folds
-from utils.evaluation.sample_sizes import require
 
 
 def against_mixture(

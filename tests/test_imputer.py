@@ -6,6 +6,7 @@ import torch
 
 from tests.conftest import draw_pictures
 from utils.data import head_images, masks
+from utils.evaluation.restoration import stripe_energy
 from utils.models import imputer
 from utils.models.diffusion import Diffusion
 from utils.training import checkpoints, devices, loop
@@ -168,6 +169,18 @@ def test_filling_keeps_known_pixels_with_a_deviation_of_0(pictures64):
     filled, deviation = imputer.fill_masked([small(), small()], pictures64 * known, known, batch_size=5)
     assert torch.equal(filled[known], pictures64[known]) and (deviation[known] == 0).all()
     assert (deviation[~known] > 0).all() and filled.min() >= 0 and filled.max() <= 1
+
+
+def test_sharpening_raises_the_energy_of_the_unknown_pixels_only(pictures64):
+    known = ~torch.from_numpy(STRIPES).expand(12, 1, 64, 64)
+    blurred = torch.nn.functional.avg_pool2d(pictures64, (1, 3), 1, padding=(0, 1))
+    filled = torch.where(known, pictures64, blurred)
+    energies = [stripe_energy(imputer.sharpen(filled, known, x).numpy(), pictures64.numpy()) for x in (0.0, 0.25, 0.5)]
+    assert energies == sorted(energies) and energies[0] < energies[-1]
+    sharp = imputer.sharpen(filled, known)
+    assert torch.equal(sharp[known], filled[known]) and sharp.min() >= 0 and sharp.max() <= 1
+    flat = torch.full((1, 1, 64, 64), 0.4)
+    assert torch.allclose(imputer.sharpen(flat, known[:1]), flat)
 
 
 def test_filling_does_not_depend_on_the_values_of_missing_pixels(pictures64):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FOLDER = config.PROJECT / "brain_mri"
-IMPUTERS = [FOLDER / "weights" / f"imputer_{number}.safetensors" for number in range(2)]
+IMPUTERS = [FOLDER / "weights" / f"imputer_{number}.safetensors" for number in range(3)]
 ANSWER = FOLDER / "test_set_nogaps.npy"
 SIZE = (64, 64)  # height and width in pixels
 ROUNDING = 1e-5  # values outside [0, 1] by at most this much are taken as rounding errors

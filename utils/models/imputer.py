@@ -26,6 +26,7 @@ SMOOTHING = 0.01  # the Charbonnier loss is quadratic for errors below this; ima
 INITIAL_LOG_VARIANCE = -5.0  # before training; a standard deviation of 0.08
 WARPED, MATCHED = 0.8, 0.5  # shares of the complete images that are deformed, and whose grey levels are matched
 OTHER_MASKS = 0.25  # share of the masks that are not the test images' own one that are of another kind
+SHARPNESS = 0.25  # the smallest tried value with which validation heads have 95 % of the truth's energy, see `sharpen`
 TRUSTED = 0.8  # share of a deformed pixel that has to come from known pixels, so that the network learns from it
 
 
@@ -402,6 +403,22 @@ def fill_masked(
     return torch.cat(filled).cpu(), torch.cat(deviations).cpu()
 
 
+def sharpen(filled: Tensor, known: Tensor, strength: float = SHARPNESS) -> Tensor:
+    """Sharpen the unknown pixels of filled images along the rows; the known pixels do not change.
+
+    A network's mean over all answers that are possible is too smooth across narrow stripes. So the difference between a
+    pixel and the weighted mean (1, 2, 1) / 4 of its row at this place is added (unsharp masking).
+
+    Args:
+        filled: (N, 1, H, W) in [0, 1], from `fill_masked`.
+        known: bool (N, 1, H, W).
+        strength: factor on the difference; with 0, nothing is changed.
+    """
+    weights = torch.tensor([0.25, 0.5, 0.25], device=filled.device).view(1, 1, 1, 3)
+    smooth = F.conv2d(F.pad(filled, (1, 1, 0, 0), mode="replicate"), weights)
+    return torch.where(known, filled, (filled + strength * (filled - smooth)).clamp(0, 1))
+
+
 def spectral_error(filled: Tensor, images: Tensor) -> Tensor:
     """Mean squared difference of the logarithms of two spectra, the powers of the rows in a batch (Durall et al. 2020).
 
@@ -467,7 +484,7 @@ def augment_intensity(images: Tensor, known: Tensor, strength: float) -> Tensor:
 
 
 def fill_zeros(images: np.ndarray, models: list[Imputer]) -> tuple[np.ndarray, np.ndarray]:
-    """Find the missing pixels, which are 0, and fill them with `fill_masked`.
+    """Find the missing pixels, which are 0, fill them with `fill_masked` and `sharpen` them.
 
     Args:
         images: float32 (N, 1, 64, 64) in [0, 1], as `head_images.read` returns them.
@@ -485,4 +502,4 @@ def fill_zeros(images: np.ndarray, models: list[Imputer]) -> tuple[np.ndarray, n
     missing = mask_of(images, models[0].mask.cpu().numpy())
     known = torch.from_numpy(~missing).expand(len(images), 1, *SIZE)
     filled, deviation = fill_masked(models, torch.from_numpy(images), known)
-    return filled.numpy(), deviation.numpy()
+    return sharpen(filled, known).numpy(), deviation.numpy()

@@ -70,7 +70,7 @@ def train(data: str, parts: Parts, family: str, seed: int = 0, of_classes: bool 
 
 
 def train_warm_gan(data: str, parts: Parts, seed: int = 0) -> zoo.Trained:
-    """The GAN of coursework 1, which begins with the weights of a VAE, with the settings of coursework 1.
+    """The GAN of coursework 1, which begins with the weights of a VAE, with its settings, but with random pairs.
 
     It is not trained for JPEG files, because these images are not saved as JPEGs. The seconds include the VAE's.
     """

@@ -138,13 +138,13 @@ def cases() -> dict[str, Case]:
 
     made = {
         "VAE, hands": Case(
-            lambda: VAE(**vae),
+            lambda: VAE(base=hands_budget.base, **vae),
             (hands,),
             vae_batch,
             course=Course(hands_budget.vae_images, 10, True, bound_on(hands)),
         ),
         "GAN, hands": Case(
-            lambda: DCGAN(**gan),
+            lambda: DCGAN(base=hands_budget.base, **gan),
             (hands,),
             gan_batch,
             course=Course(hands_budget.gan_images, 10, True, distances_to(hands[300:])),

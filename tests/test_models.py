@@ -201,6 +201,22 @@ def test_a_gan_that_starts_from_a_vae_gives_the_images_of_its_decoder():
         DCGAN((8, 8), latent_dim=4, base=4).start_from(vae, 50)
 
 
+def test_a_gan_is_trained_on_pairs_that_show_the_same_image(tmp_path):
+    torch.manual_seed(0)
+    images = torch.rand(16, 1, 8, 8) * 2 - 1
+    vae = VAE((8, 8), latent_dim=32, base=8, lr=5e-3)
+    loop.fit(vae, images, 200, 16, tmp_path / "vae", vae.config, plot=False)
+    gan, posteriors = DCGAN((8, 8), latent_dim=32, base=8, discriminator_base=4), vae.posteriors(images)
+    gan.start_from(vae)
+    latents, target = gan.draw_pairs(images, posteriors)
+    assert gan.latent_bank is None and torch.equal(target, torch.nn.functional.avg_pool2d(images, 4))
+    own, other = gan.decode(latents), gan.decode(latents.roll(1, 0))
+    assert (own - images).square().mean() < 0.5 * (other - images).square().mean()
+    before = gan.decode(latents)
+    history = loop.fit(gan, (images, posteriors), 4, 8, tmp_path / "gan", gan.config, plot=False, evaluations=1)
+    assert history[-1]["drift"] > 0 and not torch.equal(gan.decode(latents), before)
+
+
 def test_samples_depend_only_on_the_seed():
     for model in (VAE((8, 8), latent_dim=3, base=4), DCGAN((8, 8), latent_dim=3, base=4)):
         first = model.sample(4, seed=5)

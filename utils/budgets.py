@@ -23,17 +23,19 @@ class Reading:
 class Hands:
     """Coursework 1: a VAE and a GAN of the hands, and trainings that they are compared with."""
 
+    base: int  # channels of the VAE and of the GANs
     vae_images: int  # images seen by the VAE
     prior_images: int  # latents seen by the VAE's prior
     gan_images: int  # images seen by the GAN
-    larger: int  # channels of the larger VAE, of its GANs, and of the GAN that begins with random weights
-    larger_vae_images: int  # images seen by the larger VAE
-    larger_prior_images: int  # latents seen by its prior
-    slow_images: int  # images seen by a GAN of the larger VAE whose discriminator learns slowly
-    fast_images: int  # images seen by a GAN of the larger VAE whose discriminator learns fast
+    smaller: int  # channels of the smaller VAE that the first GAN begins with
+    smaller_vae_images: int  # images seen by this VAE
+    smaller_prior_images: int  # latents seen by its prior
+    first_images: int  # images seen by the first GAN, whose discriminator the GAN begins with
+    random_pairs_images: int  # images seen by the GAN whose discriminator compares random pairs
     cold_images: int  # images seen by the GAN that begins with random weights
+    probe_steps: int  # training steps of a discriminator whose generator is not trained
     curve_samples: int  # samples for each point of the curves of these GANs
-    seeds: int  # seeds of the larger VAE and of its GAN with the slow discriminator
+    seeds: int  # seeds of the VAE
     two_sample_steps: int  # training steps of the detector in the two-sample test
     detector_steps: int  # training steps of a detector of other people's fakes
     detectors: int  # number of these detectors, each with its own seed
@@ -82,6 +84,7 @@ class Heads:
     generated_heads: int  # generated heads in the folder that question 1 asks for
     imputer_images: int  # images seen by each imputer
     imputer_batch: int  # images in a step of its training
+    rate_images: int  # images seen by each plain U-Net with which a learning rate is tried
     unmoved_images: int  # images seen by an imputer whose test images are not moved
     unmoved_batch: int  # images in a step of its training
     networks: int  # imputers whose mean is the answer
@@ -114,19 +117,21 @@ READING = {
 }
 HANDS = {
     "smoke": Hands(
-        vae_images=256, prior_images=1_000, gan_images=96, larger=8, larger_vae_images=64, larger_prior_images=256,
-        slow_images=64, fast_images=32, cold_images=64, curve_samples=24, seeds=1,
+        base=16, vae_images=256, prior_images=1_000, gan_images=96, smaller=8, smaller_vae_images=64,
+        smaller_prior_images=256, first_images=32, random_pairs_images=32, cold_images=64, probe_steps=2,
+        curve_samples=24, seeds=1,
         two_sample_steps=3, detector_steps=3, detectors=1,
     ),
     "quick": Hands(
-        vae_images=20_000, prior_images=60_000, gan_images=5_000, larger=8, larger_vae_images=64,
-        larger_prior_images=256, slow_images=64, fast_images=32, cold_images=64, curve_samples=100, seeds=1,
+        base=32, vae_images=20_000, prior_images=60_000, gan_images=5_000, smaller=8, smaller_vae_images=64,
+        smaller_prior_images=256, first_images=64, random_pairs_images=32, cold_images=64, probe_steps=6,
+        curve_samples=100, seeds=1,
         two_sample_steps=20, detector_steps=100, detectors=1,
     ),
     "full": Hands(
-        vae_images=160_000, prior_images=400_000, gan_images=80_000, larger=48, larger_vae_images=256_000,
-        larger_prior_images=512_000, slow_images=64_000, fast_images=96_000, cold_images=64_000, curve_samples=1_000,
-        seeds=2, two_sample_steps=200, detector_steps=400, detectors=1,
+        base=48, vae_images=256_000, prior_images=512_000, gan_images=80_000, smaller=32, smaller_vae_images=160_000,
+        smaller_prior_images=400_000, first_images=80_000, random_pairs_images=96_000, cold_images=64_000,
+        probe_steps=100, curve_samples=1_000, seeds=2, two_sample_steps=200, detector_steps=400, detectors=1,
     ),
 }  # fmt: skip
 HANDS_TUNING = {
@@ -156,15 +161,15 @@ CLASSIFIER_TUNING = {
 HEADS = {
     "smoke": Heads(
         generator_images=32, generator_batch=8, generated_heads=80, imputer_images=64, imputer_batch=16,
-        unmoved_images=32, unmoved_batch=16, networks=1, trial_images=32, trial_batch=16,
+        rate_images=16, unmoved_images=32, unmoved_batch=16, networks=1, trial_images=32, trial_batch=16,
     ),
     "quick": Heads(
         generator_images=800, generator_batch=8, generated_heads=100, imputer_images=2_400, imputer_batch=16,
-        unmoved_images=480, unmoved_batch=16, networks=2, trial_images=480, trial_batch=16,
+        rate_images=160, unmoved_images=480, unmoved_batch=16, networks=2, trial_images=480, trial_batch=16,
     ),
     "full": Heads(
         generator_images=64_000, generator_batch=32, generated_heads=1_060, imputer_images=240_000,
-        imputer_batch=32, unmoved_images=1_000_000, unmoved_batch=256, networks=2,
+        imputer_batch=32, rate_images=9_600, unmoved_images=1_000_000, unmoved_batch=256, networks=3,
         trial_images=200_000, trial_batch=128,
     ),
 }  # fmt: skip

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from utils import budgets, config
 from utils.data import hand_images, image_files
-from utils.evaluation import detector, feature_spaces, fidelity
+from utils.evaluation import feature_spaces, fidelity
 from utils.evaluation.hand_study import balanced_design
 from utils.files import write_atomically
 from utils.models import vae
@@ -30,8 +30,6 @@ from utils.models.vae import VAE
 from utils.training import checkpoints, devices, identity, loop
 from utils.training.kept import kept_values
 
-SETS, SET_SIZE = 10, 300  # sets of samples whose distance to held-out images is measured, and images in each
-TESTED = 3  # of these sets are in the two-sample test
 SHOWN = 48  # samples of a trial that are kept for figures
 
 RANGES = {  # of the search for the VAE and its prior
@@ -43,14 +41,6 @@ RANGES = {  # of the search for the VAE and its prior
     "prior_dropout": (0.0, 0.1, 0.3),
 }
 DESIGN = 30  # trials in the design of the search
-
-DISCRIMINATORS = {  # settings of the GANs that begin with the larger VAE; the rest is as in the submitted GAN
-    "slow": {
-        "batch_size": 64, "lr_generator": 1e-4, "lr_discriminator": 2e-4, "augmentation": 0.5, "anchor": 1.0,
-        "discriminator_base": 36,
-    },
-    "fast": {"batch_size": 32, "lr_generator": 5e-5, "lr_discriminator": 4e-4, "augmentation": 0.3, "anchor": 1.0},
-}  # fmt: skip
 
 
 class Trained(NamedTuple):
@@ -167,8 +157,8 @@ class GeneratorStudy:
         images_seen: int,
         seed: int,
         start: VAE | None = None,
-        samples: int = 0,
         evaluations: int = 10,
+        before: DCGAN | None = None,
         **options,
     ) -> Trained:
         """A GAN that begins with a VAE, or with random weights.
@@ -179,7 +169,7 @@ class GeneratorStudy:
                 `residual: True`, the GAN is a `ResidualGAN`.
             images_seen: images seen in the training.
             start: the VAE to begin with.
-            samples: with each row of the history, so many samples are compared with the judged images.
+            before: a GAN whose discriminator this one begins with. Then it is trained on own pairs.
             evaluations, options: further arguments of `loop.fit`.
         """
         settings = dict(settings)
@@ -189,54 +179,31 @@ class GeneratorStudy:
         model = kind(**settings)
         folder = self.folder / name / f"seed_{seed}"
 
-        def evaluate(model: DCGAN) -> dict[str, float]:
-            return self.distances(image_files.as_saved(model.sample(samples, seed)))
-
         def make() -> Trained:
-            if start is not None:
+            data, more = self.images, dict(options)
+            if before is not None:
+                model.start_from(start.to(devices.accelerator().device))
+                model.discriminator.load_state_dict(before.discriminator.state_dict())
+                data = self.images, start.posteriors(self.images)
+                more["data_hash"] = f"{identity.of_data((self.images,))}, with posteriors"
+            elif start is not None:
                 model.start_from(start.to(devices.accelerator().device), images_seen)
             steps = max(1, images_seen // batch_size)
             history = loop.fit(
-                model, self.images, steps, batch_size, folder / "gan", model.config | {"start": model.start}, seed,
-                evaluate=evaluate if samples else None, evaluations=evaluations, ema_share=ema_share, **options,
+                model, data, steps, batch_size, folder / "gan", model.config | {"start": model.start}, seed,
+                evaluations=evaluations, ema_share=ema_share, **more,
             )  # fmt: skip
             return Trained(model, history)
 
         length = {"images_seen": images_seen, "batch_size": batch_size, "ema_share": ema_share}
-        length |= {"curve": [samples, evaluations], "start": checkpoints.fingerprint(start) if start else None}
+        length |= {"evaluations": evaluations, "start": checkpoints.fingerprint(start) if start else None}
+        length |= {"discriminator": checkpoints.fingerprint(before.discriminator)} if before else {}
         return kept_model(folder / "gan.safetensors", self._wanted(model, length, seed), kind, make)
 
     def _wanted(self, model: VAE | DCGAN, length: dict, seed: int) -> dict:
         """Everything that the result of a training depends on."""
         source = identity.of_source(model, loop.batch_indices, loop.learning_rate_scale)
         return {"settings": model.config, "length": length, "seed": seed, "data": self.data, "source": source}
-
-    def measures(self, name: str, trained: Trained, detector_steps: int, seed: int = 0) -> dict:
-        """How close a model's samples are to the judged images.
-
-        Returns:
-            `FD pixels`, `FD texture`: one value for each of SETS sets of samples.
-            `two-sample accuracy`: one value for each of the first TESTED sets.
-            `detector accuracy`: see `detector.learned_two_sample_accuracy`.
-            `energy`: `fidelity.frequency_energy` of 1000 samples, divided by that of the judged images.
-        """
-        model, spaces = trained.model, list(self.spaces.values())
-
-        def make() -> dict:
-            sets = [image_files.as_saved(model.sample(SET_SIZE, 100 + i)) for i in range(SETS)]
-            rows = [self.distances(x) for x in sets]
-            found = {key: [row[key] for row in rows] for key in rows[0]}
-            found["two-sample accuracy"] = [
-                fidelity.two_sample_accuracy(spaces, self.judged[SET_SIZE:], x)[0] for x in sets[:TESTED]
-            ]
-            new = [image_files.as_saved(model.sample(count, number)) for count, number in ((2000, 11), (1000, 12))]
-            pairs = (self.train, new[0]), (self.judged, new[1])
-            found["detector accuracy"] = detector.learned_two_sample_accuracy(*pairs, detector_steps, seed)
-            energy = fidelity.frequency_energy(new[1]) / fidelity.frequency_energy(self.judged)
-            return found | {"energy": energy.tolist()}
-
-        wanted = {"model": checkpoints.fingerprint(model), "steps": detector_steps, "data": self.data}
-        return kept_values(self.folder / f"{name}.npz", wanted, make)
 
     @cached_property
     def floor(self) -> dict[str, float]:
@@ -270,18 +237,6 @@ class GeneratorStudy:
 
         wanted = self._wanted(VAE(), settings | length, seed)
         return kept_values(self.folder / name / f"seed_{seed}.npz", wanted, make)
-
-
-def compared_settings(base: int) -> dict[str, dict]:
-    """The settings of the trainings that the submitted models are compared with, with generators of `base` channels.
-
-    "vae" is the larger VAE, "slow" and "fast" are the GANs that begin with it (DISCRIMINATORS), and "cold" is the GAN
-    that begins with random weights.
-    """
-    found = {name: config.hyperparameters(name) | {"base": base} for name in ("vae", "dcgan", "residual_gan")}
-    gan = found["dcgan"] | {"latent_dim": found["vae"]["latent_dim"]}
-    warm = {name: gan | changes for name, changes in DISCRIMINATORS.items()}
-    return {"vae": found["vae"], "cold": found["residual_gan"] | {"residual": True}} | warm
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,8 +12,10 @@ lets a strong discriminator train for a long time without driving some kinds of 
 3. Noise inputs in the generator (Karras et al. 2019) and a moving average of its weights (in the training loop).
 4. `jpeg_quality`: the discriminator gets the generated images as JPEGs. The real images are JPEGs too. Without this,
    the discriminator would learn this difference first.
-5. `anchor`: at low resolution, the generated image stays close to the VAE's image. So the generator only changes
-   details.
+5. `anchor`: at low resolution, the generated image stays close to the VAE's image, or to the real image that it is
+   paired with. So the generator only changes details.
+6. Own pairs: each real image can be paired with an image that is generated from its own latents. Both get the same
+   augmentation. Then the discriminator sees what the generator does wrong, and not two different images.
 """
 
 from __future__ import annotations
@@ -58,6 +60,11 @@ def augment(images: Tensor, probability: float = 0.3) -> Tensor:
     changed = (torch.rand(count, device=device) < probability).float()
     brightness, contrast = draw(0.2)[:, None, None, None], 1 + draw(0.2)[:, None, None, None]
     return images * contrast + brightness
+
+
+def augment_pairs(real: Tensor, fake: Tensor, probability: float) -> tuple[Tensor, Tensor]:
+    """`augment` with the same random changes for both images of each pair; both are (N, C, H, W)."""
+    return augment(torch.cat([real, fake], 1), probability).chunk(2, dim=1)
 
 
 def jpeg_table(quality: int) -> Tensor:
@@ -152,8 +159,9 @@ class DCGAN(nn.Module):
         lr_generator, lr_discriminator: Adam's learning rates.
         penalty: weight of the squared gradients of the discriminator at real and at generated images.
         augmentation: probability of each augmentation; see `augment`.
-        anchor: after `start_from`, weight of the squared difference between the generator's image and the VAE's image
-            of the same latent. Both are averaged over blocks of 4 x 4 pixels.
+        anchor: after `start_from`, weight of the squared difference between the generator's image and another image:
+            the VAE's image of the same latent, or the real image of a pair. Both are averaged over blocks of 4 x 4
+            pixels.
         jpeg_quality: quality of the JPEG files that the images will be saved as; None if they are not saved as JPEGs.
 
     Raises:
@@ -200,13 +208,14 @@ class DCGAN(nn.Module):
         for name, constant in constants.items():  # they move to the device with the model, but are not weights
             self.register_buffer(name, constant, persistent=False)
 
-    def start_from(self, vae: VAE, images_seen: int) -> None:
+    def start_from(self, vae: VAE, images_seen: int = 0) -> None:
         """Begin with the decoder of a trained VAE as the generator, and with its prior for the latents.
 
         After that, `self.start` identifies both. Add it to the configuration of a run.
 
         Args:
-            images_seen: number of images that the next training sees; it needs no more latents than this.
+            images_seen: number of images that the next training sees; it needs no more latents of the prior than
+                this. A training on pairs needs none.
 
         Raises:
             ValueError: the VAE has another size, channels, latent_dim or base.
@@ -216,8 +225,9 @@ class DCGAN(nn.Module):
                 raise ValueError(f"the VAE has {name} {vae.config[name]}, but this GAN has {self.config[name]}")
         self.generator.copy_from(vae.decoder)
         self.prior = copy.deepcopy(vae.prior).requires_grad_(False)
-        self.latent_bank = vae.prior.latent_bank(min(images_seen, self.LATENT_BANK_SIZE))
-        self.latent_bank_coarse = coarse(vae.decode(self.latent_bank))
+        if images_seen:
+            self.latent_bank = vae.prior.latent_bank(min(images_seen, self.LATENT_BANK_SIZE))
+            self.latent_bank_coarse = coarse(vae.decode(self.latent_bank))
         self.start = checkpoints.fingerprint(vae.decoder, vae.prior)
 
     def draw_latents(self, count: int, device: torch.device) -> tuple[Tensor, Tensor | None]:
@@ -230,6 +240,11 @@ class DCGAN(nn.Module):
         chosen = torch.randint(len(self.latent_bank), (count,), device=device)
         return self.latent_bank[chosen], self.latent_bank_coarse[chosen]
 
+    def draw_pairs(self, images: Tensor, posteriors: Tensor) -> tuple[Tensor, Tensor]:
+        """Latents (N, latent_dim) of the images themselves, drawn from their posteriors, and the coarse images."""
+        mean, log_var = posteriors.chunk(2, dim=1)
+        return mean + torch.randn_like(mean) * (log_var / 2).exp(), coarse(images)
+
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         return {
             name: torch.optim.Adam(getattr(self, name).parameters(), rate, betas=(0.0, 0.99))
@@ -240,22 +255,31 @@ class DCGAN(nn.Module):
         """Generated images (N, C, H, W) as they will be saved: as JPEGs if `jpeg_quality` is set. Differentiable."""
         return as_jpeg(images, self.table, self.transform) if self.table is not None else images
 
-    def step(self, images: Tensor, update) -> dict[str, Tensor]:
-        """One update of each network on images (N, C, H, W) in [-1, 1], with the losses of Huang et al. (2024).
+    def step(self, batch: Tensor | tuple[Tensor, Tensor], update) -> dict[str, Tensor]:
+        """One update of each network, with the losses of Huang et al. (2024).
 
-        Each real image is paired with a generated one. The discriminator's loss is small if the real one has the higher
-        score, and the generator's loss if the generated one has. If the discriminator can only guess, both are
-        log 2 = 0.69. `gradient` is the mean squared gradient of the score at real and at generated images. `ranked`
-        is the share of pairs in which the real image has the higher score. `drift` is the mean squared difference
-        whose weight is `anchor`.
+        The batch is images (N, C, H, W) in [-1, 1], or a tuple of them and of their posteriors (N, 2 * latent_dim) from
+        `VAE.posteriors`. Each real image is paired with a generated one: with any one, or, if there are posteriors,
+        with one that is generated from its own latents. In the second case, both get the same augmentation.
+
+        The discriminator's loss is small if the real one has the higher score, and the generator's loss if the
+        generated one has. If the discriminator can only guess, both are log 2 = 0.69. `gradient` is the mean squared
+        gradient of the score at real and at generated images. `ranked` is the share of pairs in which the real image
+        has the higher score. `drift` is the mean squared difference whose weight is `anchor`.
 
         Both updates use the same generated images.
         """
-        latents, target = self.draw_latents(len(images), images.device)
+        images, *posteriors = batch if isinstance(batch, tuple) else (batch,)
+        latents, target = (
+            self.draw_pairs(images, *posteriors) if posteriors else self.draw_latents(len(images), images.device)
+        )
         generated = self.generator(latents).float()
         saved, probability = self.as_saved(generated), self.config["augmentation"]
 
-        shown = augment(torch.cat([images, saved.detach()]), probability).requires_grad_()
+        if posteriors:
+            shown = torch.cat(augment_pairs(images, saved.detach(), probability)).requires_grad_()
+        else:
+            shown = augment(torch.cat([images, saved.detach()]), probability).requires_grad_()
         scores = self.discriminator(shown)
         (slope,) = torch.autograd.grad(scores.sum(), shown, create_graph=True)
         gradient = slope.float().square().sum((1, 2, 3)).mean()
@@ -264,9 +288,13 @@ class DCGAN(nn.Module):
         update("discriminator", loss_d + self.config["penalty"] * gradient)
 
         self.discriminator.requires_grad_(False)  # its weights need no gradients here
+        if posteriors:
+            real_shown, fake_shown = augment_pairs(images, saved, probability)
+        else:
+            real_shown, fake_shown = augment(images, probability), augment(saved, probability)
         with torch.no_grad():
-            against = self.discriminator(augment(images, probability))
-        loss_g = F.softplus(against - self.discriminator(augment(saved, probability))).mean()
+            against = self.discriminator(real_shown)
+        loss_g = F.softplus(against - self.discriminator(fake_shown)).mean()
         drift = F.mse_loss(coarse(generated), target) if target is not None else generated.new_zeros(())
         update("generator", loss_g + self.config["anchor"] * drift)
         self.discriminator.requires_grad_(True)

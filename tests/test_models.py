@@ -10,7 +10,7 @@ from torch import nn
 from tests.conftest import draw_pictures
 from utils.data import image_files
 from utils.models.blocks import Upsampler, num_downsamplings
-from utils.models.dcgan import DCGAN, as_jpeg, augment, jpeg_table
+from utils.models.dcgan import DCGAN, as_jpeg, augment, augment_pairs, jpeg_table
 from utils.models.latent_flow import LatentFlow
 from utils.models.vae import VAE, cosine_matrix, gaussian_nll, kl_to_normal
 from utils.training import checkpoints, devices, loop
@@ -199,6 +199,14 @@ def test_a_gan_that_starts_from_a_vae_gives_the_images_of_its_decoder():
     assert gan.latent_bank.shape == (50, 3)
     with pytest.raises(ValueError, match="the VAE has latent_dim 3, but this GAN has 4"):
         DCGAN((8, 8), latent_dim=4, base=4).start_from(vae, 50)
+
+
+def test_both_images_of_a_pair_get_the_same_augmentation():
+    torch.manual_seed(0)
+    images = torch.rand(40, 1, 8, 8) * 2 - 1
+    real, fake = augment_pairs(images, images.clone(), 0.5)
+    changed = (real != images).flatten(1).any(1)
+    assert torch.equal(real, fake) and 10 < changed.sum() < 40
 
 
 def test_a_gan_is_trained_on_pairs_that_show_the_same_image(tmp_path):

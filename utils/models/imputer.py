@@ -140,33 +140,20 @@ class PlainConv(nn.Module):
         return F.relu(self.norm(self.conv(x)))
 
 
-class GatedConv(nn.Module):
-    """A convolution whose output is weighted by a learned soft mask (Yu et al. 2019)."""
-
-    def __init__(self, inputs: int, outputs: int):
-        super().__init__()
-        self.conv = nn.Conv2d(inputs, 2 * outputs, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        features, gates = self.conv(x).chunk(2, 1)
-        return F.elu(features) * gates.sigmoid()
-
-
 class PlainUNet(nn.Module):
     """The U-Net of Ronneberger et al. (2015) with fewer channels: (N, inputs, H, W) to (N, outputs, H, W).
 
-    H and W are divisible by 8.
-
-    Args:
-        conv: `PlainConv` or `GatedConv`; a level has two of them on each side.
+    H and W are divisible by 8. Each level has two convolutions on each side.
     """
 
-    def __init__(self, inputs: int, outputs: int, conv: type[nn.Module]):
+    WIDTHS = (40, 64, 92, 140)  # with these, it has about as many weights as ours
+
+    def __init__(self, inputs: int, outputs: int):
         super().__init__()
-        widths = {PlainConv: (40, 64, 92, 140), GatedConv: (32, 44, 68, 100)}[conv]  # about as many weights as ours
+        widths = self.WIDTHS
 
         def pair(before: int, after: int) -> nn.Sequential:
-            return nn.Sequential(conv(before, after), conv(after, after))
+            return nn.Sequential(PlainConv(before, after), PlainConv(after, after))
 
         steps = list(zip(widths, widths[1:]))
         self.first = pair(inputs, widths[0])
@@ -186,10 +173,13 @@ class PlainUNet(nn.Module):
 
 
 def build_network(kind: str, **settings) -> nn.Module:
-    """A network with 3 input maps and 2 output maps. `kind` is ours, or an opponent: plain or gated."""
-    if kind == "ours":
-        return UNet(3, 2, **settings)
-    return PlainUNet(3, 2, conv={"plain": PlainConv, "gated": GatedConv}[kind])
+    """A network with 3 input maps and 2 output maps.
+
+    Args:
+        kind: "ours" or "plain".
+        settings: arguments of `UNet`.
+    """
+    return UNet(3, 2, **settings) if kind == "ours" else PlainUNet(3, 2)
 
 
 class Imputer(nn.Module):

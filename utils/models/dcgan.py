@@ -10,12 +10,10 @@ lets a strong discriminator train for a long time without driving some kinds of 
 2. Augmentation: the discriminator sees some images moved, turned, scaled or with another brightness (Karras et al.
    2020). So it cannot learn the few thousand real images by heart.
 3. Noise inputs in the generator (Karras et al. 2019) and a moving average of its weights (in the training loop).
-4. `jpeg_quality`: the discriminator gets the generated images as JPEGs. The real images are JPEGs too. Without this,
-   the discriminator would learn this difference first.
-5. `anchor`: at low resolution, the generated image stays close to the VAE's image, or to the real image that it is
-   paired with. So the generator only changes details.
-6. Own pairs: each real image can be paired with an image that is generated from its own latents. Both get the same
-   augmentation. Then the discriminator sees what the generator does wrong, and not two different images.
+4. `jpeg_quality`: the discriminator gets the generated images as JPEGs, because the real images are JPEGs too.
+5. `anchor`: at low resolution, the image stays close to the VAE's image or to its real one. So only details change.
+6. Own pairs: each real image can be paired with one that is generated from its own latents. Both get the same
+   augmentation. So the discriminator sees what the generator does wrong, and not two different images.
 """
 
 from __future__ import annotations
@@ -159,9 +157,8 @@ class DCGAN(nn.Module):
         lr_generator, lr_discriminator: Adam's learning rates.
         penalty: weight of the squared gradients of the discriminator at real and at generated images.
         augmentation: probability of each augmentation; see `augment`.
-        anchor: after `start_from`, weight of the squared difference between the generator's image and another image:
-            the VAE's image of the same latent, or the real image of a pair. Both are averaged over blocks of 4 x 4
-            pixels.
+        anchor: after `start_from`, weight of the squared difference from the VAE's image of the same latent, or from
+            the real image of a pair. Both images are averaged over blocks of 4 x 4 pixels.
         jpeg_quality: quality of the JPEG files that the images will be saved as; None if they are not saved as JPEGs.
 
     Raises:
@@ -265,9 +262,8 @@ class DCGAN(nn.Module):
         The discriminator's loss is small if the real one has the higher score, and the generator's loss if the
         generated one has. If the discriminator can only guess, both are log 2 = 0.69. `gradient` is the mean squared
         gradient of the score at real and at generated images. `ranked` is the share of pairs in which the real image
-        has the higher score. `drift` is the mean squared difference whose weight is `anchor`.
-
-        Both updates use the same generated images.
+        has the higher score. `drift` is the mean squared difference whose weight is `anchor`. Both updates use the
+        same generated images.
         """
         images, *posteriors = batch if isinstance(batch, tuple) else (batch,)
         latents, target = (

@@ -10,7 +10,8 @@ from torch import nn
 from tests.conftest import draw_pictures
 from utils.data import image_files
 from utils.models.blocks import Upsampler, num_downsamplings
-from utils.models.dcgan import DCGAN, as_jpeg, augment, augment_pairs, jpeg_table
+from utils.models.classifier import Detector
+from utils.models.dcgan import DCGAN, as_jpeg, augment, augment_pairs, best_of_neighbours, jpeg_table
 from utils.models.latent_flow import LatentFlow
 from utils.models.vae import VAE, cosine_matrix, gaussian_nll, kl_to_normal
 from utils.training import checkpoints, devices, loop
@@ -209,20 +210,42 @@ def test_both_images_of_a_pair_get_the_same_augmentation():
     assert torch.equal(real, fake) and 10 < changed.sum() < 40
 
 
-def test_a_gan_is_trained_on_pairs_that_show_the_same_image(tmp_path):
+def test_half_of_the_pairs_show_the_same_image(tmp_path):
     torch.manual_seed(0)
     images = torch.rand(16, 1, 8, 8) * 2 - 1
     vae = VAE((8, 8), latent_dim=32, base=8, lr=5e-3)
     loop.fit(vae, images, 200, 16, tmp_path / "vae", vae.config, plot=False)
     gan, posteriors = DCGAN((8, 8), latent_dim=32, base=8, discriminator_base=4), vae.posteriors(images)
-    gan.start_from(vae)
+    gan.start_from(vae, 20)
     latents, target = gan.draw_pairs(images, posteriors)
-    assert gan.latent_bank is None and torch.equal(target, torch.nn.functional.avg_pool2d(images, 4))
-    own, other = gan.decode(latents), gan.decode(latents.roll(1, 0))
-    assert (own - images).square().mean() < 0.5 * (other - images).square().mean()
+    assert torch.equal(target[:8], torch.nn.functional.avg_pool2d(images[:8], 4))
+    assert all((gan.latent_bank == z).all(1).any() for z in latents[8:]) and target.shape == (16, 1, 2, 2)
+    own, other = gan.decode(latents[:8]), gan.decode(latents[:8].roll(1, 0))
+    assert (own - images[:8]).square().mean() < 0.5 * (other - images[:8]).square().mean()
     before = gan.decode(latents)
     history = loop.fit(gan, (images, posteriors), 4, 8, tmp_path / "gan", gan.config, plot=False, evaluations=1)
     assert history[-1]["drift"] > 0 and not torch.equal(gan.decode(latents), before)
+
+
+def test_the_best_image_of_each_group_is_chosen():
+    centres = torch.tensor([-0.9, 0.0, 0.9])
+    images = torch.cat([centres, centres + 0.1, centres - 0.05]).view(-1, 1, 1, 1).expand(-1, 1, 4, 4)
+    scores = torch.tensor([0.0, 5, 1, 3, 4, 1, 2, 9, 0])
+    assert best_of_neighbours(images, scores, 3).tolist() == [3, 7, 5]  # of two equal scores, the later one
+    assert best_of_neighbours(images, scores, 9).tolist() == list(range(9)), "each image is its own group"
+
+
+def test_a_gan_with_a_selector_gives_the_best_of_its_candidates(monkeypatch, tmp_path):
+    torch.manual_seed(0)
+    monkeypatch.setattr(DCGAN, "ROUND", 4)
+    gan = DCGAN((8, 8), latent_dim=3, base=4).eval()
+    candidates = gan.sample(4 * gan.CANDIDATES, 1)
+    gan.selector = Detector().eval()
+    found = gan.sample(3, 1)
+    index = [int((candidates == image).flatten(1).all(1).nonzero()[0]) for image in found]
+    assert (gan.scores(found) >= gan.scores(candidates[:3])).all() and index != [0, 1, 2]
+    again = DCGAN.from_weights(gan.export(tmp_path / "gan.safetensors"))
+    assert torch.allclose(again.scores(candidates), gan.scores(candidates), atol=0.02)
 
 
 def test_samples_depend_only_on_the_seed():

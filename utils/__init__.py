@@ -45,14 +45,14 @@ models/            the networks: `step` is one training step of a model, `sample
   diffusion        diffusion model
   unet             the U-Net of the diffusion model
   zoo              trains VAE, GAN, PixelCNN, flow and diffusion in the same way; also for the command `train`
-  classifier       classifies hands: real, made by a VAE, or made by a GAN
+  classifier       classifies hands: real, made by a VAE, or made by a GAN; a small detector of generated images
   imputer          fills the missing stripes of head slices
   shipped          makes new images with the weights in this repository; for the command `sample`
 
 evaluation/        measures how good the results are
   fidelity         distance, precision and recall between generated and real images; finds copies
   feature_spaces   the features that `fidelity` compares, and the classifier that computes some of them
-  detector         learns to detect generated images; its success is a measure of their quality
+  detector         trains this detector: to choose among samples, and as a measure of their quality
   likelihood       bits per dimension
   garment_study    the final models of the last assignment: how each is trained, sampled and measured
   calibration      turns logits into probabilities

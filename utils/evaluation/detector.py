@@ -1,39 +1,18 @@
-"""A detector of generated images. It measures samples: how many pass as real, and how easily they are detected."""
+"""A detector of generated images. It chooses among the samples of a GAN (`dcgan.best_of_neighbours`).
+
+It also measures samples: how many pass as real, and how easily they are detected.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
 
 from utils.data.image_files import to_float
 from utils.evaluation import require
+from utils.models.classifier import Detector
 from utils.training import devices
-
-
-class Detector(nn.Module):
-    """A small convolutional network that classifies images as real or generated, from pixels and their Laplacian."""
-
-    def __init__(self, channels: int = 32):
-        super().__init__()
-
-        def block(inputs: int, outputs: int) -> list[nn.Module]:
-            return [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
-
-        c = channels
-        self.net = nn.Sequential(
-            *block(2, c), *block(c, c), nn.MaxPool2d(2),
-            *block(c, 2 * c), *block(2 * c, 2 * c), nn.MaxPool2d(2),
-            *block(2 * c, 4 * c), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.3), nn.Linear(4 * c, 1),
-        )  # fmt: skip
-        laplacian = torch.tensor([[-1.0, 2, -1], [2, -4, 2], [-1, 2, -1]]) / 4
-        self.register_buffer("laplacian", laplacian[None, None])
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits (N,) of float images (N, 1, H, W) in [-1, 1]. A logit above 0 means real."""
-        detail = F.conv2d(images, self.laplacian.to(images.dtype), padding=1)
-        return self.net(torch.cat([images, detail], 1)).squeeze(1)
 
 
 def train_detector(real: np.ndarray, fake: np.ndarray, steps: int = 600, seed: int = 0) -> Detector:

@@ -169,7 +169,7 @@ class GeneratorStudy:
                 `residual: True`, the GAN is a `ResidualGAN`.
             images_seen: images seen in the training.
             start: the VAE to begin with.
-            before: a GAN whose discriminator this one begins with. Then it is trained on own pairs.
+            before: a GAN whose discriminator this one begins with. Then half of the pairs are own pairs.
             evaluations, options: further arguments of `loop.fit`.
         """
         settings = dict(settings)
@@ -181,13 +181,12 @@ class GeneratorStudy:
 
         def make() -> Trained:
             data, more = self.images, dict(options)
+            if start is not None:
+                model.start_from(start.to(devices.accelerator().device), images_seen)
             if before is not None:
-                model.start_from(start.to(devices.accelerator().device))
                 model.discriminator.load_state_dict(before.discriminator.state_dict())
                 data = self.images, start.posteriors(self.images)
                 more["data_hash"] = f"{identity.of_data((self.images,))}, with posteriors"
-            elif start is not None:
-                model.start_from(start.to(devices.accelerator().device), images_seen)
             steps = max(1, images_seen // batch_size)
             history = loop.fit(
                 model, data, steps, batch_size, folder / "gan", model.config | {"start": model.start}, seed,

@@ -3,6 +3,8 @@
 Generated images differ from real ones mostly in fine detail: a decoder makes too little noise, and upsampling leaves a
 grid. So the first layers keep the full resolution, and the last maps are pooled to their mean and standard deviation
 (`blocks.TextureClassifier`). The augmentation moves and mirrors images, but never resamples them.
+
+At the end of the file is a smaller network, `Detector`, which separates real images from those of one model.
 """
 
 from __future__ import annotations
@@ -167,3 +169,27 @@ def train(
     options |= {"data_hash": data_hash(images, labels)}  # `pairs` are several times as large
     history = loop.fit(model, pairs, steps, batch_size, folder, config, seed=seed, **options)
     return model, history
+
+
+class Detector(nn.Module):
+    """A small convolutional network that classifies images as real or generated, from pixels and their Laplacian."""
+
+    def __init__(self, channels: int = 32):
+        super().__init__()
+
+        def block(inputs: int, outputs: int) -> list[nn.Module]:
+            return [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
+
+        c = channels
+        self.net = nn.Sequential(
+            *block(2, c), *block(c, c), nn.MaxPool2d(2),
+            *block(c, 2 * c), *block(2 * c, 2 * c), nn.MaxPool2d(2),
+            *block(2 * c, 4 * c), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.3), nn.Linear(4 * c, 1),
+        )  # fmt: skip
+        laplacian = torch.tensor([[-1.0, 2, -1], [2, -4, 2], [-1, 2, -1]]) / 4
+        self.register_buffer("laplacian", laplacian[None, None])
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N,) of float images (N, 1, H, W) in [-1, 1]. A logit above 0 means real."""
+        detail = F.conv2d(images, self.laplacian.to(images.dtype), padding=1)
+        return self.net(torch.cat([images, detail], 1)).squeeze(1)

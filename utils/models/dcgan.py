@@ -10,9 +10,10 @@ lets a strong discriminator train for a long time without driving some kinds of 
 2. Augmentation: the discriminator sees some images moved, turned, scaled or with another brightness (Karras et al.
    2020). So it cannot learn the few thousand real images by heart.
 3. Noise inputs in the generator (Karras et al. 2019) and a moving average of its weights (in the training loop).
-4. `jpeg_quality`: the discriminator gets the generated images as JPEGs, because the real images are JPEGs too.
+4. The discriminator gets the generated images as they will be saved: as JPEGs, if the real images are JPEGs too
+   (`jpeg_quality`), or in whole grey levels. So it does not learn the difference that saving makes.
 5. `anchor`: at low resolution, the image stays close to the VAE's image or to its real one. So only details change.
-6. Own pairs: each real image can be paired with one that is generated from its own latents. Both get the same
+6. Own pairs: a real image can be paired with one that is generated from its own latents. Both get the same
    augmentation. So the discriminator sees what the generator does wrong, and not two different images.
 """
 
@@ -28,7 +29,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from utils.models.blocks import Upsampler
+from utils.data import image_files
+from utils.models.blocks import Upsampler, as_grey_levels
+from utils.models.classifier import Detector
 from utils.models.latent_flow import LatentFlow
 from utils.models.vae import VAE, cosine_matrix
 from utils.training import checkpoints, devices
@@ -99,6 +102,23 @@ def coarse(images: Tensor) -> Tensor:
     return F.avg_pool2d(images, 4)
 
 
+def best_of_neighbours(images: Tensor, scores: Tensor, count: int) -> Tensor:
+    """Indices (count,) of images with high scores, without a loss of variety.
+
+    The first `count` images (N, C, H, W) are the centres of groups. Each other image joins the group of the nearest
+    centre, at low resolution. The index of the best image of each group is returned, in the order of the centres. So
+    each centre is replaced by a similar image whose score (N,) is at least as high. (Azadi et al. 2019 choose among
+    all images at once.)
+    """
+    points = coarse(images).flatten(1)
+    group = torch.cdist(points, points[:count]).argmin(1)
+    group[:count] = torch.arange(count)
+    best = torch.arange(count)
+    for index in scores.argsort(stable=True).tolist():  # the last one of each group is its best
+        best[group[index]] = index
+    return best
+
+
 class CriticBlock(nn.Module):
     """A residual block without normalisation. Its last convolution begins at zero (Zhang et al. 2019).
 
@@ -166,6 +186,8 @@ class DCGAN(nn.Module):
     """
 
     ema_modules = ("generator",)
+    OWN_PAIRS = 0.5  # share of the real images that are compared with one that is generated from their own latents
+    CANDIDATES, ROUND = 8, 300  # a round chooses 300 of 8 x 300 images
     LATENT_BANK_SIZE = 10_000  # at most this many latents of the prior are used in training; drawing them is slow
 
     def __init__(
@@ -196,6 +218,7 @@ class DCGAN(nn.Module):
         self.discriminator = Discriminator(size, channels, discriminator_base)
         self.start = "random weights"
         self.prior: LatentFlow | None = None
+        self.selector: Detector | None = None  # chooses among candidates in `sample`
         constants = {
             "latent_bank": None,  # latents of the prior
             "latent_bank_coarse": None,  # the VAE's images of them, averaged over 4 x 4 pixels
@@ -205,14 +228,14 @@ class DCGAN(nn.Module):
         for name, constant in constants.items():  # they move to the device with the model, but are not weights
             self.register_buffer(name, constant, persistent=False)
 
-    def start_from(self, vae: VAE, images_seen: int = 0) -> None:
+    def start_from(self, vae: VAE, images_seen: int) -> None:
         """Begin with the decoder of a trained VAE as the generator, and with its prior for the latents.
 
         After that, `self.start` identifies both. Add it to the configuration of a run.
 
         Args:
             images_seen: number of images that the next training sees; it needs no more latents of the prior than
-                this. A training on pairs needs none.
+                this.
 
         Raises:
             ValueError: the VAE has another size, channels, latent_dim or base.
@@ -222,9 +245,8 @@ class DCGAN(nn.Module):
                 raise ValueError(f"the VAE has {name} {vae.config[name]}, but this GAN has {self.config[name]}")
         self.generator.copy_from(vae.decoder)
         self.prior = copy.deepcopy(vae.prior).requires_grad_(False)
-        if images_seen:
-            self.latent_bank = vae.prior.latent_bank(min(images_seen, self.LATENT_BANK_SIZE))
-            self.latent_bank_coarse = coarse(vae.decode(self.latent_bank))
+        self.latent_bank = vae.prior.latent_bank(min(images_seen, self.LATENT_BANK_SIZE))
+        self.latent_bank_coarse = coarse(vae.decode(self.latent_bank))
         self.start = checkpoints.fingerprint(vae.decoder, vae.prior)
 
     def draw_latents(self, count: int, device: torch.device) -> tuple[Tensor, Tensor | None]:
@@ -238,9 +260,15 @@ class DCGAN(nn.Module):
         return self.latent_bank[chosen], self.latent_bank_coarse[chosen]
 
     def draw_pairs(self, images: Tensor, posteriors: Tensor) -> tuple[Tensor, Tensor]:
-        """Latents (N, latent_dim) of the images themselves, drawn from their posteriors, and the coarse images."""
-        mean, log_var = posteriors.chunk(2, dim=1)
-        return mean + torch.randn_like(mean) * (log_var / 2).exp(), coarse(images)
+        """Latents (N, latent_dim) and coarse images for OWN_PAIRS of the images (N, C, H, W), from themselves.
+
+        Their latents are drawn from their posteriors (N, 2 * latent_dim). The other latents come from the prior.
+        """
+        own = round(self.OWN_PAIRS * len(images))
+        mean, log_var = posteriors[:own].chunk(2, dim=1)
+        latents = mean + torch.randn_like(mean) * (log_var / 2).exp()
+        others, of_others = self.draw_latents(len(images) - own, images.device)
+        return torch.cat([latents, others]), torch.cat([coarse(images[:own]), of_others])
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         return {
@@ -249,15 +277,16 @@ class DCGAN(nn.Module):
         }
 
     def as_saved(self, images: Tensor) -> Tensor:
-        """Generated images (N, C, H, W) as they will be saved: as JPEGs if `jpeg_quality` is set. Differentiable."""
-        return as_jpeg(images, self.table, self.transform) if self.table is not None else images
+        """Generated images (N, C, H, W) as they will be saved: as JPEGs, or in whole grey levels. Differentiable."""
+        return as_jpeg(images, self.table, self.transform) if self.table is not None else as_grey_levels(images)
 
     def step(self, batch: Tensor | tuple[Tensor, Tensor], update) -> dict[str, Tensor]:
         """One update of each network, with the losses of Huang et al. (2024).
 
         The batch is images (N, C, H, W) in [-1, 1], or a tuple of them and of their posteriors (N, 2 * latent_dim) from
-        `VAE.posteriors`. Each real image is paired with a generated one: with any one, or, if there are posteriors,
-        with one that is generated from its own latents. In the second case, both get the same augmentation.
+        `VAE.posteriors`. Each real image is paired with a generated one. If there are posteriors, half of the real
+        images are paired with one that is generated from their own latents, and both of a pair get the same
+        augmentation.
 
         The discriminator's loss is small if the real one has the higher score, and the generator's loss if the
         generated one has. If the discriminator can only guess, both are log 2 = 0.69. `gradient` is the mean squared
@@ -306,8 +335,23 @@ class DCGAN(nn.Module):
         return torch.randn(count, self.config["latent_dim"], generator=torch.Generator().manual_seed(seed))
 
     def sample(self, count: int, seed: int = 0) -> Tensor:
-        """New images float32 (count, C, H, W) in [-1, 1] on the CPU, the same for the same seed."""
-        return self.decode(self.sample_latents(count, seed), seed)
+        """New images float32 (count, C, H, W) in [-1, 1] on the CPU, the same for the same seed.
+
+        With a `selector`, they are the best of CANDIDATES times as many; see `best_of_neighbours`.
+        """
+        if self.selector is None:
+            return self.decode(self.sample_latents(count, seed), seed)
+        rounds = -(-count // self.ROUND)
+        candidates = self.decode(self.sample_latents(rounds * self.ROUND * self.CANDIDATES, seed), seed)
+        parts = candidates.chunk(rounds)
+        return torch.cat([part[best_of_neighbours(part, self.scores(part), self.ROUND)] for part in parts])[:count]
+
+    @torch.no_grad()
+    def scores(self, images: Tensor) -> Tensor:
+        """The selector's scores (N,) of images (N, 1, H, W) in [-1, 1], judged as the JPEG files that they become."""
+        saved = image_files.to_float(image_files.as_saved(images))
+        device = self.selector.laplacian.device
+        return torch.cat([self.selector(part.to(device)).float().cpu() for part in saved.split(500)])
 
     @torch.no_grad()
     def decode(self, latents: Tensor, seed: int = 0) -> Tensor:
@@ -322,9 +366,12 @@ class DCGAN(nn.Module):
             return torch.cat([self.generator(z.to(device)).float().clamp(-1, 1).cpu() for z in latents.split(500)])
 
     def export(self, path: str | Path) -> Path:
-        """Write the generator and the prior, which sampling needs, as float16 safetensors. Returns the path."""
+        """Write the generator, the prior and the selector, if any, as float16 safetensors. Returns the path."""
         parts = nn.ModuleDict({"generator": self.generator})
         config = {"model": self.config}
+        if self.selector is not None:
+            parts["selector"] = self.selector
+            config["selector"] = {}
         if self.prior is not None:
             parts["prior"] = self.prior
             config["prior"] = self.prior.config
@@ -344,6 +391,8 @@ class DCGAN(nn.Module):
             parts = nn.ModuleDict({"generator": model.generator})
             if "prior" in config:
                 model.prior = parts["prior"] = LatentFlow(**config["prior"])
+            if "selector" in config:
+                model.selector = parts["selector"] = Detector(**config["selector"])
             parts.load_state_dict(tensors)
         except (KeyError, TypeError, RuntimeError) as error:
             raise checkpoints.CheckpointDamaged(f"'{path}' holds no DCGAN of this project: {error}") from error

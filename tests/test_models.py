@@ -232,12 +232,14 @@ def test_the_best_image_of_each_group_is_chosen():
     images = torch.cat([centres, centres + 0.1, centres - 0.05]).view(-1, 1, 1, 1).expand(-1, 1, 4, 4)
     scores = torch.tensor([0.0, 5, 1, 3, 4, 1, 2, 9, 0])
     assert best_of_neighbours(images, scores, 3).tolist() == [3, 7, 5]  # of two equal scores, the later one
+    assert best_of_neighbours(images, scores, 2, 1).tolist() == [3, 7], "the worst group is dropped"
     assert best_of_neighbours(images, scores, 9).tolist() == list(range(9)), "each image is its own group"
 
 
 def test_a_gan_with_a_selector_gives_the_best_of_its_candidates(monkeypatch, tmp_path):
     torch.manual_seed(0)
     monkeypatch.setattr(DCGAN, "ROUND", 4)
+    monkeypatch.setattr(DCGAN, "SPARE", 0)
     gan = DCGAN((8, 8), latent_dim=3, base=4).eval()
     candidates = gan.sample(4 * gan.CANDIDATES, 1)
     gan.selector = Detector().eval()

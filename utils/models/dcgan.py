@@ -102,21 +102,22 @@ def coarse(images: Tensor) -> Tensor:
     return F.avg_pool2d(images, 4)
 
 
-def best_of_neighbours(images: Tensor, scores: Tensor, count: int) -> Tensor:
-    """Indices (count,) of images with high scores, without a loss of variety.
+def best_of_neighbours(images: Tensor, scores: Tensor, count: int, spare: int = 0) -> Tensor:
+    """Indices (count,) of images with high scores, with little loss of variety.
 
-    The first `count` images (N, C, H, W) are the centres of groups. Each other image joins the group of the nearest
-    centre, at low resolution. The index of the best image of each group is returned, in the order of the centres. So
-    each centre is replaced by a similar image whose score (N,) is at least as high. (Azadi et al. 2019 choose among
-    all images at once.)
+    The first `count + spare` images (N, C, H, W) are the centres of groups. Each other image joins the group of the
+    nearest centre, at low resolution. The image with the highest score (N,) of each group is its best. The best ones
+    are returned in the order of the centres, without the `spare` lowest of them. (Azadi et al. 2019 choose among all
+    images at once.)
     """
+    centres = count + spare
     points = coarse(images).flatten(1)
-    group = torch.cdist(points, points[:count]).argmin(1)
-    group[:count] = torch.arange(count)
-    best = torch.arange(count)
+    group = torch.cdist(points, points[:centres]).argmin(1)
+    group[:centres] = torch.arange(centres)
+    best = torch.arange(centres)
     for index in scores.argsort(stable=True).tolist():  # the last one of each group is its best
         best[group[index]] = index
-    return best
+    return best[scores[best].argsort(descending=True, stable=True)[:count].sort().values]
 
 
 class CriticBlock(nn.Module):
@@ -187,7 +188,7 @@ class DCGAN(nn.Module):
 
     ema_modules = ("generator",)
     OWN_PAIRS = 0.5  # share of the real images that are compared with one that is generated from their own latents
-    CANDIDATES, ROUND = 8, 300  # a round chooses 300 of 8 x 300 images
+    CANDIDATES, ROUND, SPARE = 8, 300, 30  # a round makes 8 x 300 images in 330 groups, and chooses 300
     LATENT_BANK_SIZE = 10_000  # at most this many latents of the prior are used in training; drawing them is slow
 
     def __init__(
@@ -344,7 +345,8 @@ class DCGAN(nn.Module):
         rounds = -(-count // self.ROUND)
         candidates = self.decode(self.sample_latents(rounds * self.ROUND * self.CANDIDATES, seed), seed)
         parts = candidates.chunk(rounds)
-        return torch.cat([part[best_of_neighbours(part, self.scores(part), self.ROUND)] for part in parts])[:count]
+        best = [best_of_neighbours(part, self.scores(part), self.ROUND, self.SPARE) for part in parts]
+        return torch.cat([part[i] for part, i in zip(parts, best)])[:count]
 
     @torch.no_grad()
     def scores(self, images: Tensor) -> Tensor:

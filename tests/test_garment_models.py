@@ -2,8 +2,7 @@
 
 import torch
 
-from utils.models.blocks import as_grey_levels
-from utils.models.gan import GAN
+from utils.models.gan import GAN, as_grey_levels
 from utils.models.latent_transformer import LatentTransformer
 from utils.models.spatial_vae import SpatialVAE, level_nats
 

@@ -70,10 +70,9 @@ def train(data: str, parts: Parts, family: str, seed: int = 0, of_classes: bool 
 
 
 def train_warm_gan(data: str, parts: Parts, seed: int = 0) -> zoo.Trained:
-    """The GAN of coursework 1, which begins with the weights of a VAE, with its settings.
+    """The GAN of coursework 1, which begins with the weights of a VAE, with its settings, but with random pairs.
 
-    Its discriminator begins with random weights, and gets whole grey levels instead of JPEGs, because these images are
-    not saved as JPEGs. The seconds include the VAE's.
+    It is not trained for JPEG files, because these images are not saved as JPEGs. The seconds include the VAE's.
     """
     budget, folder = budgets.garments(), training_folder(data, "GAN", seed) / "warm"
     images = image_files.to_float(parts.train.images)
@@ -93,9 +92,8 @@ def train_warm_gan(data: str, parts: Parts, seed: int = 0) -> zoo.Trained:
     model = dcgan.DCGAN(**shape, **settings)
     model.start_from(start, seen)
     history = loop.fit(
-        model, (images, start.posteriors(images)), seen // batch_size, batch_size, folder / "gan",
-        model.config | {"start": model.start}, seed, texture_hook(parts, seed), ema_share=ema_share, plot=False,
-        data_hash=f"{identity.of_data((images,))}, with posteriors",
+        model, images, seen // batch_size, batch_size, folder / "gan", model.config | {"start": model.start}, seed,
+        texture_hook(parts, seed), ema_share=ema_share, plot=False,
     )  # fmt: skip
     return zoo.Trained(model, history, sum(rows[-1]["seconds"] for rows in (*before, history)))
 

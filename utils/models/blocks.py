@@ -228,14 +228,3 @@ class TextureClassifier(nn.Module):
         inputs = torch.cat([images, self.high_pass(images)], 1) if self.high_pass is not None else images
         maps = self.stages(self.stem(inputs.contiguous(memory_format=torch.channels_last))).float()
         return self.head(torch.cat([maps.mean((2, 3)), maps.flatten(2).std(2)], 1))
-
-
-def as_grey_levels(images: Tensor) -> Tensor:
-    """Images (N, C, H, W), limited to [-1, 1] and rounded to the 256 grey levels, as they are saved.
-
-    Rounding has no useful gradient. So the gradient of the identity function is used, as a straight-through estimator
-    (Bengio et al. 2013).
-    """
-    with torch.no_grad():
-        saved = ((images.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
-    return images + (saved - images).detach()

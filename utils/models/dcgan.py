@@ -10,8 +10,7 @@ lets a strong discriminator train for a long time without driving some kinds of 
 2. Augmentation: the discriminator sees some images moved, turned, scaled or with another brightness (Karras et al.
    2020). So it cannot learn the few thousand real images by heart.
 3. Noise inputs in the generator (Karras et al. 2019) and a moving average of its weights (in the training loop).
-4. The discriminator gets the generated images as they will be saved: as JPEGs, if the real images are JPEGs too
-   (`jpeg_quality`), or in whole grey levels. So it does not learn the difference that saving makes.
+4. `jpeg_quality`: the discriminator gets the generated images as JPEGs, because the real images are JPEGs too.
 5. `anchor`: at low resolution, the image stays close to the VAE's image or to its real one. So only details change.
 6. Own pairs: a real image can be paired with one that is generated from its own latents. Both get the same
    augmentation. So the discriminator sees what the generator does wrong, and not two different images.
@@ -30,7 +29,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from utils.data import image_files
-from utils.models.blocks import Upsampler, as_grey_levels
+from utils.models.blocks import Upsampler
 from utils.models.classifier import Detector
 from utils.models.latent_flow import LatentFlow
 from utils.models.vae import VAE, cosine_matrix
@@ -278,8 +277,8 @@ class DCGAN(nn.Module):
         }
 
     def as_saved(self, images: Tensor) -> Tensor:
-        """Generated images (N, C, H, W) as they will be saved: as JPEGs, or in whole grey levels. Differentiable."""
-        return as_jpeg(images, self.table, self.transform) if self.table is not None else as_grey_levels(images)
+        """Generated images (N, C, H, W) as they will be saved: as JPEGs if `jpeg_quality` is set. Differentiable."""
+        return as_jpeg(images, self.table, self.transform) if self.table is not None else images
 
     def step(self, batch: Tensor | tuple[Tensor, Tensor], update) -> dict[str, Tensor]:
         """One update of each network, with the losses of Huang et al. (2024).

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from utils.models.blocks import Decoder, as_grey_levels
+from utils.models.blocks import Decoder
 from utils.models.dcgan import CriticBlock, augment
 from utils.training import checkpoints, devices
 
@@ -51,6 +51,17 @@ class Discriminator(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.layers(images.contiguous(memory_format=torch.channels_last)).float()
+
+
+def as_grey_levels(images: Tensor) -> Tensor:
+    """Images (N, C, H, W), limited to [-1, 1] and rounded to the 256 grey levels, as they are saved.
+
+    Rounding has no useful gradient. So the gradient of the identity function is used, as a straight-through estimator
+    (Bengio et al. 2013).
+    """
+    with torch.no_grad():
+        saved = ((images.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
+    return images + (saved - images).detach()
 
 
 class GAN(nn.Module):

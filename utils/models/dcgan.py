@@ -228,14 +228,14 @@ class DCGAN(nn.Module):
         for name, constant in constants.items():  # they move to the device with the model, but are not weights
             self.register_buffer(name, constant, persistent=False)
 
-    def start_from(self, vae: VAE, images_seen: int) -> None:
+    def start_from(self, vae: VAE, images_seen: int = 0) -> None:
         """Begin with the decoder of a trained VAE as the generator, and with its prior for the latents.
 
         After that, `self.start` identifies both. Add it to the configuration of a run.
 
         Args:
             images_seen: number of images that the next training sees; it needs no more latents of the prior than
-                this.
+                this. A training on pairs needs none.
 
         Raises:
             ValueError: the VAE has another size, channels, latent_dim or base.
@@ -245,8 +245,9 @@ class DCGAN(nn.Module):
                 raise ValueError(f"the VAE has {name} {vae.config[name]}, but this GAN has {self.config[name]}")
         self.generator.copy_from(vae.decoder)
         self.prior = copy.deepcopy(vae.prior).requires_grad_(False)
-        self.latent_bank = vae.prior.latent_bank(min(images_seen, self.LATENT_BANK_SIZE))
-        self.latent_bank_coarse = coarse(vae.decode(self.latent_bank))
+        if images_seen:
+            self.latent_bank = vae.prior.latent_bank(min(images_seen, self.LATENT_BANK_SIZE))
+            self.latent_bank_coarse = coarse(vae.decode(self.latent_bank))
         self.start = checkpoints.fingerprint(vae.decoder, vae.prior)
 
     def draw_latents(self, count: int, device: torch.device) -> tuple[Tensor, Tensor | None]:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from utils.handin import check_texts, source
+from utils.handin import source
+from utils.handin.checks import texts
 from utils.handin.inspection import Cell
 
 MUST = [
@@ -84,7 +85,7 @@ def test_comments_are_texts_but_commented_code_is_none():
 
 
 def words(text):
-    return " ".join(piece.text for piece in check_texts.pieces(text))
+    return " ".join(piece.text for piece in texts.pieces(text))
 
 
 @pytest.mark.parametrize(
@@ -126,4 +127,4 @@ def test_words_are_counted_as_a_reader_sees_them(text, shown):
     ],
 )
 def test_figures_are_found(text, figures):
-    assert [address for piece in check_texts.pieces(text) for address in piece.figures] == figures
+    assert [address for piece in texts.pieces(text) for address in piece.figures] == figures

@@ -10,7 +10,8 @@ from tests import made_hand_in as made
 from tests.made_hand_in import code, code_cell, edit
 from tests.test_checks import found, only_these_faults
 from utils.data import head_images
-from utils.handin import check_samples, compare
+from utils.handin import compare
+from utils.handin.checks import samples
 
 pytestmark = pytest.mark.xdist_group("heads")  # one process, because they share expensive fixtures
 SHAPE, NUMBERS, ORDER = "filled images: 100 of 64 x 64", "filled images: numbers", "filled images: order"
@@ -24,7 +25,7 @@ def course_files(tmp_path_factory):
     np.save(path, made.test_set())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(head_images, "find", lambda name: path)
-        patch.setattr(check_samples, "training_images", lambda: None)
+        patch.setattr(samples, "training_images", lambda: None)
         yield path
 
 

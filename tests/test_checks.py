@@ -11,7 +11,8 @@ from PIL import Image
 from tests import made_hand_in as made
 from tests.made_hand_in import USER, code, code_cell, edit, hands, printed, save_hands, text
 from utils.data import likeness
-from utils.handin import check_samples, compare
+from utils.handin import compare
+from utils.handin.checks import samples
 
 pytestmark = pytest.mark.xdist_group("checks")  # one process, because they share expensive fixtures
 CLEAN, TUNE = f"{USER}_DLcw1_clean.ipynb", f"{USER}_DLcw1_hypertune.ipynb"
@@ -41,7 +42,7 @@ def training():
     """Training images that are hands of this repository, upside down, so that real ones are not needed."""
     with pytest.MonkeyPatch.context() as patch:
         images = trained()[:, None]
-        patch.setattr(check_samples, "training_images", lambda: images)
+        patch.setattr(samples, "training_images", lambda: images)
         yield images[:, 0]
 
 
@@ -408,15 +409,13 @@ def test_other_forms_of_the_samples_are_no_fault(root, change):
 
 
 def test_without_training_images_copies_are_not_checked(whole, monkeypatch):
-    monkeypatch.setattr(check_samples, "training_images", lambda: None)
+    monkeypatch.setattr(samples, "training_images", lambda: None)
     assert found(whole) == {} and "real_hands" in found(whole, kind="unchecked")["samples: new images"][0]
 
 
 def test_files_of_this_project_are_noticed(root):
     shutil.rmtree(root / "GAN_hands")
-    shutil.copytree(
-        check_samples.config.PROJECT / "VAE_hands", root / "GAN_hands", ignore=shutil.ignore_patterns("VAE*")
-    )
+    shutil.copytree(samples.config.PROJECT / "VAE_hands", root / "GAN_hands", ignore=shutil.ignore_patterns("VAE*"))
     assert "the same file as in the project" in found(root, kind="remark")["samples: your own"][0]
 
 

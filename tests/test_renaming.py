@@ -14,7 +14,8 @@ import pytest
 from tests import made_hand_in as made
 from utils import config
 from utils.data import hand_images
-from utils.handin import check_samples, compare, rename
+from utils.handin import compare, rename
+from utils.handin.checks import samples
 from utils.notebooks import colab
 
 
@@ -283,7 +284,7 @@ def test_this_project_works_after_two_renamings(tmp_path, monkeypatch):
         if (config.PROJECT / name).is_file():
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(config.PROJECT / name, tmp_path / name)
-    monkeypatch.setattr(check_samples, "training_images", lambda: None)
+    monkeypatch.setattr(samples, "training_images", lambda: None)
     rename.rename(tmp_path, "acse-li123", "Li Wei", "01234567")
     for arguments in (["rename", "ab4", "--dry-run"], ["rename", "ab4"]):
         command = [sys.executable, "-m", "utils", *arguments]

@@ -179,7 +179,7 @@ def _file(where: str, role: str, entry: object) -> File:
 
 
 def _request(where: str, entry: object, files: dict[str, File]) -> Request:
-    from utils.handin import check_notebooks, check_samples, check_tables, check_texts  # noqa: F401  they fill CHECKS
+    from utils.handin import checks  # noqa: F401  it fills CHECKS
 
     if not isinstance(entry, dict) or entry.get("check") not in CHECKS:
         raise ValueError(f"{where}: 'check' must be one of {', '.join(sorted(CHECKS))}")

@@ -18,7 +18,8 @@ import numpy as np
 
 from utils.data import head_images, likeness
 from utils.files import printable
-from utils.handin import check_samples, check_tables, compare
+from utils.handin import compare
+from utils.handin.checks import filled_heads, label_tables, samples
 from utils.handin.compare import Line, Result
 from utils.handin.inspection import Failed, Unchecked
 from utils.handin.recognise import Work
@@ -89,7 +90,7 @@ def _images(works: list[Work]) -> np.ndarray:
     for work in works:
         for role, file in work.brief.files.items():
             if file.kind == "images" and work.sample_groups(file):
-                found |= {s.name: s.pixels for s in check_samples.samples(work, role)}
+                found |= {s.name: s.pixels for s in samples.samples(work, role)}
     small = [pixels for pixels in found.values() if pixels is not None and pixels.shape == (32, 32)]
     return np.stack(small) if small else np.zeros((0, 32, 32), np.uint8)
 
@@ -99,7 +100,7 @@ def _heads(work: Work) -> set[bytes]:
     for role, file in work.brief.files.items():
         if file.kind == "array" and not work.problem(role):
             try:
-                images = check_tables.heads(work, role).images
+                images = filled_heads.heads(work, role).images
             except (Failed, Unchecked):
                 continue
             if images is not None:
@@ -124,7 +125,7 @@ def _labels(works: list[Work]) -> dict[str, str]:
         for role, file in work.brief.files.items():
             if file.kind == "table" and not work.problem(role):
                 try:
-                    return check_tables.table(work, role).labels
+                    return label_tables.table(work, role).labels
                 except (Failed, Unchecked):
                     continue
     return {}
@@ -149,8 +150,8 @@ def score(work: Work, truth: Path) -> str:
 
 
 def _score_table(work: Work, role: str, truth: Path) -> str:
-    right = check_tables.Table(truth.read_text(encoding="utf-8-sig"), []).labels
-    given = check_tables.table(work, role).labels
+    right = label_tables.Table(truth.read_text(encoding="utf-8-sig"), []).labels
+    given = label_tables.table(work, role).labels
     pairs = [(label, given.get(name, "")) for name, label in right.items() if label]
     if not pairs:
         return "no score: the truth has no labels"
@@ -164,7 +165,7 @@ def _score_table(work: Work, role: str, truth: Path) -> str:
 
 
 def _score_heads(work: Work, role: str, truth: Path) -> str:
-    found = check_tables.heads(work, role)
+    found = filled_heads.heads(work, role)
     right = head_images.load_array(truth.read_bytes(), truth.name)
     if found.images is None or right.size != found.images.size:
         return f"no score: shapes {found.shape} and {right.shape} do not fit"

@@ -39,13 +39,14 @@ from benchmarks.limit import Roofline, bandwidths, call_seconds, fastest, matmul
 from utils import budgets, config, files
 from utils.data import image_files
 from utils.evaluation import cross_validation, feature_spaces, fidelity, garment_study, likelihood
-from utils.models import classifier, imputer
+from utils.models import classifier
 from utils.models.classifier import Classifier
 from utils.models.dcgan import DCGAN
 from utils.models.diffusion import Diffusion
 from utils.models.flow import Flow
 from utils.models.gan import GAN
-from utils.models.imputer import Imputer
+from utils.models.heads import imputer
+from utils.models.heads.imputer import Imputer
 from utils.models.pixelcnn import PixelCNN
 from utils.models.spatial_vae import SpatialVAE
 from utils.models.vae import VAE

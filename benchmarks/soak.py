@@ -41,7 +41,7 @@ from utils.models.classifier import Classifier
 from utils.models.dcgan import DCGAN
 from utils.models.diffusion import Diffusion
 from utils.models.flow import Flow
-from utils.models.imputer import Imputer
+from utils.models.heads.imputer import Imputer
 from utils.models.latent_flow import LatentFlow
 from utils.models.pixelcnn import PixelCNN
 from utils.models.vae import VAE

@@ -15,8 +15,9 @@ from tests import pretend
 from tests.test_zoo import SETTINGS, pictures, samples
 from utils.data import image_files
 from utils.evaluation import detector, feature_spaces, fidelity, likelihood
-from utils.models import blocks, imputer, zoo
+from utils.models import blocks, zoo
 from utils.models.dcgan import DCGAN
+from utils.models.heads import imputer
 from utils.models.vae import VAE
 from utils.training import checkpoints, devices, loop, run
 

@@ -17,14 +17,15 @@ from tests import made_hand_in as made
 from tests.made_hand_in import USER, code, edit
 from tests.test_checks import found
 from utils import config
-from utils.handin import check_samples, classes, compare, inspection
+from utils.handin import classes, compare, inspection
+from utils.handin.checks import samples
 
 pytestmark = pytest.mark.xdist_group("compare")  # one process, because they share expensive fixtures
 
 
 @pytest.fixture(autouse=True)
 def no_training_images(monkeypatch):
-    monkeypatch.setattr(check_samples, "training_images", lambda: None)
+    monkeypatch.setattr(samples, "training_images", lambda: None)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,8 @@ import nbformat
 import pytest
 
 from utils import config
-from utils.handin import check_samples, compare, export, inspection, source
+from utils.handin import compare, export, inspection, source
+from utils.handin.checks import samples
 
 pytestmark = pytest.mark.xdist_group("exporting")  # one process, because they share an expensive fixture
 
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.xdist_group("exporting")  # one process, because they s
 def no_training_images():
     """The search for copies of real hands takes a second for each check, and is tested elsewhere."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(check_samples, "training_images", lambda: None)
+        patch.setattr(samples, "training_images", lambda: None)
         yield
 
 

@@ -9,7 +9,7 @@ from tests.conftest import draw_pictures
 from utils.__main__ import main
 from utils.commands.fill import check_outputs
 from utils.data import head_images, masks
-from utils.models.imputer import Imputer
+from utils.models.heads.imputer import Imputer
 
 
 @pytest.fixture(scope="module")

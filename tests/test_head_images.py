@@ -6,6 +6,7 @@ import torch
 
 from tests.conftest import draw_pictures
 from utils.data import head_images
+from utils.models.heads import augmentation
 
 
 @pytest.fixture
@@ -181,21 +182,21 @@ def test_too_few_slices_for_a_split_are_refused_with_the_number_needed():
 
 def test_augmented_images_are_the_images_and_shifted_copies():
     images = torch.from_numpy(draw_pictures(12, 64)).float() / 255
-    more = head_images.augment(images, 2)
+    more = augmentation.augment(images, 2)
     assert more.shape == (36, 1, 64, 64) and torch.equal(more[:12], images)
     assert 0 < (more[12:24] - images).abs().mean() < 0.2 and more.min() >= 0 and more.max() <= 1
-    assert torch.equal(more, head_images.augment(images, 2)) and torch.equal(head_images.augment(images, 0), images)
+    assert torch.equal(more, augmentation.augment(images, 2)) and torch.equal(augmentation.augment(images, 0), images)
 
 
 def test_bent_images_are_similar_and_differ_from_each_other():
     image = torch.from_numpy(draw_pictures(1, 64)).float() / 255
     torch.manual_seed(0)
-    warped = head_images.warp(image.repeat(20, 1, 1, 1))
+    warped = augmentation.warp(image.repeat(20, 1, 1, 1))
     assert warped.shape == (20, 1, 64, 64) and warped.min() >= 0 and warped.max() <= 1
     assert (
         0.005 < (warped - image).abs().mean() < 0.2 and (warped[1:] - warped[0]).flatten(1).abs().mean(1).min() > 0.001
     )
-    assert torch.allclose(head_images.warp(image, 0.0), image, atol=1e-4)
+    assert torch.allclose(augmentation.warp(image, 0.0), image, atol=1e-4)
 
 
 def test_bent_images_are_as_exact_in_mixed_precision():
@@ -203,7 +204,7 @@ def test_bent_images_are_as_exact_in_mixed_precision():
     for mixed in (False, True):
         torch.manual_seed(0)
         with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
-            found.append(head_images.warp(images))
+            found.append(augmentation.warp(images))
     assert torch.equal(*found)
 
 
@@ -211,7 +212,7 @@ def test_images_and_masks_are_moved_together_and_what_comes_in_is_unknown():
     images, known = torch.rand(40, 1, 64, 64) + 0.01, torch.ones(40, 1, 64, 64, dtype=torch.bool)
     known[..., 30:40] = False
     torch.manual_seed(0)
-    moved, still_known = head_images.shift(images, known, 5)
+    moved, still_known = augmentation.shift(images, known, 5)
     assert (moved[:, :, 5:-5, 5:-5] > 0).all() and torch.equal(moved > 0, moved != 0)
     found = set()
     for image, after, mask in zip(images[:, 0], moved[:, 0], still_known[:, 0]):
@@ -222,14 +223,14 @@ def test_images_and_masks_are_moved_together_and_what_comes_in_is_unknown():
         assert mask[after == 0].sum() == 0
         found.add((down, right))
     assert len(found) > 20 and max(map(max, found)) == 5 and min(map(min, found)) == -5
-    same, _ = head_images.shift(images, known, 0)
+    same, _ = augmentation.shift(images, known, 0)
     assert torch.equal(same, images)
 
 
 def test_grey_levels_are_the_quantiles_of_known_pixels():
     images, known = torch.rand(3, 1, 64, 64), torch.zeros(64, 64, dtype=torch.bool)
     known[:, ::2] = True
-    levels = head_images.grey_levels(images * known, known)
+    levels = augmentation.grey_levels(images * known, known)
     assert levels.shape == (3, 256) and (levels.diff(dim=1) >= 0).all()
     assert levels[:, 128].numpy() == pytest.approx(0.5, abs=0.05)  # the zeros elsewhere do not count
 

@@ -7,8 +7,8 @@ import torch
 from tests.conftest import draw_pictures
 from utils.data import head_images, masks
 from utils.evaluation.restoration import stripe_energy
-from utils.models import imputer
 from utils.models.diffusion import Diffusion
+from utils.models.heads import augmentation, imputer
 from utils.training import checkpoints, devices, loop
 
 ROWS, COLUMNS = np.indices((64, 64))
@@ -56,8 +56,8 @@ def test_images_and_their_masks_are_mirrored_together(pictures64):
 
 def test_augment_intensity_keeps_the_range_and_does_nothing_at_strength_0(pictures64):
     complete = torch.ones(12, 1, 64, 64, dtype=torch.bool)
-    assert torch.equal(imputer.augment_intensity(pictures64, complete, 0.0), pictures64)
-    toned = imputer.augment_intensity(pictures64, complete, 1.0)
+    assert torch.equal(augmentation.augment_intensity(pictures64, complete, 0.0), pictures64)
+    toned = augmentation.augment_intensity(pictures64, complete, 1.0)
     assert toned.min() >= 0 and toned.max() <= 1 and (toned - pictures64).abs().mean() > 0.01
 
 
@@ -65,9 +65,9 @@ def test_softening_does_not_mix_gaps_into_known_pixels():
     """A bright image has black gaps. Its known pixels keep the brightness that they have without gaps."""
     known = ~torch.from_numpy(STRIPES).expand(8, 1, 64, 64)
     devices.seed_everything(0)
-    with_gaps = imputer.augment_intensity(0.5 * known, known, 1.0)
+    with_gaps = augmentation.augment_intensity(0.5 * known, known, 1.0)
     devices.seed_everything(0)
-    without = imputer.augment_intensity(torch.full((8, 1, 64, 64), 0.5), torch.ones_like(known), 1.0)
+    without = augmentation.augment_intensity(torch.full((8, 1, 64, 64), 0.5), torch.ones_like(known), 1.0)
     assert (with_gaps[~known] == 0).all() and (with_gaps - without)[known].abs().max() < 0.05
 
 
@@ -139,9 +139,9 @@ def test_images_with_gaps_are_moved_with_their_masks(pictures64):
 
 
 def test_matched_images_have_the_grey_levels_of_another_image(pictures64):
-    darker = head_images.grey_levels(0.5 * pictures64[:1], torch.ones(64, 64, dtype=torch.bool))
-    matched = imputer.match_levels(pictures64[1:], darker)
-    own = head_images.grey_levels(matched, torch.ones(64, 64, dtype=torch.bool))
+    darker = augmentation.grey_levels(0.5 * pictures64[:1], torch.ones(64, 64, dtype=torch.bool))
+    matched = augmentation.match_levels(pictures64[1:], darker)
+    own = augmentation.grey_levels(matched, torch.ones(64, 64, dtype=torch.bool))
     assert (own - darker).abs().mean() < 0.02 and (own - darker).abs().max() < 0.2
     order = pictures64[1:].flatten(1).argsort(1)
     assert (matched.flatten(1).gather(1, order).diff(dim=1) > -1e-6).all()  # the order of the pixels stays

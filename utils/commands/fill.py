@@ -42,7 +42,7 @@ def fill(options: argparse.Namespace) -> None:
     images = head_images.read(options.input)
     check_outputs(options.input, [path for path in (options.output, options.deviation) if path])
 
-    from utils.models.imputer import Imputer, fill_zeros
+    from utils.models.heads.imputer import Imputer, fill_zeros
 
     models = [Imputer.from_weights(path) for path in options.weights or head_images.IMPUTERS]
     filled, deviation = fill_zeros(images, models)

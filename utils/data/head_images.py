@@ -1,4 +1,4 @@
-"""Head slices: reading and writing arrays, loading the course's files, splitting, augmenting.
+"""Head slices: reading and writing arrays, loading the course's files, splitting.
 
 torch and SciPy are imported where they are needed, so that `check` can read a test set without them.
 """
@@ -241,82 +241,6 @@ def split(images: Tensor, seed: int = 0) -> Heads:
     ends = np.searchsorted(np.cumsum(sizes[order]), held_out * np.array([1, 2]))
     validation, test = np.isin(group, order[: ends[0]]), np.isin(group, order[ends[0] : ends[1]])
     return Heads(images[~validation & ~test], images[validation], images[test])
-
-
-def warp(images: Tensor, strength: float = 1.0) -> Tensor:
-    """Rotate, scale, squeeze, move and bend each of the images (N, C, H, W) in [0, 1] a little, at random.
-
-    Everything is drawn and computed on the images' device. The bending is a smooth random field of displacements, with
-    a standard deviation of about one pixel (Simard et al. 2003).
-
-    Args:
-        strength: factor on all changes; with 0, nothing is changed.
-    """
-    import torch
-    import torch.nn.functional as F
-
-    count, device = len(images), images.device
-    angle, scale, squeeze, right, down = strength * torch.randn(5, count, device=device)
-    angle, scale, squeeze = 0.05 * angle, (0.03 * scale).exp(), (0.02 * squeeze).exp()
-    across = torch.stack([scale * squeeze * angle.cos(), -scale * angle.sin(), 0.03 * right], 1)
-    along = torch.stack([scale * angle.sin(), scale / squeeze * angle.cos(), 0.03 * down], 1)
-    with torch.autocast(device.type, enabled=False):  # bfloat16 would move pixels by up to a sixteenth of a pixel
-        grid = F.affine_grid(torch.stack([across, along], 1), list(images.shape), align_corners=False)
-    coarse = 0.04 * strength * torch.randn(count, 2, 6, 6, device=device)
-    bend = F.interpolate(coarse, images.shape[2:], mode="bicubic", align_corners=True)
-    moved = F.grid_sample(images, grid + bend.permute(0, 2, 3, 1), "bicubic", "border", align_corners=False)
-    return moved.clamp(0, 1)
-
-
-def shift(images: Tensor, known: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """Move each of the images (N, 1, H, W) and its mask by whole pixels, at random, by up to `most` in each direction.
-
-    Args:
-        known: bool (N, 1, H, W), true at known pixels.
-
-    Returns:
-        The moved images and masks. What comes in from outside is 0 and not known.
-    """
-    import torch
-
-    (count, _, height, width), device = images.shape, images.device
-    row, column = torch.arange(height, device=device), torch.arange(width, device=device)
-    row = row - torch.randint(-most, most + 1, (count, 1), device=device)
-    column = column - torch.randint(-most, most + 1, (count, 1), device=device)
-    inside = ((row >= 0) & (row < height))[:, None, :, None] & ((column >= 0) & (column < width))[:, None, None, :]
-    place = (row.clamp(0, height - 1)[:, :, None] * width + column.clamp(0, width - 1)[:, None, :]).flatten(1)[:, None]
-    moved, still_known = (x.flatten(2).gather(2, place).view(x.shape) for x in (images, known))
-    return moved * inside, still_known & inside
-
-
-def augment(images: Tensor, copies: int, seed: int = 0) -> Tensor:
-    """Add copies to images (N, 1, H, W) in [0, 1]. Each copy is changed by `warp`.
-
-    Args:
-        copies: number of changed copies of each image.
-
-    Returns:
-        The images, followed by the copies: (N * (copies + 1), 1, H, W).
-    """
-    import torch
-
-    if not len(images) * copies:
-        return images
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return torch.cat([images, warp(images.repeat(copies, 1, 1, 1))])
-
-
-def grey_levels(images: Tensor, known: Tensor) -> Tensor:
-    """Grey levels (N, 256) of the known pixels of images (N, 1, H, W), in increasing order: their quantiles.
-
-    Args:
-        known: bool (H, W).
-    """
-    import torch
-
-    shares = (torch.arange(256) + 0.5) / 256
-    return torch.quantile(images[:, 0, known], shares, dim=1).T.contiguous()
 
 
 def likeness_groups(images: Tensor) -> np.ndarray:

@@ -17,7 +17,8 @@ from utils import files
 from utils.data import head_images, masks
 from utils.evaluation.restoration import psnr, stripe_energy
 from utils.models.diffusion import Diffusion
-from utils.models.imputer import Imputer, fill_masked
+from utils.models.heads import augmentation
+from utils.models.heads.imputer import Imputer, fill_masked
 from utils.training import devices, identity, loop
 
 FOLDS = 4  # of the test images; each imputer learns from the lines of three folds
@@ -148,7 +149,7 @@ def prepare(
     parts = {name: settings[name] for name in ("lines", "generated") if name in settings}
     settings = {name: value for name, value in settings.items() if name not in parts}
     devices.seed_everything(fold)
-    model = Imputer(data.mask, head_images.grey_levels(data.tests[data.folds != fold], ~data.mask), **settings)
+    model = Imputer(data.mask, augmentation.grey_levels(data.tests[data.folds != fold], ~data.mask), **settings)
     images = TensorDataset(*data.training_set(fold, **parts))
     order = Batches(len(images), batch_size, max(1, images_seen // batch_size), fold)
     return model, DataLoader(images, batch_sampler=order, collate_fn=model.collate)
@@ -211,7 +212,7 @@ def train_generator(heads: Tensor, validation: Tensor, folder: Path, images_seen
         losses = trained.losses(2 * validation - 1, torch.Generator().manual_seed(0))
         return {"validation": losses["velocity"]}
 
-    images = 2 * head_images.augment(heads, MOVED_COPIES) - 1
+    images = 2 * augmentation.augment(heads, MOVED_COPIES) - 1
     steps = max(1, images_seen // batch_size)
     name = f"{identity.of_data((heads,))}, {MOVED_COPIES} moved copies"  # these differ a little between machines
     options = {"evaluate": validate, "plot": False, "data_hash": name}

@@ -7,7 +7,6 @@ a correction of the interpolation and the logarithm of the variance (Nix & Weige
 from __future__ import annotations
 
 import math
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
-from utils.data import head_images, masks
+from utils.data import masks
 from utils.data.head_images import SIZE
 from utils.data.masks import mask_of
+from utils.models.heads import augmentation
+from utils.models.heads.networks import build_network
 from utils.training import checkpoints
 
 NLL_WEIGHT = 0.01  # small, so that the variance hardly changes the layers that it shares with the mean
@@ -30,173 +31,21 @@ SHARPNESS = 0.25  # the smallest tried value with which validation heads have 95
 TRUSTED = 0.8  # share of a deformed pixel that has to come from known pixels, so that the network learns from it
 
 
-class Block(nn.Module):
-    """A residual block. It has no normalisation, because that harms restoration (Lim et al. 2017)."""
-
-    def __init__(self, channels: int, dropout: float = 0.0):
-        super().__init__()
-        self.first = nn.Conv2d(channels, channels, 3, padding=1)
-        self.second = nn.Conv2d(channels, channels, 3, padding=1)
-        self.dropout = dropout
-
-    def forward(self, x: Tensor) -> Tensor:
-        inner = F.dropout2d(F.silu(self.first(F.silu(x))), self.dropout, self.training)
-        return x + self.second(inner)
-
-
-class Attention(nn.Module):
-    """Self-attention between all positions of a map, added to its input (Vaswani et al. 2017)."""
-
-    def __init__(self, channels: int, heads: int = 4):
-        super().__init__()
-        self.heads = heads
-        self.norm = nn.GroupNorm(1, channels)
-        self.inputs, self.output = nn.Conv2d(channels, 3 * channels, 1), nn.Conv2d(channels, channels, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        parts = self.inputs(self.norm(x)).flatten(2).unflatten(1, (3, self.heads, -1))  # (N, 3, heads, channels, HW)
-        query, key, value = parts.transpose(3, 4).unbind(1)
-        mixed = F.scaled_dot_product_attention(query, key, value)
-        return x + self.output(mixed.transpose(2, 3).reshape(x.shape))
-
-
-def initialise(module: nn.Module) -> None:
-    """Set the initial weights of a convolution so that signals keep their scale (He et al. 2015).
-
-    PyTorch's default weights are smaller. Without normalisation, training would begin more slowly with them. The output
-    of a residual block is halved.
-    """
-    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-        nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
-        nn.init.zeros_(module.bias)
-    if isinstance(module, Block):
-        with torch.no_grad():
-            module.first.weight *= 2**0.5  # the activation loses half of the signal's power
-            module.second.weight *= 0.5
-    if isinstance(module, Attention):
-        nn.init.zeros_(module.output.weight)
-
-
-class UNet(nn.Module):
-    """A U-Net (Ronneberger et al. 2015), (N, inputs, H, W) to (N, outputs, H, W); H and W divisible by 8.
-
-    Before training, its output is 0. Blocks of 2 x 2 pixels become channels before the network and pixels after it (Shi
-    et al. 2016). This loses no information, and each layer needs only a quarter of the computation.
-
-    Args:
-        widths: channels at half size, at a quarter and at an eighth.
-        depths: residual blocks on each side of each level.
-        attention: whether the level of an eighth has self-attention.
-        dropout: rate at which a residual block drops a channel during training.
-    """
-
-    def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        widths: tuple[int, ...] = (64, 64, 64),
-        depths: tuple[int, ...] = (3, 2, 1),
-        attention: bool = True,
-        dropout: float = 0.0,
-    ):
-        super().__init__()
-
-        def blocks(level: int) -> list[nn.Module]:
-            return [Block(widths[level], dropout) for _ in range(depths[level])]
-
-        steps, last = list(zip(widths, widths[1:])), len(widths) - 1
-        self.stem = nn.Conv2d(4 * inputs, widths[0], 3, padding=1)
-        self.down = nn.ModuleList(nn.Sequential(*blocks(level)) for level in range(last))
-        self.shrink = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in steps)
-        self.middle = nn.Sequential(
-            *blocks(last), Attention(widths[last]) if attention else nn.Identity(), *blocks(last)
-        )  # fmt: skip
-        self.grow = nn.ModuleList(nn.ConvTranspose2d(coarse, fine, 2, stride=2) for fine, coarse in steps)
-        self.up = nn.ModuleList(nn.Sequential(*blocks(level)) for level in range(last))
-        self.head = nn.Conv2d(widths[0], 4 * outputs, 3, padding=1)
-        self.apply(initialise)
-        nn.init.zeros_(self.head.weight)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.stem(F.pixel_unshuffle(x, 2).contiguous(memory_format=torch.channels_last))
-        skips = []
-        for blocks, downsample in zip(self.down, self.shrink):
-            skips.append(blocks(x))
-            x = downsample(skips[-1])
-        x = self.middle(x)
-        for blocks, upsample, skip in reversed(list(zip(self.up, self.grow, skips))):
-            x = blocks(upsample(x) + skip)
-        return F.pixel_shuffle(self.head(F.silu(x)), 2)
-
-
-class PlainConv(nn.Module):
-    """A convolution with batch normalisation (Ioffe & Szegedy 2015) and ReLU."""
-
-    def __init__(self, inputs: int, outputs: int):
-        super().__init__()
-        self.conv, self.norm = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.norm(self.conv(x)))
-
-
-class PlainUNet(nn.Module):
-    """The U-Net of Ronneberger et al. (2015) with fewer channels: (N, inputs, H, W) to (N, outputs, H, W).
-
-    H and W are divisible by 8. Each level has two convolutions on each side.
-    """
-
-    WIDTHS = (40, 64, 92, 140)  # with these, it has about as many weights as ours
-
-    def __init__(self, inputs: int, outputs: int):
-        super().__init__()
-        widths = self.WIDTHS
-
-        def pair(before: int, after: int) -> nn.Sequential:
-            return nn.Sequential(PlainConv(before, after), PlainConv(after, after))
-
-        steps = list(zip(widths, widths[1:]))
-        self.first = pair(inputs, widths[0])
-        self.down = nn.ModuleList(pair(fine, coarse) for fine, coarse in steps)
-        self.grow = nn.ModuleList(nn.ConvTranspose2d(coarse, fine, 2, stride=2) for fine, coarse in steps)
-        self.up = nn.ModuleList(pair(2 * fine, fine) for fine, _ in steps)
-        self.head = nn.Conv2d(widths[0], outputs, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        maps = [self.first(x.contiguous(memory_format=torch.channels_last))]
-        for layers in self.down:
-            maps.append(layers(F.max_pool2d(maps[-1], 2)))
-        x = maps.pop()
-        for grow, layers in reversed(list(zip(self.grow, self.up))):
-            x = layers(torch.cat([grow(x), maps.pop()], 1))
-        return self.head(x)
-
-
-def build_network(kind: str, **settings) -> nn.Module:
-    """A network with 3 input maps and 2 output maps.
-
-    Args:
-        kind: "ours" or "plain".
-        settings: arguments of `UNet`.
-    """
-    return UNet(3, 2, **settings) if kind == "ours" else PlainUNet(3, 2)
-
-
 class Imputer(nn.Module):
     """The network with its loss, its augmentation and its optimiser, for `loop.fit`.
 
     Args:
         mask: bool (H, W), true where pixels are missing; `from_weights` reads it from the file.
-        levels: (M, 256), grey levels of M images in increasing order, as `head_images.grey_levels` returns them. They
+        levels: (M, 256), grey levels of M images in increasing order, as `augmentation.grey_levels` returns them. They
             are used in training only.
-        kind: of network, see `build_network`.
-        widths, depths, attention, dropout: arguments of `UNet`.
+        kind: of network, see `networks.build_network`.
+        widths, depths, attention, dropout: arguments of `networks.UNet`.
         lr: AdamW's learning rate.
         own_mask: share of the complete training images that get this mask; the others get a variant of it or another.
-        warp: strength of `head_images.warp`, for complete images.
+        warp: strength of `augmentation.warp`, for complete images.
         shift: images with gaps are moved by up to so many pixels.
-        match: strength of `match_levels`, in [0, 1].
-        tone: strength of `augment_intensity`; 0 does not change the images.
+        match: strength of `augmentation.match_levels`, in [0, 1].
+        tone: strength of `augmentation.augment_intensity`; 0 does not change the images.
         mirror: also train on images that are mirrored from left to right. Then the prediction is the mean over an image
             and its mirror image.
         residual: predict a correction of the interpolation instead of the grey level.
@@ -276,12 +125,12 @@ class Imputer(nn.Module):
             images, striped = self.complete(images, known)
         if self.config["warp"]:
             both = torch.cat([images, known.to(images.dtype)], 1)
-            warped, share = head_images.warp(both, self.config["warp"]).split(1, 1)
+            warped, share = augmentation.warp(both, self.config["warp"]).split(1, 1)
             chosen = striped & chance(WARPED)
             images, trusted = torch.where(chosen, warped, images), torch.where(chosen, share > TRUSTED, known)
         shown = known | striped
         if self.config["shift"]:
-            moved = head_images.shift(images, shown, self.config["shift"])
+            moved = augmentation.shift(images, shown, self.config["shift"])
             images, shown = (torch.where(striped, x, y) for x, y in zip((images, shown), moved))
             trusted = torch.where(striped, trusted, shown)
         others = torch.where(
@@ -293,8 +142,8 @@ class Imputer(nn.Module):
         hidden = torch.where(striped, torch.where(chance(self.config["own_mask"]), self.mask, others), lines)
         if self.config["match"]:
             amount = self.config["match"] * torch.rand(count, 1, 1, 1, device=device) * chance(MATCHED) * complete
-            images = torch.lerp(images, match_levels(images, self.levels), amount)
-        images = augment_intensity(images, shown, self.config["tone"])
+            images = torch.lerp(images, augmentation.match_levels(images, self.levels), amount)
+        images = augmentation.augment_intensity(images, shown, self.config["tone"])
         mirrored = chance(0.5 if self.config["mirror"] else 0.0)
         return tuple(torch.where(mirrored, x.flip(3), x) for x in (images, shown & ~hidden, trusted & hidden))
 
@@ -419,58 +268,6 @@ def spectral_error(filled: Tensor, images: Tensor) -> Tensor:
         return (torch.fft.rfft(x.float(), dim=3).abs().square().mean((0, 1, 2))[1:] + 1e-6).log()
 
     return (log_power(filled) - log_power(images)).square().mean()
-
-
-def match_levels(images: Tensor, levels: Tensor) -> Tensor:
-    """Change the grey levels of images so that each has the histogram of another image, drawn at random.
-
-    Args:
-        images: (N, 1, H, W) in [0, 1].
-        levels: (M, 256), the other images' grey levels in increasing order.
-    """
-    grey = (255 * images).round().long().flatten(1)
-    counts = torch.zeros(len(images), 256, device=images.device).scatter_add_(1, grey, torch.ones_like(grey).float())
-    ranks = (counts.cumsum(1) - counts / 2) / grey.shape[1]  # of each grey level, in [0, 1]
-    place = (256 * ranks - 0.5).clamp(0, 255)
-    low = place.long().clamp(max=254)
-    chosen = levels[torch.randint(len(levels), (len(images),), device=images.device)]
-    table = torch.lerp(chosen.gather(1, low), chosen.gather(1, low + 1), place - low)
-    return table.gather(1, grey).view_as(images)
-
-
-def augment_intensity(images: Tensor, known: Tensor, strength: float) -> Tensor:
-    """Change images (N, 1, H, W) in [0, 1] randomly, as if they came from another scanner.
-
-    The changes are contrast, coil sensitivity, a darker lower right corner, and sharpness.
-
-    Args:
-        known: bool (N, 1, H, W); unknown pixels stay as they are and do not change their neighbours.
-        strength: factor on all changes but the sharpness; with 0, nothing is changed.
-    """
-    if not strength:
-        return images
-    count, _, height, width = images.shape
-    device = images.device
-
-    def normal(*shape: int) -> Tensor:
-        return strength * torch.randn(*shape, count, 1, 1, 1, device=device)
-
-    def uniform() -> Tensor:
-        return torch.rand(count, 1, 1, 1, device=device)
-
-    y = torch.linspace(-1, 1, height, device=device)[:, None]
-    x = torch.linspace(-1, 1, width, device=device)
-    changed = images.clamp(0, 1) ** (0.3 * normal()).exp()
-    phase = 2 * torch.pi * uniform()
-    changed = changed + 0.05 * normal() * (torch.sin(2 * torch.pi * changed + phase) - torch.sin(phase))
-    down, right, both = 0.3 * normal(3)
-    coil = (down * y + right * x + both * x * y).exp().clamp(max=1.6)
-    corner = strength * uniform() * torch.sigmoid(5 * (x + y - 1 + 0.3 * normal()))
-    changed = changed * coil * (1 - corner).clamp(min=0)
-    mean = partial(F.avg_pool2d, kernel_size=3, stride=1, padding=1)
-    soft = mean(changed * known) / mean(known.to(changed.dtype)).clamp(min=1 / 9)
-    changed = changed + (0.8 * uniform() - 0.2) * (soft - changed)
-    return torch.where(known, changed.clamp(0, 1), images)
 
 
 def fill_zeros(images: np.ndarray, models: list[Imputer]) -> tuple[np.ndarray, np.ndarray]:

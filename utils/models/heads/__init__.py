@@ -1,0 +1,1 @@
+"""Fills the missing stripes of head slices."""

@@ -9,9 +9,10 @@ from torch import nn
 
 from tests.conftest import draw_pictures
 from utils.data import image_files
+from utils.models.augmentation import as_jpeg, augment, augment_pairs, jpeg_table
 from utils.models.blocks import Upsampler, num_downsamplings
 from utils.models.classifier import Detector
-from utils.models.dcgan import DCGAN, as_jpeg, augment, augment_pairs, best_of_neighbours, jpeg_table
+from utils.models.dcgan import DCGAN, best_of_neighbours
 from utils.models.latent_flow import LatentFlow
 from utils.models.vae import VAE, cosine_matrix, gaussian_nll, kl_to_normal
 from utils.training import checkpoints, devices, loop

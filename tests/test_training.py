@@ -242,7 +242,7 @@ def test_the_source_of_a_model_contains_its_step_and_everything_that_it_uses():
     found = identity.of_source(new_model("dcgan"), loop.learning_rate_scale)
     expected = (
         "models.dcgan.DCGAN.step",
-        "models.dcgan.as_jpeg",
+        "models.augmentation.as_jpeg",
         "models.dcgan.CriticBlock.forward",
         "models.vae.cosine_matrix",
     )

@@ -19,81 +19,19 @@ lets a strong discriminator train for a long time without driving some kinds of 
 from __future__ import annotations
 
 import copy
-import io
-import math
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor, nn
 
 from utils.data import image_files
+from utils.models.augmentation import as_jpeg, augment, augment_pairs, jpeg_table
 from utils.models.blocks import Upsampler
 from utils.models.classifier import Detector
 from utils.models.latent_flow import LatentFlow
 from utils.models.vae import VAE, cosine_matrix
 from utils.training import checkpoints, devices
-
-
-def augment(images: Tensor, probability: float = 0.3) -> Tensor:
-    """Move, turn and scale images (N, C, H, W), and change brightness and contrast (Karras et al. 2020).
-
-    Each image gets the change of geometry with this probability, and independently the change of brightness. The rest
-    stays as it is. So the generator cannot learn that changed images are the right ones. Images are not mirrored,
-    because all hands are left hands. Differentiable once.
-    """
-    count, device = len(images), images.device
-
-    def draw(width: float) -> Tensor:
-        """Random numbers (N,) in [-width, width]; zero for the images that are not changed."""
-        return (2 * torch.rand(count, device=device) - 1) * width * changed
-
-    changed = (torch.rand(count, device=device) < probability).float()
-    angle, scale = draw(math.pi / 12), 1 + draw(0.15)
-    cos, sin = angle.cos() * scale, angle.sin() * scale
-    maps = torch.stack([cos, -sin, draw(0.25), sin, cos, draw(0.25)], 1).view(-1, 2, 3)
-    grid = F.affine_grid(maps, list(images.shape), align_corners=False)
-    moved = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
-    images = torch.where(changed[:, None, None, None] > 0, moved, images)
-
-    changed = (torch.rand(count, device=device) < probability).float()
-    brightness, contrast = draw(0.2)[:, None, None, None], 1 + draw(0.2)[:, None, None, None]
-    return images * contrast + brightness
-
-
-def augment_pairs(real: Tensor, fake: Tensor, probability: float) -> tuple[Tensor, Tensor]:
-    """`augment` with the same random changes for both images of each pair; both are (N, C, H, W)."""
-    return augment(torch.cat([real, fake], 1), probability).chunk(2, dim=1)
-
-
-def jpeg_table(quality: int) -> Tensor:
-    """Quantisation steps (8, 8) of grey JPEGs that Pillow writes with this quality, one step for each frequency."""
-    buffer = io.BytesIO()
-    Image.new("L", (8, 8)).save(buffer, "JPEG", quality=quality)
-    return torch.tensor(Image.open(buffer).quantization[0], dtype=torch.float32).view(8, 8)
-
-
-def as_jpeg(images: Tensor, table: Tensor, transform: Tensor) -> Tensor:
-    """Change grey images (N, 1, H, W) in [-1, 1] as if they were saved as JPEGs and read again; differentiable.
-
-    JPEG rounds the cosine coefficients of each block of 8 x 8 pixels (ITU T.81, 1992). Rounding has no useful gradient.
-    So the gradient of the identity function is used, as a straight-through estimator (Bengio et al. 2013).
-
-    Args:
-        table: quantisation steps (8, 8) from `jpeg_table`.
-        transform: `cosine_matrix(8)`. Both are on the device of the images.
-    """
-    height, width = images.shape[2:]
-    with torch.no_grad(), torch.autocast(images.device.type, enabled=False):  # bfloat16 is not exact enough
-        grey = images.float().clamp(-1, 1) * 127.5 - 0.5  # JPEG's zero is grey level 128
-        grey = F.pad(grey, (0, -width % 8, 0, -height % 8), mode="replicate")
-        blocks = grey.unfold(2, 8, 8).unfold(3, 8, 8)  # (N, 1, rows, columns, 8, 8)
-        coefficients = ((transform @ blocks @ transform.T) / table).round() * table
-        blocks = (transform.T @ coefficients @ transform).round()
-        saved = blocks.permute(0, 1, 2, 4, 3, 5).reshape(grey.shape)[:, :, :height, :width]
-        saved = ((saved + 0.5) / 127.5).clamp(-1, 1)
-    return images + (saved - images).detach()
 
 
 def coarse(images: Tensor) -> Tensor:
@@ -228,14 +166,14 @@ class DCGAN(nn.Module):
         for name, constant in constants.items():  # they move to the device with the model, but are not weights
             self.register_buffer(name, constant, persistent=False)
 
-    def start_from(self, vae: VAE, images_seen: int = 0) -> None:
+    def start_from(self, vae: VAE, images_seen: int) -> None:
         """Begin with the decoder of a trained VAE as the generator, and with its prior for the latents.
 
         After that, `self.start` identifies both. Add it to the configuration of a run.
 
         Args:
             images_seen: number of images that the next training sees; it needs no more latents of the prior than
-                this. A training on pairs needs none.
+                this.
 
         Raises:
             ValueError: the VAE has another size, channels, latent_dim or base.
@@ -245,9 +183,8 @@ class DCGAN(nn.Module):
                 raise ValueError(f"the VAE has {name} {vae.config[name]}, but this GAN has {self.config[name]}")
         self.generator.copy_from(vae.decoder)
         self.prior = copy.deepcopy(vae.prior).requires_grad_(False)
-        if images_seen:
-            self.latent_bank = vae.prior.latent_bank(min(images_seen, self.LATENT_BANK_SIZE))
-            self.latent_bank_coarse = coarse(vae.decode(self.latent_bank))
+        self.latent_bank = vae.prior.latent_bank(min(images_seen, self.LATENT_BANK_SIZE))
+        self.latent_bank_coarse = coarse(vae.decode(self.latent_bank))
         self.start = checkpoints.fingerprint(vae.decoder, vae.prior)
 
     def draw_latents(self, count: int, device: torch.device) -> tuple[Tensor, Tensor | None]:
@@ -261,9 +198,10 @@ class DCGAN(nn.Module):
         return self.latent_bank[chosen], self.latent_bank_coarse[chosen]
 
     def draw_pairs(self, images: Tensor, posteriors: Tensor) -> tuple[Tensor, Tensor]:
-        """Latents (N, latent_dim) and coarse images for OWN_PAIRS of the images (N, C, H, W), from themselves.
+        """Latents (N, latent_dim) for a training step on pairs, and coarse images (N, C, H / 4, W / 4).
 
-        Their latents are drawn from their posteriors (N, 2 * latent_dim). The other latents come from the prior.
+        For OWN_PAIRS of the images (N, C, H, W), the latents are drawn from their posteriors (N, 2 * latent_dim), and
+        the coarse images are their own. The others come from `draw_latents`, which needs a VAE here.
         """
         own = round(self.OWN_PAIRS * len(images))
         mean, log_var = posteriors[:own].chunk(2, dim=1)

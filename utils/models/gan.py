@@ -21,8 +21,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from utils.models.augmentation import augment
 from utils.models.blocks import Decoder
-from utils.models.dcgan import CriticBlock, augment
+from utils.models.dcgan import CriticBlock
 from utils.training import checkpoints, devices
 
 

@@ -36,6 +36,7 @@ models/            the networks: `step` is one training step of a model, `sample
   vae              variational autoencoder of coursework 1
   latent_flow      the prior of its latents
   dcgan            GAN of coursework 1
+  augmentation     what the discriminators see: changed images, and images as JPEGs
   spatial_vae      VAE of the final assignment, with a map of latents and a likelihood of grey levels
   latent_transformer  the prior of its latents
   gan              GAN of the final assignment, from random weights, also for classes
@@ -46,8 +47,12 @@ models/            the networks: `step` is one training step of a model, `sample
   unet             the U-Net of the diffusion model
   zoo              trains VAE, GAN, PixelCNN, flow and diffusion in the same way; also for the command `train`
   classifier       classifies hands: real, made by a VAE, or made by a GAN; a small detector of generated images
-  imputer          fills the missing stripes of head slices
   shipped          makes new images with the weights in this repository; for the command `sample`
+
+models/heads/      fills the missing stripes of head slices
+  imputer          the model: losses, training, filling
+  networks         its U-Net, and a plain one
+  augmentation     random changes of head slices
 
 evaluation/        measures how good the results are
   fidelity         distance, precision and recall between generated and real images; finds copies
@@ -68,14 +73,18 @@ handin/            checks, renames and packs a hand-in; needs no torch
   recognise        finds out which briefs a hand-in answers, and which file is what
   compare          compares a hand-in with its brief and prints the result
   classes          checks a whole class; finds copies between students; scores against a truth
-  check_notebooks  checks of notebooks: executed, explained, signed ...
-  check_samples    checks of generated images: number, names, format, copies
-  check_tables     checks of the CSV of labels and of the filled head images
-  check_texts      reads Markdown; checks of references, answers and report
   source           reads Python code: what a cell must show, imports, pre-trained weights
   inspection       reads other people's hand-ins safely, folders and zip files
   rename           puts the author's username and name into file names and texts
   export           copies what a brief asks for into a new folder
+
+handin/checks/     what a brief can ask of a file
+  files            it is there, with its name, at its place
+  notebooks        executed, explained, signed ...
+  samples          generated images: number, names, format, copies
+  label_tables     the CSV of labels
+  filled_heads     the array of filled head images
+  texts            reads Markdown; references, answers and report
 
 notebooks/         works with notebooks
   execute          executes notebooks and prints the remaining time

@@ -5,11 +5,13 @@ import inspect
 import re
 import tomllib
 
+import numpy as np
 import pytest
 
 from tests import made_hand_in as made
 from tests.made_hand_in import WORDS, code, text
 from utils import config
+from utils.data import image_files
 from utils.handin import briefs, compare
 
 PAGE = (config.PROJECT / "docs" / "briefs.md").read_text(encoding="utf-8")
@@ -66,6 +68,32 @@ def test_a_teachers_brief_is_used_without_touching_python(tmp_path):
     (result,) = compare.check(root, [str(tmp_path / "week_3.toml")])
     (wrong,) = [line for line in result.lines if line.kind == "fault"]
     assert wrong.quote == "Hand in one notebook, week3_<username>.ipynb"
+
+
+SAMPLES = """title = "ten samples"
+signs = ["hand"]
+
+[files.samples]
+kind = "images"
+names = ["made"]
+
+[[ask]]
+asks = "ten images"
+check = "sample_count"
+of = "samples"
+count = 10
+quote = "Hand in ten new images."
+advice = "Make ten."
+"""
+
+
+def test_a_teachers_number_of_samples_chooses_the_folder(tmp_path):
+    (tmp_path / "ten.toml").write_text(SAMPLES, encoding="utf-8")
+    for folder, count in (("a/made", 300), ("b/made", 10)):
+        image_files.write_jpegs(np.zeros((count, 1, 32, 32), np.uint8), tmp_path / "student" / folder, "ab123", count)
+    (result,) = compare.check(tmp_path / "student", [str(tmp_path / "ten.toml")])
+    (line,) = result.lines
+    assert (line.kind, line.found) == ("remark", ["a/made holds images too; only one of the two is used"])
 
 
 def changed(path, value):

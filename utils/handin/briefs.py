@@ -1,7 +1,7 @@
 """Reads briefs: what they ask for, as TOML files in `utils/handin/briefs/`. docs/briefs.md says how to write one.
 
 A brief names files, each with a role such as `clean`, and asks for things. Each thing is tested by a check: a function
-with this name in one of the `check_` modules.
+with this name in a module of `checks/`.
 """
 
 from __future__ import annotations

@@ -30,7 +30,6 @@ from utils.handin.inspection import (
 )  # fmt: skip
 from utils.handin.recognise import IMAGE, Work
 
-COUNT = 300  # of samples that coursework 1 asks for
 MOST_IMAGES = 2000  # of one kind; further ones are not opened
 LARGEST_IMAGE = 20_000_000  # bytes
 NO_USERNAMES = (*config.SHIPPED, "stand_in", "yourusername", "your_username", "your-username")
@@ -57,13 +56,19 @@ class Sample(NamedTuple):
     problem: str
 
 
+def wanted_count(work: Work, role: str) -> int:
+    """The number of samples that the brief asks for; MOST_IMAGES if it names none."""
+    counts = [x.arguments["count"] for x in work.brief.requests if x.check == "sample_count" and x.of == role]
+    return counts[0] if counts else MOST_IMAGES
+
+
 def group(work: Work, role: str) -> tuple[str, list[str], list[str]]:
     """The folder with the samples, their paths, and the other folders that hold samples too.
 
-    If there are several, it is the one with nearest to COUNT images, because the brief says that only one is used.
+    If there are several, it is the one whose number of images is nearest to the wanted one, because only one is used.
     """
-    groups = work.sample_groups(work.brief.files[role])
-    place = min(groups, key=lambda g: (abs(len(groups[g]) - COUNT), g.count("/"), g))
+    groups, count = work.sample_groups(work.brief.files[role]), wanted_count(work, role)
+    place = min(groups, key=lambda g: (abs(len(groups[g]) - count), g.count("/"), g))
     return place, groups[place], [g for g in groups if g != place]
 
 
@@ -146,7 +151,7 @@ def sample_names(work: Work, role: str) -> Iterator[Finding]:
         yield ok(f"{users[0]}, {names[0]} ...")
     numbers = sorted(int(match[2]) for match in parts)
     if numbers != list(range(1, len(numbers) + 1)):
-        found = fault if numbers[-1] > max(len(numbers), COUNT) else remark
+        found = fault if numbers[-1] > max(len(numbers), wanted_count(work, role)) else remark
         yield found(f"the numbers go from {numbers[0]} to {numbers[-1]}, not from 1 to {len(numbers)}")
     if len({len(match[2]) for match in parts}) > 1:
         yield remark(f"the numbers have no zeros in front: {names[0]}")
@@ -179,7 +184,7 @@ def sample_new(work: Work, role: str) -> Iterator[Finding]:
         return
     names = [last_part(s.name) for s in opened]
     pixels = np.stack([s.pixels for s in opened])
-    problems = list(_among_themselves(names, pixels))
+    problems = list(_among_themselves(names, pixels, wanted_count(work, role)))
     yield from problems
     training = training_images()
     if training is None:
@@ -202,12 +207,12 @@ def sample_new(work: Work, role: str) -> Iterator[Finding]:
         yield ok(f"all different; the highest correlation with a training image is {similar.max():.3f}")
 
 
-def _among_themselves(names: list[str], pixels: np.ndarray) -> Iterator[Finding]:
-    """Findings about images uint8 (N, H, W) that need no training images."""
+def _among_themselves(names: list[str], pixels: np.ndarray, count: int) -> Iterator[Finding]:
+    """Findings about images uint8 (N, H, W) that need no training images; `count` images are wanted."""
     first: dict[bytes, str] = {}
     twice = [f"{n} = {first[p.tobytes()]}" for n, p in zip(names, pixels) if first.setdefault(p.tobytes(), n) != n]
     if twice:  # if there are too many files, that is the fault
-        kind = fault if len(names) <= COUNT else remark
+        kind = fault if len(names) <= count else remark
         yield kind(f"the same image several times: {some(twice, 3)}")
     flat = pixels.reshape(len(pixels), -1).astype(np.float32)
     blank = [n for n, low, high in zip(names, flat.min(1), flat.max(1)) if high - low < 8]

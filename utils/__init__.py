@@ -1,6 +1,7 @@
 """Everything that the notebooks import, and the one command: python -m utils COMMAND.
 
-These are the rooms, from the bottom up. A module imports only from its own room and from rooms above it in this list.
+The list begins with the lowest room. A module imports only from its own room (with its sub-folders) and from rooms
+that are listed before it.
 
 files              writes files completely or not at all; reads paths from the command line; prints any file name
 config             the project's folders, the profiles, the notebooks of each task, the hyper-parameters
@@ -11,7 +12,7 @@ data/              from files to arrays of images
   hand_images      the real hands, split into training and held-out images
   labelled_hands   the images of the classification coursework: labelled, locked, test
   label_csv        the CSV with a label for each test image
-  head_images      the head slices: reading, writing, splitting, augmenting
+  head_images      the head slices: reading, writing, splitting
   masks            the missing stripes of the heads: where they are, and classical ways to fill them
   public_images    Fashion-MNIST and CelebA
   sources          fills the data folders from a folder, an archive or the network
@@ -57,7 +58,7 @@ models/heads/      fills the missing stripes of head slices
 evaluation/        measures how good the results are
   fidelity         distance, precision and recall between generated and real images; finds copies
   feature_spaces   the features that `fidelity` compares, and the classifier that computes some of them
-  detector         trains this detector: to choose among samples, and as a measure of their quality
+  detector         trains the `Detector` of `models/classifier`, to choose samples and to measure them
   likelihood       bits per dimension
   garment_study    the final models of the last assignment: how each is trained, sampled and measured
   calibration      turns logits into probabilities

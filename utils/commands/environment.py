@@ -46,7 +46,7 @@ def advice(folder: Path, error: OSError) -> str:
     elif error.errno == errno.EROFS or not os.access(folder, os.W_OK):
         reason = "the folder is read-only"
     elif error.errno == errno.ENOSPC:
-        return f"the disk is full ({error}). Make room for 8 GB, then start the same command again."
+        return f"the disk is full ({error}). Make room for 10 GB, then start the same command again."
     elif error.errno == errno.ENOENT:  # a program or a file is missing
         return f"no environment can be made in '{folder}': {error}"
     else:
@@ -204,7 +204,8 @@ def register(commands: argparse._SubParsersAction) -> None:
     """Add the four commands to the command line."""
     add_command(commands, "install", install, "create the environment .venv with the pinned packages", "")
     running = add_command(
-        commands, "run", run, "get the data and execute the notebooks of a task; the results are in runs/PROFILE",
+        commands, "run", run,
+        "get the data and execute the notebooks of a task; the results are in runs/PROFILE, or in place with full",
         "--task mri",
     )  # fmt: skip
     running.add_argument(

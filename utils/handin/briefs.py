@@ -39,7 +39,7 @@ class File(NamedTuple):
     role: str
     kind: str  # one of KINDS
     names: list[str]  # patterns; the first is the brief's own name
-    words: list[str]  # a file whose name has one of them is probably this one
+    name_words: list[str]  # a file whose name has one of them is probably this one
     signs: list[str]  # regular expressions; a file whose content matches them is probably this one
 
 
@@ -169,13 +169,13 @@ def _regular(where: str, patterns: list[str]) -> None:
 
 
 def _file(where: str, role: str, entry: object) -> File:
-    taken = _take(where, entry, {"kind": str, "names": list}, {"words": list, "signs": list})
+    taken = _take(where, entry, {"kind": str, "names": list}, {"name_words": list, "signs": list})
     if taken["kind"] not in KINDS:
         raise ValueError(f"{where}: kind '{taken['kind']}' is unknown; there are {', '.join(KINDS)}")
     if not taken["names"]:
         raise ValueError(f"{where}: 'names' is empty")
     _regular(f"{where}, signs", taken["signs"])
-    return File(role, taken["kind"], taken["names"], taken["words"], taken["signs"])
+    return File(role, taken["kind"], taken["names"], taken["name_words"], taken["signs"])
 
 
 def _request(where: str, entry: object, files: dict[str, File]) -> Request:

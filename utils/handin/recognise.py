@@ -146,7 +146,7 @@ class Work:
         left = [n for n in self.handin.notebooks if n not in used and self._belongs(n)]
         left.sort(key=lambda n: (self._is_untouched(n), n.count("/"), n))
         for role, name in zip(roles, left):
-            words = [word for other, f in self.brief.files.items() if other != role for word in f.words]
+            words = [word for other, f in self.brief.files.items() if other != role for word in f.name_words]
             if role == next(iter(self.brief.files)) or not any(word in last_part(name).lower() for word in words):
                 self.taken[role] = name
                 used.add(name)
@@ -169,7 +169,7 @@ class Work:
 
     @staticmethod
     def _has_word(name: str, file: File) -> bool:
-        return any(word in last_part(name).lower() for word in file.words)
+        return any(word in last_part(name).lower() for word in file.name_words)
 
     def _matches(self, name: str, signs: list[str]) -> int:
         """The number of the regular expressions that match a file's content."""

@@ -20,7 +20,7 @@ from utils.handin.inspection import (
 from utils.handin.recognise import FIELD, LEAST_WORDS, Work, normal
 
 MAX_BARE_CELLS = 6  # so many code cells in a row without a word in text or comments are a remark
-LEAST_ANSWER = 10  # words
+LEAST_JUSTIFICATION = 10  # words
 MOST_TITLE = 5  # words; a longer heading in an answer is a sentence of it
 NEXT = re.compile(r"\b(data|import|librar|set-?up|load|install|network|design|implement|model|train|prepar)", re.I)
 LOSS = re.compile(r"loss|entropy|elbo|objective|nll|\bmse\b|bits per|history|curves?\b|err_?[dg]\b", re.I)
@@ -142,7 +142,7 @@ def explained(work: Work, role: str) -> Iterator[Finding]:
 
 
 @check
-def justified(work: Work, role: str, heading: str, words: int = LEAST_ANSWER) -> Iterator[Finding]:
+def justified(work: Work, role: str, heading: str, least_words: int = LEAST_JUSTIFICATION) -> Iterator[Finding]:
     """Below the heading that matches, there is an answer of the student's own."""
     inside, own, seen, level = False, [], False, 0
     for cell in work.cells(role):
@@ -162,7 +162,7 @@ def justified(work: Work, role: str, heading: str, words: int = LEAST_ANSWER) ->
     count = sum(len(normal(text).split()) for text in own)
     if not seen:
         yield unchecked("there is no such heading, so the answer must be looked for by eye")
-    elif count < words:
+    elif count < least_words:
         yield fault("it is unanswered" if count < 3 else f"the answer has only {count} words")
     else:
         yield ok(f"{count} words")
@@ -272,10 +272,10 @@ def questions_answered(work: Work, role: str, titles: list) -> Iterator[Finding]
 
 
 @check
-def mentions(work: Work, role: str, words: list) -> Iterator[Finding]:
+def mentions(work: Work, role: str, things: list) -> Iterator[Finding]:
     """The notebook mentions each of the things, given as `name: regular expression`."""
     text = "\n".join(cell.source for cell in work.cells(role))
-    for word in words:
+    for word in things:
         name, _, pattern = word.partition(":")
         if not re.search(pattern.strip(), text, re.I):
             yield fault(f"no {name} was found")

@@ -222,7 +222,7 @@ def answers(text: str, work: Work) -> dict[int, list[Piece]]:
 
 
 @check
-def answered(work: Work, role: str, question: int, words: int, figures_allowed: int = 99) -> Iterator[Finding]:
+def answered(work: Work, role: str, question: int, most_words: int, figures_allowed: int = 99) -> Iterator[Finding]:
     """The text answers a question, in at most so many words, with at most so many figures and tables."""
     name = work.taken[role]
     found = answers(work.handin.text(name)[0], work)
@@ -233,9 +233,9 @@ def answered(work: Work, role: str, question: int, words: int, figures_allowed: 
     if count < LEAST_ANSWER:
         yield fault(f"question {question} is unanswered")
         return
-    if least > words:
-        yield fault(f"{least} words: {least - words} too many")
-    elif count > words:
+    if least > most_words:
+        yield fault(f"{least} words: {least - most_words} too many")
+    elif count > most_words:
         yield remark(f"{least} words, or {count} with numbers, captions and marks of references")
     else:
         yield ok(f"{count} words")
@@ -299,13 +299,13 @@ def one_utils(work: Work, role: str) -> Iterator[Finding]:
 
 
 @check
-def report(work: Work, role: str, parts: list, words: list, far: list) -> Iterator[Finding]:
+def report(work: Work, role: str, parts: list, usual_words: list, possible_words: list) -> Iterator[Finding]:
     """The report deals with each part, shows figures, and has about the right length.
 
     Args:
         parts: for each part its name and a regular expression, as `name: expression`.
-        words: the usual smallest and largest number of words. Outside of it is a remark.
-        far: the smallest and largest number of words that could still be meant. Outside of it is a fault.
+        usual_words: the usual smallest and largest number of words. Outside of them is a remark.
+        possible_words: the smallest and largest number that could still be meant. Outside of them is a fault.
     """
     name = work.taken[role]
     if not name.lower().endswith((".md", ".txt")):
@@ -323,10 +323,10 @@ def report(work: Work, role: str, parts: list, words: list, far: list) -> Iterat
     for address in lost:
         yield fault(f"it shows {address[:80]}, which is not in the hand-in")
     _, count = count_words(found)
-    if not far[0] <= count <= far[1]:
-        yield fault(f"{count} words; about two pages are {words[0]} to {words[1]}")
-    elif not words[0] <= count <= words[1]:
-        yield remark(f"{count} words; about two pages are {words[0]} to {words[1]}")
+    if not possible_words[0] <= count <= possible_words[1]:
+        yield fault(f"{count} words; about two pages are {usual_words[0]} to {usual_words[1]}")
+    elif not usual_words[0] <= count <= usual_words[1]:
+        yield remark(f"{count} words; about two pages are {usual_words[0]} to {usual_words[1]}")
     else:
         yield ok(f"{count} words, {number} figures and tables")
     for note in notes:

@@ -95,8 +95,12 @@ def test_a_search_keeps_its_trials_and_only_them(tmp_path):
     results = [search.trial(settings) for settings in (first, second, first)]
     assert results[0]["score"] == results[2]["score"] != results[1]["score"] > 0
     assert len(results[0]["samples"]) == 12 and results[0]["seconds"] > 0
-    assert not list(tmp_path.glob("vae_trials/**/*.ckpt"))
-    model, history = search.first()  # the same training, and this one is kept
+    of_gan = [search.gan_trial(settings) for settings in (*search.gan_design, search.gan_design[0])]
+    assert of_gan[0]["score"] == of_gan[2]["score"] != of_gan[1]["score"]
+    again = search.gan_trial(search.gan_design[0], seed=1)
+    assert again["score"] != of_gan[0]["score"]
+    assert not list(tmp_path.glob("*_trials/**/*.ckpt")) and not list(tmp_path.glob("*_trials/**/*.safetensors"))
+    model, history = search.first  # the same training, and this one is kept
     samples = image_files.as_saved(model.sample(12))
     assert search.study.score(samples)["score"] == pytest.approx(results[0]["score"], rel=0.1)
     assert generator_study.seconds(history) > 0 and list(tmp_path.glob("first/seed_0/vae.safetensors"))

@@ -47,11 +47,18 @@ class Hands:
 
 @dataclass(frozen=True)
 class HandsTuning:
-    """The search for the hyper-parameters of coursework 1's VAE."""
+    """The searches for the hyper-parameters of coursework 1's VAE and GAN."""
 
-    vae_trials: int  # trials that are trained; the design has 30
+    vae_trials: int  # trials of the VAE and its prior
     vae_images: int  # images seen by the VAE in a trial
     prior_images: int  # latents seen by its prior in a trial
+    start_images: int  # images seen by the VAE that the GAN of each trial begins with
+    start_latents: int  # latents seen by its prior
+    gan_trials: int  # trials of the GAN
+    gan_images: int  # images seen by the GAN in a trial
+    longer_gan_images: int  # images seen by it in a longer trial of the finalists
+    finalists: int  # best settings of each search that are compared with trial 0 over several seeds
+    seeds: int  # seeds of each finalist
 
 
 @dataclass(frozen=True)
@@ -140,10 +147,19 @@ HANDS = {
     ),
 }  # fmt: skip
 HANDS_TUNING = {
-    "smoke": HandsTuning(vae_trials=2, vae_images=256, prior_images=1_000),
-    "quick": HandsTuning(vae_trials=4, vae_images=2_400, prior_images=8_000),
-    "full": HandsTuning(vae_trials=14, vae_images=64_000, prior_images=128_000),
-}
+    "smoke": HandsTuning(
+        vae_trials=2, vae_images=256, prior_images=1_000, start_images=256, start_latents=1_000, gan_trials=2,
+        gan_images=64, longer_gan_images=96, finalists=1, seeds=2,
+    ),
+    "quick": HandsTuning(
+        vae_trials=4, vae_images=2_400, prior_images=8_000, start_images=2_400, start_latents=8_000, gan_trials=3,
+        gan_images=640, longer_gan_images=1_280, finalists=1, seeds=2,
+    ),
+    "full": HandsTuning(
+        vae_trials=30, vae_images=64_000, prior_images=128_000, start_images=160_000, start_latents=400_000,
+        gan_trials=20, gan_images=16_000, longer_gan_images=64_000, finalists=2, seeds=5,
+    ),
+}  # fmt: skip
 CLASSIFIER = {
     "smoke": Classifier(pretraining_images=256, images=256, folds=2, seeds=1),
     "quick": Classifier(pretraining_images=12_000, images=6_000, folds=2, seeds=1),

@@ -40,7 +40,14 @@ RANGES = {  # of the search for the VAE and its prior
     "prior_width": (160, 320, 640),
     "prior_dropout": (0.0, 0.1, 0.3),
 }
-DESIGN = 30  # trials in the design of the search
+GAN_RANGES = {  # of the search for the GAN
+    "lr_generator": (2e-5, 5e-5, 1e-4, 2e-4),
+    "lr_discriminator": (1e-4, 2e-4, 4e-4),
+    "batch_size": (16, 32, 64),
+    "penalty": (0.05, 0.2, 0.5, 2.0),
+    "augmentation": (0.1, 0.3, 0.6),
+    "anchor": (0.0, 3.0, 10.0, 30.0),
+}
 
 
 class Trained(NamedTuple):
@@ -70,8 +77,9 @@ def kept_model(path: Path, wanted: dict, kind: type, make: Callable[[], Trained]
     try:
         stored = json.loads(record.read_text(encoding="utf-8"))
         if stored["wanted"] == asked:
+            model = kind.from_weights(path).to(device)
             print(f"{'/'.join(path.with_suffix('').parts[-3:])}: was finished on {stored['device']}: loaded")
-            return Trained(kind.from_weights(path).to(device), stored["history"])
+            return Trained(model, stored["history"])
     except (OSError, ValueError, KeyError):  # absent or damaged; `CheckpointDamaged` is a ValueError
         pass
     trained = make()
@@ -219,7 +227,7 @@ class GeneratorStudy:
         return {"score": float(ratio ** (1 / len(found)))} | found
 
     def vae_trial(self, settings: dict, vae_images: int, prior_images: int, seed: int = 0) -> dict:
-        """One trial of the VAE's search: its `score`, distances, `seconds`, and some `samples`.
+        """One trial of the VAE's search: its `score`, distances, `two-sample accuracy`, `seconds`, and some `samples`.
 
         Its weights and checkpoints are deleted, because there are many trials.
         """
@@ -228,19 +236,45 @@ class GeneratorStudy:
         length = {"vae_images": vae_images, "prior_images": prior_images}
         name = f"vae_trials/{named(settings | length)}"
 
+        def train() -> Trained:
+            return self.vae(name, of_vae, vae_images, prior_images, seed, curve=False, plot=False)
+
+        return self._trial(name, self._wanted(VAE(), settings | length, seed), train)
+
+    def gan_trial(self, settings: dict, images_seen: int, start: VAE, seed: int = 0) -> dict:
+        """One trial of the GAN's search, with the same results as `vae_trial`.
+
+        The GAN begins with a VAE and with a new discriminator. Half of its pairs are own pairs.
+        """
+        name = f"gan_trials/{named(settings | {'images_seen': images_seen})}"
+        settings = settings | {"latent_dim": start.config["latent_dim"]}
+        of_model = {name: x for name, x in settings.items() if name not in ("batch_size", "ema_share")}
+
+        def train() -> Trained:
+            devices.seed_everything(seed)
+            return self.gan(name, settings, images_seen, seed, start, 1, DCGAN(**of_model), plot=False)
+
+        length = {"images_seen": images_seen, "start": checkpoints.fingerprint(start)}
+        return self._trial(name, self._wanted(DCGAN(), settings | length, seed), train)
+
+    def _trial(self, name: str, wanted: dict, train: Callable[[], Trained]) -> dict:
+        """Measures of a trained model that is deleted afterwards. They are kept for the same `wanted`."""
+        seed = wanted["seed"]
+
         def make() -> dict:
-            model, history = self.vae(name, of_vae, vae_images, prior_images, seed, curve=False, plot=False)
+            model, history = train()
             samples = image_files.as_saved(model.sample(len(self.judged), 0))
             shutil.rmtree(self.folder / name / f"seed_{seed}")
-            return self.score(samples) | {"seconds": seconds(history), "samples": samples[:SHOWN]}
+            accuracy, _ = fidelity.two_sample_accuracy(list(self.spaces.values()), self.judged, samples)
+            measures = self.score(samples) | {"two-sample accuracy": accuracy}
+            return measures | {"seconds": seconds(history), "samples": samples[:SHOWN]}
 
-        wanted = self._wanted(VAE(), settings | length, seed)
         return kept_values(self.folder / name / f"seed_{seed}.npz", wanted, make)
 
 
 @dataclass(frozen=True, eq=False)
 class Search:
-    """The search for the hyper-parameters of the VAE and its prior.
+    """The searches for the hyper-parameters of the VAE with its prior, and of the GAN.
 
     Args:
         hands: from `hand_images.load_hands`. A sixth of the training images is for choosing; the held-out images are
@@ -261,17 +295,40 @@ class Search:
 
     @cached_property
     def design(self) -> list[dict]:
-        """The settings of all trials: the first ones of a balanced design. Trial 0 has the committed settings."""
+        """The settings of the VAE's trials, in a balanced design. Trial 0 has the committed settings."""
         of_prior = {f"prior_{name}": value for name, value in VAE().prior.config.items()}
-        committed = of_prior | config.hyperparameters("vae", committed=True)
-        design = [{name: committed[name] for name in RANGES}, *balanced_design(RANGES, DESIGN - 1)]
-        return design[: self.budget.vae_trials]
+        return self._design(RANGES, of_prior | config.hyperparameters("vae", committed=True), self.budget.vae_trials)
 
-    def trial(self, settings: dict) -> dict:
-        """The result of one trial; see `GeneratorStudy.vae_trial`."""
-        return self.study.vae_trial(settings, self.budget.vae_images, self.budget.prior_images)
+    @cached_property
+    def gan_design(self) -> list[dict]:
+        """The settings of the GAN's trials, in a balanced design. Trial 0 has the committed settings."""
+        committed = config.hyperparameters("dcgan", committed=True)
+        design = self._design(GAN_RANGES, committed, self.budget.gan_trials)
+        return [{n: x for n, x in committed.items() if n not in GAN_RANGES} | settings for settings in design]
 
+    @staticmethod
+    def _design(ranges: dict[str, tuple], committed: dict, trials: int) -> list[dict]:
+        first = {name: committed[name] for name in ranges}
+        return [first, *balanced_design(ranges, trials - 1)]
+
+    def trial(self, settings: dict, seed: int = 0) -> dict:
+        """The result of one trial of the VAE; see `GeneratorStudy.vae_trial`."""
+        return self.study.vae_trial(settings, self.budget.vae_images, self.budget.prior_images, seed)
+
+    def gan_trial(self, settings: dict, seed: int = 0, longer: bool = False) -> dict:
+        """The result of one trial of the GAN, which begins with the VAE of `start`; see `GeneratorStudy.gan_trial`."""
+        images_seen = self.budget.longer_gan_images if longer else self.budget.gan_images
+        return self.study.gan_trial(settings, images_seen, self.start.model, seed)
+
+    @cached_property
     def first(self) -> Trained:
         """The VAE of trial 0, trained again and kept."""
-        settings = config.hyperparameters("vae", committed=True)
-        return self.study.vae("first", settings, self.budget.vae_images, self.budget.prior_images, 0, plot=False)
+        return self._vae("first", self.budget.vae_images, self.budget.prior_images)
+
+    @cached_property
+    def start(self) -> Trained:
+        """The VAE of trial 0, trained for longer."""
+        return self._vae("start", self.budget.start_images, self.budget.start_latents)
+
+    def _vae(self, name: str, images: int, latents: int) -> Trained:
+        return self.study.vae(name, config.hyperparameters("vae", committed=True), images, latents, 0, plot=False)

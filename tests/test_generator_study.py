@@ -90,9 +90,9 @@ def test_the_opponents_weights_come_back(tmp_path):
 def test_a_search_keeps_its_trials_and_only_them(tmp_path):
     found = Hands(draw_pictures(72), draw_pictures(20, seed=1), [], "drawn")
     search = Search(found, budgets.HANDS_TUNING["smoke"], tmp_path)
-    first, second = search.design
+    first, second = search.vae_design
     assert {first["lr"], first["latent_dim"]} == {config.hyperparameters("vae")[n] for n in ("lr", "latent_dim")}
-    results = [search.trial(settings) for settings in (first, second, first)]
+    results = [search.vae_trial(settings) for settings in (first, second, first)]
     assert results[0]["score"] == results[2]["score"] != results[1]["score"] > 0
     assert len(results[0]["samples"]) == 12 and results[0]["seconds"] > 0
     of_gan = [search.gan_trial(settings) for settings in (*search.gan_design, search.gan_design[0])]

@@ -63,7 +63,7 @@ def seconds(history: list[dict]) -> float:
 
 
 def named(settings: dict) -> str:
-    """A name of settings for a folder: `lr 0.001 batch_size 64`."""
+    """A name of settings for a folder: `lr_0.001_batch_size_64`."""
     return " ".join(f"{name} {value}" for name, value in settings.items()).replace(" ", "_")
 
 
@@ -227,9 +227,13 @@ class GeneratorStudy:
         return {"score": float(ratio ** (1 / len(found)))} | found
 
     def vae_trial(self, settings: dict, vae_images: int, prior_images: int, seed: int = 0) -> dict:
-        """One trial of the VAE's search: its `score`, distances, `two-sample accuracy`, `seconds`, and some `samples`.
+        """One trial of the VAE's search: its `score`, distances, `seconds`, and some `samples` uint8 (SHOWN, 1, H, W).
 
         Its weights and checkpoints are deleted, because there are many trials.
+
+        Args:
+            settings: a value for each name of RANGES.
+            vae_images, prior_images: images seen by the VAE, and latents seen by its prior.
         """
         of_vae = {name: x for name, x in settings.items() if not name.startswith("prior_")}
         of_vae["prior"] = {n.removeprefix("prior_"): x for n, x in settings.items() if n not in of_vae}
@@ -239,35 +243,44 @@ class GeneratorStudy:
         def train() -> Trained:
             return self.vae(name, of_vae, vae_images, prior_images, seed, curve=False, plot=False)
 
-        return self._trial(name, self._wanted(VAE(), settings | length, seed), train)
+        return self._trial(name, self._wanted(VAE(), settings | length, seed), train, self.score)
 
     def gan_trial(self, settings: dict, images_seen: int, start: VAE, seed: int = 0) -> dict:
-        """One trial of the GAN's search, with the same results as `vae_trial`.
+        """One trial of the GAN's search: the results of `vae_trial`, and the `two-sample accuracy`.
 
-        The GAN begins with a VAE and with a new discriminator. Half of its pairs are own pairs.
+        The GAN begins with the VAE `start` and with a new discriminator. Half of its pairs are own pairs.
+
+        Args:
+            settings: those of `gan`.
+            images_seen: images seen in the training.
         """
         name = f"gan_trials/{named(settings | {'images_seen': images_seen})}"
         settings = settings | {"latent_dim": start.config["latent_dim"]}
-        of_model = {name: x for name, x in settings.items() if name not in ("batch_size", "ema_share")}
+        of_model = {key: x for key, x in settings.items() if key not in ("batch_size", "ema_share")}
+
+        def measure(samples: np.ndarray) -> dict[str, float]:
+            accuracy, _ = fidelity.two_sample_accuracy(list(self.spaces.values()), self.judged, samples)
+            return self.score(samples) | {"two-sample accuracy": accuracy}
 
         def train() -> Trained:
             devices.seed_everything(seed)
             return self.gan(name, settings, images_seen, seed, start, 1, DCGAN(**of_model), plot=False)
 
         length = {"images_seen": images_seen, "start": checkpoints.fingerprint(start)}
-        return self._trial(name, self._wanted(DCGAN(), settings | length, seed), train)
+        return self._trial(name, self._wanted(DCGAN(), settings | length, seed), train, measure)
 
-    def _trial(self, name: str, wanted: dict, train: Callable[[], Trained]) -> dict:
-        """Measures of a trained model that is deleted afterwards. They are kept for the same `wanted`."""
+    def _trial(self, name: str, wanted: dict, train: Callable[[], Trained], measure: Callable) -> dict:
+        """What `measure` finds in the samples of a trained model, which is deleted afterwards.
+
+        It is kept for the same `wanted`.
+        """
         seed = wanted["seed"]
 
         def make() -> dict:
             model, history = train()
             samples = image_files.as_saved(model.sample(len(self.judged), 0))
             shutil.rmtree(self.folder / name / f"seed_{seed}")
-            accuracy, _ = fidelity.two_sample_accuracy(list(self.spaces.values()), self.judged, samples)
-            measures = self.score(samples) | {"two-sample accuracy": accuracy}
-            return measures | {"seconds": seconds(history), "samples": samples[:SHOWN]}
+            return measure(samples) | {"seconds": seconds(history), "samples": samples[:SHOWN]}
 
         return kept_values(self.folder / name / f"seed_{seed}.npz", wanted, make)
 
@@ -294,7 +307,7 @@ class Search:
         return GeneratorStudy(self.hands.train[:cut], self.hands.train[cut:], self.folder)
 
     @cached_property
-    def design(self) -> list[dict]:
+    def vae_design(self) -> list[dict]:
         """The settings of the VAE's trials, in a balanced design. Trial 0 has the committed settings."""
         of_prior = {f"prior_{name}": value for name, value in VAE().prior.config.items()}
         return self._design(RANGES, of_prior | config.hyperparameters("vae", committed=True), self.budget.vae_trials)
@@ -311,7 +324,7 @@ class Search:
         first = {name: committed[name] for name in ranges}
         return [first, *balanced_design(ranges, trials - 1)]
 
-    def trial(self, settings: dict, seed: int = 0) -> dict:
+    def vae_trial(self, settings: dict, seed: int = 0) -> dict:
         """The result of one trial of the VAE; see `GeneratorStudy.vae_trial`."""
         return self.study.vae_trial(settings, self.budget.vae_images, self.budget.prior_images, seed)
 

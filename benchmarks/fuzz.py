@@ -39,15 +39,9 @@ MAX_EDITS = 5  # in one drawing
 DRAWINGS = 100  # the inputs are counted after this number of drawings
 
 
-def jpeg() -> bytes:
+def picture(form: str) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray((np.arange(32 * 32).reshape(32, 32) % 256).astype(np.uint8)).save(buffer, "JPEG")
-    return buffer.getvalue()
-
-
-def png() -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray((np.arange(32 * 32).reshape(32, 32) % 256).astype(np.uint8)).save(buffer, "PNG")
+    Image.fromarray((np.arange(32 * 32).reshape(32, 32) % 256).astype(np.uint8)).save(buffer, form)
     return buffer.getvalue()
 
 
@@ -67,8 +61,8 @@ def tar() -> bytes:
     with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
         for name in ("real_hands/000000.jpeg", "real_hands/000001.jpeg"):
             info = tarfile.TarInfo(name)
-            info.size = len(jpeg())
-            archive.addfile(info, io.BytesIO(jpeg()))
+            info.size = len(picture("JPEG"))
+            archive.addfile(info, io.BytesIO(picture("JPEG")))
     return buffer.getvalue()
 
 
@@ -76,7 +70,7 @@ def zipped() -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in ("real_hands/000000.jpeg", "real_hands/000001.jpeg"):
-            archive.writestr(name, jpeg())
+            archive.writestr(name, picture("JPEG"))
     return buffer.getvalue()
 
 
@@ -177,8 +171,8 @@ def readers(folder: Path) -> dict[str, tuple[bytes, Trial]]:
     csv = b"test_hand_0001.jpeg, 2\ntest_hand_0002.jpeg, 0\n"
     damaged = checkpoints.CheckpointDamaged
     return {
-        "image folder (JPEG)": (jpeg(), together(".jpeg")),
-        "image folder (PNG)": (png(), together(".png")),
+        "image folder (JPEG)": (picture("JPEG"), together(".jpeg")),
+        "image folder (PNG)": (picture("PNG"), together(".png")),
         "tar.gz": (tar(), one_by_one("a.tar.gz", read_archive, ValueError)),
         "zip": (zipped(), one_by_one("a.zip", read_archive, ValueError)),
         "npy": (npy(), one_by_one("a.npy", head_images.read, ValueError)),

@@ -28,7 +28,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from benchmarks.models import SCALING, between, markdown, rate, stepper, write_between
+from benchmarks.models import SCALING, between, markdown, rate, settings, stepper, write_between
 from utils import config
 from utils.data import cache, image_files
 from utils.models import zoo
@@ -39,15 +39,14 @@ SIDES, BATCH = (32, 64, 128), 8
 NUMBERS = (1_000, 8_000, 64_000, 1_000_000)
 STEPS, SMALL_BATCH = 200, 64
 PLACE = "what growth costs", "benchmark-growth"  # the place of the tables on the page
-DECODED = (32, 64, 512)  # sides in pixels
+DECODED, JPEGS = (32, 64, 512), 1000  # sides in pixels, number of files
 
 
 def side(family: str, pixels: int) -> dict[str, float]:
     """The training time per image and the peak memory of a family, for images of pixels x pixels."""
-    settings = dict(config.hyperparameters(f"final_{family.lower()}", committed=True))
-    settings = {name: value for name, value in settings.items() if name not in ("batch_size", "ema_share")}
+    chosen, _ = settings(f"final_{family.lower()}")
     torch.set_num_threads(1)
-    model = zoo.MODELS[family](size=(pixels, pixels), **settings).to(memory_format=torch.channels_last).train()
+    model = zoo.MODELS[family](size=(pixels, pixels), **chosen).to(memory_format=torch.channels_last).train()
     images = (torch.rand(BATCH, 1, pixels, pixels) * 255).round() / 127.5 - 1
     step = stepper(model, autocast=None)
     seconds = 1 / rate(lambda: step((images,)), BATCH)
@@ -56,16 +55,16 @@ def side(family: str, pixels: int) -> dict[str, float]:
     return {"ms an image": 1000 * seconds, "peak MiB": peak, "million weights": weights}
 
 
-def decoding(pixels: int, count: int = 1000) -> float:
+def decoding(pixels: int) -> float:
     """How many JPEGs of pixels x pixels are decoded per second on all cores."""
     coarse = torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(0))
     picture = torch.nn.functional.interpolate(coarse, size=(pixels, pixels), mode="bicubic").clamp(0, 1) * 2 - 1
     with tempfile.TemporaryDirectory(dir=config.run_folder("growth")) as place:
-        image_files.write_jpegs(np.repeat(image_files.to_uint8(picture), count, 0), place, "picture", count)
+        image_files.write_jpegs(np.repeat(image_files.to_uint8(picture), JPEGS, 0), place, "picture", JPEGS)
         image_files.read(place, (pixels, pixels))  # the first time, the files come from the disk
         start = time.perf_counter()
         image_files.read(place, (pixels, pixels))
-        return count / (time.perf_counter() - start)
+        return JPEGS / (time.perf_counter() - start)
 
 
 def own_memory() -> float:

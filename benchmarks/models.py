@@ -66,6 +66,7 @@ SECONDS = 1.0  # for each measurement of a round, after a warm-up
 USED, PIXELCNN_USED = 32, 128  # images that are sampled, labelled or filled at a time; more for a PixelCNN
 CHECKPOINT_SECONDS = inspect.signature(loop.fit).parameters["checkpoint_seconds"].default
 RECORDED_HALF = 60  # steps on a GPU, so that a training of twice as many is recorded (`utils.training.recording`)
+PLOTTED = 10  # points of each curve in a loss plot
 PROFILED = 20  # steps for measuring the busy time of a GPU
 
 
@@ -311,10 +312,10 @@ def training_row(case: Case) -> dict[str, float]:
     )
 
 
-def plot_seconds(rows: int = 10) -> float:
-    """Seconds for drawing a loss plot with four curves of `rows` points."""
+def plot_seconds() -> float:
+    """Seconds for drawing a loss plot with four curves of PLOTTED points."""
     board = PlotLosses(outputs=[MatplotlibPlot(max_cols=3, cell_size=(5, 3), after_plots=lambda figure: None)])
-    for step in range(rows):
+    for step in range(PLOTTED):
         board.update({name: float(step) for name in ("loss", "generator", "discriminator", "distance")}, step)
     start = time.perf_counter()
     board.send()
@@ -325,22 +326,18 @@ def plot_seconds(rows: int = 10) -> float:
 
 def course_row(case: Case, ms_a_step: float) -> dict[str, float]:
     """The time of a whole training in the profile full, and the share that is not training."""
-    steps, evaluations, plotted = (
-        case.course.images_seen // case.batch_size,
-        case.course.evaluations,
-        case.course.plotted,
-    )
+    course, steps = case.course, case.course.images_seen // case.batch_size
     training_seconds, model = steps * ms_a_step / 1000, case.build()
     with tempfile.TemporaryDirectory() as folder:
         data = case.data if len(case.data) > 1 else case.data[0]
         loop.fit(model, data, 1, case.batch_size, folder, {}, evaluations=1, plot=False)
-        _, state, config, *_ = checkpoints.read(Path(folder, "step_00000001.ckpt"))
-        saving = fastest(lambda: checkpoints.save(folder, 1, state, config), 3)
+        found = checkpoints.read(Path(folder, "step_00000001.ckpt"))
+        saving = fastest(lambda: checkpoints.save(folder, 1, found.state, found.config), 3)
     with torch.no_grad():
-        evaluating = fastest(lambda: case.course.evaluate(model), 2)
+        evaluating = fastest(lambda: course.evaluate(model), 2)
     spent = {
-        "evaluations (s)": evaluations * evaluating,
-        "plots (s)": evaluations * plot_seconds() if plotted else 0.0,
+        "evaluations (s)": course.evaluations * evaluating,
+        "plots (s)": course.evaluations * plot_seconds() if course.plotted else 0.0,
         "checkpoints (s)": (1 + training_seconds // CHECKPOINT_SECONDS) * saving,
     }
     outside = sum(spent.values()) / (training_seconds + sum(spent.values()))

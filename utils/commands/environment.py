@@ -177,9 +177,9 @@ def test(options: argparse.Namespace) -> None:
     make_environment()
     if not options.slow:
         call("-m", "ruff", "check", ".")
+    tests = "slow tests (they take long)" if options.slow else "quick tests (about 8 minutes on two cores)"
+    print(f"Running the {tests}. The last line says how many passed, and how long they took.", flush=True)
     chosen = "slow" if options.slow else "not slow"
-    takes = "they take long" if options.slow else "up to 6 minutes on two cores"
-    print(f"Running the tests that are {chosen} ({takes}). The last line gives their number and the time.", flush=True)
     call("-m", "pytest", "-q", "-m", chosen, OMP_NUM_THREADS="1")  # one process for each core, with one thread each
 
 
@@ -213,8 +213,8 @@ def register(commands: argparse._SubParsersAction) -> None:
     )
     running.add_argument(
         "--profile", default="quick", choices=PROFILES,
-        help="how long to train. On two cores: smoke a minute a notebook, quick some minutes, full hours; "
-        "default: quick",
+        help="how long to train. On two cores: smoke takes about a minute for each notebook, quick a few minutes, "
+        "full hours; default: quick",
     )  # fmt: skip
     running.add_argument(
         "--from", dest="source", type=path_argument, metavar="PATH", help="a folder or an archive with images of hands"
@@ -231,7 +231,9 @@ def register(commands: argparse._SubParsersAction) -> None:
         "--slow", action="store_true", help="run only the tests that take long, which the others leave out"
     )
     executing = add_command(
-        commands, "notebooks", notebooks, "execute notebooks; by default all, in place, in the profile full, for hours",
+        commands, "notebooks", notebooks,
+        "execute notebooks; without arguments all of them, with the profile full, which takes hours and replaces the "
+        "committed results",
         "--task final --profile quick",
     )  # fmt: skip
     executing.add_argument(

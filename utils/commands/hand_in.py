@@ -113,7 +113,8 @@ def register(commands: argparse._SubParsersAction) -> None:
     )
     checking.add_argument(
         "--notebook", type=chosen, action="append", metavar="ROLE=FILE",
-        help="what a file is, if it is not recognised; roles: clean, hypertune, notebook, labels, array, report ...",
+        help="say which file has a role, if it was not recognised, such as clean=my_notebook.ipynb; roles: clean, "
+        "hypertune, notebook, labels, array, report ...",
     )  # fmt: skip
     checking.add_argument(
         "--truth",

@@ -8,8 +8,6 @@ from utils.commands.arguments import add_command, positive_integer, positive_num
 from utils.config import DATA_SETS, FAMILIES
 from utils.files import path_argument
 
-FAMILY = "one of: %(choices)s"
-
 
 def train(options: argparse.Namespace) -> None:
     """The command `train`."""
@@ -30,7 +28,7 @@ def register(commands: argparse._SubParsersAction) -> None:
         "VAE --images real_hands --images-seen 20000 --out runs/my_vae",
         first="First fill real_hands/: python -m utils data.",
     )  # fmt: skip
-    training.add_argument("family", choices=FAMILIES, help=FAMILY, metavar="FAMILY")
+    training.add_argument("family", choices=FAMILIES, help="one of: %(choices)s", metavar="FAMILY")
     training.add_argument("--images", required=True, help=f"a folder of images, or one of: {', '.join(DATA_SETS)}")
     training.add_argument(
         "--size", type=positive_integer, default=32,

@@ -27,6 +27,7 @@ from utils.training import devices
 
 NEIGHBOURS = 5  # k of precision and recall (Kynkaanniemi et al. 2019 use k = 3 for 50,000 images)
 TWO_SAMPLE_FOLDS = 10  # folds of the cross-validation in the two-sample test
+BAND = 4  # width of a band of frequencies
 
 
 def frechet_distance(space: nn.Module, real: np.ndarray, fake: np.ndarray) -> float:
@@ -47,7 +48,7 @@ def frechet_distance(space: nn.Module, real: np.ndarray, fake: np.ndarray) -> fl
     return max(0.0, float(metric.compute()))  # rounding can make it a little less than 0
 
 
-def kernel_distance(space: nn.Module, real: np.ndarray, fake: np.ndarray, subsets: int = 50) -> float:
+def kernel_distance(space: nn.Module, real: np.ndarray, fake: np.ndarray) -> float:
     """Squared maximum mean discrepancy with a polynomial kernel (Binkowski et al. 2018), times 1000.
 
     It is unbiased: real images get 0 on average, for any number of images. The features are standardised first.
@@ -69,7 +70,7 @@ def kernel_distance(space: nn.Module, real: np.ndarray, fake: np.ndarray, subset
 
     size = min(len(real), len(fake))
     with devices.seeded(0):  # the metric draws its subsets from the global random state
-        metric = KernelInceptionDistance(feature=Standardised(), subsets=subsets, subset_size=size, normalize=True)
+        metric = KernelInceptionDistance(feature=Standardised(), subsets=50, subset_size=size, normalize=True)
         metric.update(torch.from_numpy(real), real=True)
         metric.update(torch.from_numpy(fake), real=False)
         return 1000 * float(metric.compute()[0])
@@ -126,11 +127,11 @@ def two_sample_accuracy(
     return float(scores.mean()), float(scores.std(ddof=1) / np.sqrt(len(scores)))
 
 
-def frequency_energy(images: np.ndarray, width: int = 4) -> np.ndarray:
-    """The mean energy of a coefficient of the cosine transform, by frequency: one value for each `width` frequencies.
+def frequency_energy(images: np.ndarray) -> np.ndarray:
+    """The mean energy of a coefficient of the cosine transform, by frequency: one value for each BAND frequencies.
 
     A coefficient that counts u half-waves down and v half-waves across has the frequency sqrt(u ** 2 + v ** 2). Band k
-    holds the frequencies from k * width up to, not including, (k + 1) * width, below the image's shorter side. Blurred
+    holds the frequencies from k * BAND up to, not including, (k + 1) * BAND, below the image's shorter side. Blurred
     images have too little energy at high frequencies.
 
     Args:
@@ -142,7 +143,7 @@ def frequency_energy(images: np.ndarray, width: int = 4) -> np.ndarray:
     require(1, "an energy", images=len(images))
     energy = (dctn(images.astype(np.float64), axes=(2, 3), norm="ortho") ** 2).mean((0, 1))
     frequency = np.hypot(*np.indices(energy.shape))
-    bands = [(frequency >= low) & (frequency < low + width) for low in range(0, min(energy.shape), width)]
+    bands = [(frequency >= low) & (frequency < low + BAND) for low in range(0, min(energy.shape), BAND)]
     return np.array([energy[band].mean() for band in bands])
 
 
@@ -161,26 +162,6 @@ def nearest(images: np.ndarray, training: np.ndarray) -> tuple[np.ndarray, np.nd
     best = [torch.cdist(chunk, b).min(1) for chunk in a.split(500)]
     distance = torch.cat([m.values for m in best]).cpu() / a.shape[1] ** 0.5
     return distance.numpy(), torch.cat([m.indices for m in best]).cpu().numpy()
-
-
-def memorisation(images: np.ndarray, training: np.ndarray, held_out: np.ndarray) -> dict[str, float]:
-    """Are the samples closer to the training images than held-out real images are?
-
-    Returns:
-        nearest: the median distance of the samples to their nearest training image, in grey levels.
-        nearest_held_out: the same for held-out real images.
-        copies: number of samples with a distance below `config.NEAR_COPY_RMS` grey levels.
-
-    Raises:
-        ValueError: a set is empty.
-    """
-    own, _ = nearest(images, training)
-    others, _ = nearest(held_out, training)
-    return {
-        "nearest": float(np.median(own)),
-        "nearest_held_out": float(np.median(others)),
-        "copies": int((own < config.NEAR_COPY_RMS).sum()),
-    }
 
 
 def report(spaces: dict[str, nn.Module], real: np.ndarray, fake: np.ndarray, training: np.ndarray) -> dict[str, float]:
@@ -203,8 +184,9 @@ def report(spaces: dict[str, nn.Module], real: np.ndarray, fake: np.ndarray, tra
         row[f"KD {name}"] = kernel_distance(space, real, fake)
         row[f"precision {name}"], row[f"recall {name}"] = precision_recall(space, real, fake)
     row["two-sample accuracy"], _ = two_sample_accuracy(list(spaces.values()), real, fake)
-    found = memorisation(fake, training, real)
-    return row | {"nearest (grey levels)": found["nearest"], "copies": found["copies"]}
+    distance, _ = nearest(fake, training)
+    copies = int((distance < config.NEAR_COPY_RMS).sum())
+    return row | {"nearest (grey levels)": float(np.median(distance)), "copies": copies}
 
 
 def frechet_distance_hook(

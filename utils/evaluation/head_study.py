@@ -74,11 +74,13 @@ class HeadData:
             return masks.hide_lines(head_images.SIZE, len(self.tests))[:, None] & self.known
 
     def training_set(self, fold: int, lines: float = LINES, generated: int = 0) -> tuple[Tensor, Tensor]:
-        """Images (N, 1, 64, 64) and their known pixels, bool: complete heads, and test images, as often as needed.
+        """Images (N, 1, 64, 64) and their known pixels, bool.
+
+        They are complete heads, and test images, repeated until about the share `lines` is reached.
 
         Args:
             fold: the fold of test images that is left out.
-            lines: share of the test images in the set, about; less than 1.
+            lines: share of the test images in the set; less than 1.
             generated: number of generated heads.
         """
         complete = torch.cat([self.real.train, self.generated[:generated]])
@@ -155,13 +157,7 @@ def prepare(
     return model, DataLoader(images, batch_sampler=order, collate_fn=model.collate)
 
 
-def train_imputer(
-    data: HeadData,
-    model: Imputer,
-    loader: DataLoader,
-    folder: Path,
-    fold: int = 0,
-) -> list[dict]:
+def train_imputer(data: HeadData, model: Imputer, loader: DataLoader, folder: Path, fold: int = 0) -> list[dict]:
     """Train an imputer with its `DataLoader`, both from `prepare`. Returns the history of the training.
 
     `loop.fit` draws the loader's batches from the same tensors, in the same order. They are moved to the device once,
@@ -169,16 +165,9 @@ def train_imputer(
     """
     order = loader.batch_sampler
     return loop.fit(
-        model,
-        loader.dataset.tensors,
-        order.steps,
-        order.batch_size,
-        folder,
-        model.config | {"fold": fold},
-        order.seed,
-        lambda trained: data.evaluate(trained, fold),
-        plot=False,
-    )
+        model, loader.dataset.tensors, order.steps, order.batch_size, folder, model.config | {"fold": fold}, order.seed,
+        lambda trained: data.evaluate(trained, fold), plot=False,
+    )  # fmt: skip
 
 
 def try_change(

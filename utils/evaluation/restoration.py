@@ -19,6 +19,7 @@ from utils.data import masks
 from utils.evaluation import require
 
 STRIPE_FREQUENCY = 16  # of the test images' mask, in cycles per row of 64 pixels
+BOOTSTRAP_SAMPLES = 2000  # of a confidence interval
 SSIM_WINDOW = 11  # width in pixels of the window of structural similarity
 
 
@@ -60,13 +61,12 @@ def ssim(filled: np.ndarray, truth: np.ndarray, missing: np.ndarray | None = Non
     return np.array([whole if missing is None else map_[missing].mean() for whole, map_ in found])
 
 
-def bootstrap_interval(values: np.ndarray, groups: np.ndarray | None = None, draws: int = 2000) -> tuple[float, float]:
+def bootstrap_interval(values: np.ndarray, groups: np.ndarray | None = None) -> tuple[float, float]:
     """95 % confidence interval of the mean of values (N,), by the bootstrap (Efron 1979).
 
     Args:
         groups: int (N,). Whole groups are drawn, because the values in a group depend on each other. Without groups,
             single values are drawn.
-        draws: number of bootstrap samples.
 
     Returns:
         The lower and the upper limit.
@@ -77,7 +77,7 @@ def bootstrap_interval(values: np.ndarray, groups: np.ndarray | None = None, dra
     groups = np.arange(len(values)) if groups is None else np.unique(groups, return_inverse=True)[1]
     sums, counts = np.bincount(groups, values), np.bincount(groups)
     require(2, "a confidence interval", values_or_groups=len(sums))
-    drawn = np.random.default_rng(0).integers(len(sums), size=(draws, len(sums)))
+    drawn = np.random.default_rng(0).integers(len(sums), size=(BOOTSTRAP_SAMPLES, len(sums)))
     low, high = np.quantile(sums[drawn].sum(1) / counts[drawn].sum(1), [0.025, 0.975])
     return float(low), float(high)
 

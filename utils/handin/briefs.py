@@ -49,7 +49,7 @@ class Request(NamedTuple):
     asks: str  # what is asked for, in a few words
     check: str  # a key of CHECKS
     of: str  # the role of the file, or ""
-    kind: str  # what it is if it is not so: fault or remark
+    kind: str  # what it counts as if the hand-in lacks it: fault or remark
     quote: str  # the brief's own words
     advice: str  # what to do then
     arguments: dict  # further arguments of the check
@@ -126,15 +126,14 @@ def read(name: str, content: dict) -> Brief:
     })  # fmt: skip
     for key in ("signs", "against", "template_code"):
         _regular(f"{where}, {key}", top[key])
-    found = {role: _file(f"{where}, files.{role}", role, entry) for role, entry in top["files"].items()}
-    requests = [_request(f"{where}, ask {n}", entry, found) for n, entry in enumerate(top["ask"], start=1)]
+    top["files"] = {role: _file(f"{where}, files.{role}", role, entry) for role, entry in top["files"].items()}
+    requests = [_request(f"{where}, ask {n}", entry, top["files"]) for n, entry in enumerate(top.pop("ask"), start=1)]
     if not requests:
         raise ValueError(f"{where}: it asks for nothing. Add an [[ask]]")
     twice = {r.asks for r in requests if [q.asks for q in requests].count(r.asks) > 1}
     if twice:
         raise ValueError(f"{where}: it asks twice for '{twice.pop()}'")
-    lists = (top[key] for key in ("instead_of", "signs", "against", "template", "template_code"))
-    return Brief(name, top["title"], *lists, found, requests)
+    return Brief(name, **top, requests=requests)
 
 
 def _take(where: str, entry: object, needed: dict[str, type], further: dict[str, type]) -> dict:
@@ -175,7 +174,7 @@ def _file(where: str, role: str, entry: object) -> File:
     if not taken["names"]:
         raise ValueError(f"{where}: 'names' is empty")
     _regular(f"{where}, signs", taken["signs"])
-    return File(role, taken["kind"], taken["names"], taken["name_words"], taken["signs"])
+    return File(role, **taken)
 
 
 def _request(where: str, entry: object, files: dict[str, File]) -> Request:

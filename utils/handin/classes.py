@@ -97,37 +97,34 @@ def _images(works: list[Work]) -> np.ndarray:
 
 def _heads(work: Work) -> set[bytes]:
     found = set()
-    for role, file in work.brief.files.items():
-        if file.kind == "array" and not work.problem(role):
-            try:
-                images = filled_heads.heads(work, role).images
-            except (Failed, Unchecked):
-                continue
-            if images is not None:
-                found |= {_digest(np.round(image, 3).astype(np.float32).tobytes()) for image in images}
+    for role in work.usable("array"):
+        try:
+            images = filled_heads.heads(work, role).images
+        except (Failed, Unchecked):
+            continue
+        if images is not None:
+            found |= {_digest(np.round(image, 3).astype(np.float32).tobytes()) for image in images}
     return found
 
 
 def _code(work: Work) -> set[bytes]:
     found = set()
-    for role, file in work.brief.files.items():
-        if file.kind == "notebook" and not work.problem(role):
-            for cell in work.cells(role):
-                lines = ["".join(line.split()) for line in work.own_lines(cell.source)] if cell.code else []
-                lines = [line for line in lines if line[0] != "#"]
-                if len(lines) >= LEAST_LINES:
-                    found.add(_digest("\n".join(lines).encode(errors="surrogatepass")))
+    for role in work.usable("notebook"):
+        for cell in work.cells(role):
+            lines = ["".join(line.split()) for line in work.own_lines(cell.source)] if cell.code else []
+            lines = [line for line in lines if line[0] != "#"]
+            if len(lines) >= LEAST_LINES:
+                found.add(_digest("\n".join(lines).encode(errors="surrogatepass")))
     return found
 
 
 def _labels(works: list[Work]) -> dict[str, str]:
     for work in works:
-        for role, file in work.brief.files.items():
-            if file.kind == "table" and not work.problem(role):
-                try:
-                    return label_tables.table(work, role).labels
-                except (Failed, Unchecked):
-                    continue
+        for role in work.usable("table"):
+            try:
+                return label_tables.table(work, role).labels
+            except (Failed, Unchecked):
+                continue
     return {}
 
 
@@ -139,29 +136,26 @@ def score(work: Work, truth: Path) -> str:
     """
     kind = {".csv": "table", ".npy": "array"}.get(truth.suffix.lower())
     if kind is None:
-        raise ValueError(f"'{truth}' is no truth: a .csv of labels or a .npy of images is needed")
-    for role, file in work.brief.files.items():
-        if file.kind == kind and not work.problem(role):
-            try:
-                return _score_table(work, role, truth) if kind == "table" else _score_heads(work, role, truth)
-            except (Failed, Unchecked, ValueError) as error:
-                return f"no score: {error}"
+        raise ValueError(f"'{truth}' cannot be used as the truth: give a .csv file of labels or a .npy file of images")
+    for role in work.usable(kind):
+        try:
+            return _score_table(work, role, truth) if kind == "table" else _score_heads(work, role, truth)
+        except (Failed, Unchecked, ValueError) as error:
+            return f"no score: {error}"
     return ""
 
 
 def _score_table(work: Work, role: str, truth: Path) -> str:
-    right = label_tables.Table(truth.read_text(encoding="utf-8-sig"), []).labels
-    given = label_tables.table(work, role).labels
-    pairs = [(label, given.get(name, "")) for name, label in right.items() if label]
-    if not pairs:
+    from sklearn.metrics import accuracy_score, f1_score  # here, because a check without a truth does not need it
+
+    truths = label_tables.Table(truth.read_text(encoding="utf-8-sig"), []).labels
+    answers = label_tables.table(work, role).labels
+    names = [name for name, label in truths.items() if label]
+    if not names:
         return "no score: the truth has no labels"
-    accuracy = sum(a == b for a, b in pairs) / len(pairs)
-    f1 = []
-    for label in sorted({a for a, _ in pairs}):
-        hits = sum(a == b == label for a, b in pairs)
-        total = sum(a == label for a, _ in pairs) + sum(b == label for _, b in pairs)
-        f1.append(2 * hits / total)
-    return f"accuracy {accuracy:.4f}, macro F1 {np.mean(f1):.4f} on {len(pairs)} files"
+    right, given = [truths[name] for name in names], [answers.get(name, "") for name in names]
+    f1 = f1_score(right, given, labels=sorted(set(right)), average="macro")
+    return f"accuracy {accuracy_score(right, given):.4f}, macro F1 {f1:.4f} on {len(names)} files"
 
 
 def _score_heads(work: Work, role: str, truth: Path) -> str:
@@ -178,7 +172,7 @@ def _score_heads(work: Work, role: str, truth: Path) -> str:
 
 
 def particular(student: Student, shared: Counter, count: int) -> str:
-    """The faults of a student, those first that few others have."""
+    """A student's faults in one line, the rarest in the class first."""
     faults = [
         (shared[r.brief, line.requirement], line) for r in student.results for line in r.lines if line.kind == "fault"
     ]
@@ -190,7 +184,7 @@ def particular(student: Student, shared: Counter, count: int) -> str:
     shown = [f"{line.requirement} ({line.found[0][:70]})" for line in own[:MOST_SHOWN]]
     further = len(faults) - len(shown)
     if not shown:
-        return f"{further} faults, as most others have them"
+        return f"{further} faults, which most of the class have too"
     return "; ".join(shown) + (f"; and {further} more" if further else "")
 
 
@@ -286,7 +280,9 @@ def _print_table(students: list[Student]) -> None:
     for student in students:
         shared.update({(r.brief, li.requirement) for r in student.results for li in r.lines if li.kind == "fault"})
     width = max((len(printable(student.name)) for student in students), default=0)
-    print(f"{'':<{width}}  {'briefs':<12} {'right':>5} {'fault':>5} {'remark':>6} {'?':>3}  what is particular")
+    print(
+        f"{'':<{width}}  {'briefs':<12} {'right':>5} {'fault':>5} {'remark':>6} {'?':>3}  faults that few others have"
+    )
     for student in students:
         number = compare.counts(student.results)
         briefs = ",".join(r.brief for r in student.results)

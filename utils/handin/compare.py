@@ -6,6 +6,7 @@ Nothing in a hand-in is executed or unpickled, and links in it are not followed.
 from __future__ import annotations
 
 import textwrap
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ from utils.handin.recognise import Work
 
 MARKS = {"ok": "ok    ", "fault": "FAULT ", "remark": "remark", "unchecked": "?     "}
 WORST_FIRST = ("fault", "unchecked", "remark", "ok")
-WIDTH = 108  # of the printed table
+WIDTH, INDENT = 108, 9  # of the printed table; of what is below a line
 MOST = 8  # findings of one line that are printed; --json has all
 
 
@@ -42,7 +43,7 @@ class Result(NamedTuple):
     work: Work | None
 
 
-def applying(handin: HandIn) -> list[Work]:
+def recognised(handin: HandIn) -> list[Work]:
     """The hand-in as an answer to each brief that it seems to answer, by its notebooks, tables and arrays.
 
     If there are none of these, a report or images are enough.
@@ -54,7 +55,7 @@ def applying(handin: HandIn) -> list[Work]:
 
 
 def check(path: Path, names: list[str] | None = None, chosen: dict[str, str] | None = None) -> list[Result]:
-    """Compare a hand-in with briefs. Without `names`, those from `applying` are used.
+    """Compare a hand-in with briefs. Without `names`, those from `recognised` are used.
 
     Args:
         path: a folder or a zip file.
@@ -76,7 +77,7 @@ def check(path: Path, names: list[str] | None = None, chosen: dict[str, str] | N
     if names:
         works = [Work(handin, briefs.load(name), chosen) for name in names]
     else:
-        works = applying(handin)
+        works = recognised(handin)
         if chosen:
             known = [w for w in works if set(chosen) <= w.brief.files.keys()]
             works = [Work(handin, w.brief, chosen) for w in known] or works
@@ -98,7 +99,10 @@ def compare(work: Work) -> Result:
 
 
 def answer(work: Work, request: briefs.Request) -> list[Line]:
-    """The result of one requirement. What only follows from the state of a missing file is not counted again."""
+    """The result of one requirement.
+
+    If the file is missing, its other requirements are unchecked, so that one fault does not count twice.
+    """
     problem = work.problem(request.of) if request.of and request.check != "present" else ""
     if problem:
         found = [Finding("unchecked", problem)]
@@ -162,8 +166,8 @@ def as_json(results: list[Result]) -> list[dict]:
     ]
 
 
-def _wrapped(text: str, first: int, others: int) -> list[str]:
-    return textwrap.wrap(text, WIDTH, initial_indent=" " * first, subsequent_indent=" " * others)
+def _wrapped(text: str, others: int) -> list[str]:
+    return textwrap.wrap(text, WIDTH, initial_indent=" " * INDENT, subsequent_indent=" " * others)
 
 
 def _shown(line: Line) -> list[str]:
@@ -172,13 +176,13 @@ def _shown(line: Line) -> list[str]:
         return [f"  {MARKS['ok']} {line.requirement}" + (f": {'; '.join(line.found)[:100]}" if line.found else "")]
     shown = [f"  {MARKS[line.kind]} {line.requirement}"]
     for text in line.found[:MOST]:
-        shown += _wrapped(text, 9, 11)
+        shown += _wrapped(text, 11)
     if len(line.found) > MOST:
-        shown.append(f"{' ' * 9}... and {len(line.found) - MOST} more")
+        shown.append(f"{' ' * INDENT}... and {len(line.found) - MOST} more")
     if line.quote:
-        shown += _wrapped(f'the brief: "{line.quote}"', 9, 9)
+        shown += _wrapped(f'the brief: "{line.quote}"', INDENT)
     if line.advice:
-        shown += _wrapped(f"-> {line.advice}", 9, 12)
+        shown += _wrapped(f"-> {line.advice}", 12)
     return shown
 
 
@@ -187,15 +191,15 @@ def table(results: list[Result]) -> str:
     shown = []
     for result in results:
         shown.append(f"\n{result.brief}: {result.title}")
-        follows: dict[str, int] = {}  # lines that could not be checked for the same reason: the number of further ones
+        alike: Counter[str] = Counter()  # the number of lines that could not be checked, by their only reason
         for line in result.lines:
-            if line.kind == "unchecked" and len(line.found) == 1 and line.found[0] in follows:
-                follows[line.found[0]] += 1
-                continue
-            if line.kind == "unchecked" and len(line.found) == 1:
-                follows[line.found[0]] = 0
-            shown += _shown(line)
-        for reason, number in follows.items():
-            if number:
-                shown += _wrapped(f"{number} further line{'s' * (number > 1)} could not be checked: {reason}", 9, 11)
+            reason = line.found[0] if line.kind == "unchecked" and len(line.found) == 1 else None
+            if reason is not None:
+                alike[reason] += 1
+            if reason is None or alike[reason] == 1:
+                shown += _shown(line)
+        for reason, number in alike.items():
+            if number > 1:
+                text = f"{number - 1} further line{'s' * (number > 2)} could not be checked: {reason}"
+                shown += _wrapped(text, 11)
     return "\n".join([*shown, "", summary(results)])

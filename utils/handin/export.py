@@ -16,9 +16,8 @@ ANSWERED = ("Answer to question 1", "Answer to question 2")  # headings in the R
 RUNNING = ("utils/*.json", "requirements.txt", "constraints.txt", "LICENSE", "weights/*.safetensors")
 ANSWERS = ("docs/data_and_time.png",)  # pictures in the answers in the README
 LEAST_MINOR_WITH_IDS = 5  # of nbformat 4
-# For each brief: patterns of files to copy, and files that are renamed. `{user}` is the username, and `{model}` is GAN
-# or VAE. The files in RUNNING are always copied,
-# and the modules that the notebooks import.
+# For each brief: patterns of the files to copy, and files that get another name. `{user}` is the username, `{model}` is
+# GAN or VAE. The files in RUNNING and the modules that the notebooks import are always copied.
 LAYOUTS: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
     "cw1": (("{user}_DLcw1_*.ipynb", "{model}_hands/{user}_*", "references.md"), {}),
     "cw2": (
@@ -90,11 +89,8 @@ def valid(content: bytes) -> bytes:
 
 def imported(project: Path, notebooks: list[str], files: tuple[str, ...]) -> set[str]:
     """The modules of `utils` that notebooks import, those that these import, and so on: their paths."""
-    there, found = set(files), set[str]()
-    trees = []
-    for name in notebooks:
-        cells = inspection.HandIn(project).cells(name)
-        trees += [source.parse(cell.source) for cell in cells if cell.code]
+    there, found, handin = set(files), set[str](), inspection.HandIn(project)
+    trees = [source.parse(cell.source) for name in notebooks for cell in handin.cells(name) if cell.code]
     while trees:
         modules = source.imports([tree for tree in trees if tree is not None])
         paths = {f"{module.replace('.', '/')}.py" for module in modules}

@@ -53,12 +53,12 @@ def fault(text: str) -> Finding:
 
 
 def remark(text: str) -> Finding:
-    """Worth a look. It costs nothing by the brief."""
+    """Worth a look. The brief does not forbid it."""
     return Finding("remark", text)
 
 
 def unchecked(text: str) -> Finding:
-    """It cannot be known. The text says how it could be."""
+    """A program cannot know it. The text says how a person can find out."""
     return Finding("unchecked", text)
 
 
@@ -250,14 +250,6 @@ class HandIn:
                     found.append(name)
         except DAMAGED_ZIP:
             self.archives.append(prefix or self.path.name)
-        return found
-
-    @cached_property
-    def by_name(self) -> dict[str, list[str]]:
-        """The paths of the files with each name, in small letters."""
-        found: dict[str, list[str]] = {}
-        for name in self.names:
-            found.setdefault(last_part(name).lower(), []).append(name)
         return found
 
     @cached_property

@@ -5,9 +5,12 @@ Names count most, but renamed files are recognised by their content, in sub-fold
 
 from __future__ import annotations
 
+import ast
 import fnmatch
 import re
+from collections.abc import Callable
 from functools import cached_property
+from typing import TypeVar
 
 from utils.data import head_images
 from utils.handin import source
@@ -20,6 +23,7 @@ FIELD = re.compile(r"\W*(name|username|cid)\W*:(.*?)(?=\b(?:name|username|cid)\W
 COURSE_IMAGE = re.compile(r"(real_|test_)?(VAE|GAN|real|test)_?hand_?\d+\.\w+|\d{6}\.jpe?g", re.I)  # the course's own
 COURSE_FOLDERS = ("real_hands", "test_hands", "real_hand", "test_hand", "raw_data")
 IMAGE = (".jpeg", ".jpg", ".png", ".bmp", ".tif", ".tiff", ".gif")
+T = TypeVar("T")
 EXACT, BY_WORD, BY_SIGN, BESIDE = 100, 10, 3, 4  # how much it counts: a name, a word, a sign, the same folder
 
 
@@ -47,7 +51,6 @@ class Work:
         handin, brief: what is compared.
         taken: the path of the file for each role.
         spare: notebooks that answer this brief too, but have no role.
-        cache: what the checks have read, so that each file is read once.
     """
 
     def __init__(self, handin: HandIn, brief: Brief, chosen: dict[str, str] | None = None):
@@ -57,11 +60,14 @@ class Work:
         lines = [normal(line) for line in brief.template]
         self._lines, self._openings = set(lines), tuple(line for line in lines if len(line.split()) > 3)
         self._code_lines = re.compile("|".join(f"(?:{line})" for line in brief.template_code) or "(?!)")
-        self._fits: dict[str, bool] = {}
-        self._code: dict[str, source.Notebook] = {}
-        self._blocked: dict[str, str] = {}
-        self.cache: dict = {}
+        self._kept: dict[tuple, object] = {}
         self._recognise(chosen or {})
+
+    def kept(self, key: tuple, make: Callable[[], T]) -> T:
+        """The result of `make`, which is called only once for each key."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]
 
     # ---- which file is what
 
@@ -153,13 +159,12 @@ class Work:
 
     def _belongs(self, name: str) -> bool:
         """Does a notebook answer this brief, by its content?"""
-        if not self.brief.signs:
-            return False
-        if name not in self._fits:
-            text = self.handin.words(name)
-            fits = bool(text) and all(re.search(sign.lower(), text) for sign in self.brief.signs)
-            self._fits[name] = fits and not self._is_elsewhere(name)
-        return self._fits[name]
+        return bool(self.brief.signs) and self.kept(("belongs", name), lambda: self._fits(name))
+
+    def _fits(self, name: str) -> bool:
+        text = self.handin.words(name)
+        fits = bool(text) and all(re.search(sign.lower(), text) for sign in self.brief.signs)
+        return fits and not self._is_elsewhere(name)
 
     def _is_elsewhere(self, name: str) -> bool:
         """Does a notebook answer another brief, by its content or its name?"""
@@ -214,12 +219,9 @@ class Work:
 
     def code(self, role: str) -> source.Notebook:
         """The code of the notebook with this role."""
-        name = self.taken[role]
-        if name not in self._code:
-            self._code[name] = source.Notebook(self.handin.cells(name))
-        return self._code[name]
+        return self.kept(("code", role), lambda: source.Notebook(self.cells(role)))
 
-    def module(self, name: str) -> source.ast.Module | None:
+    def module(self, name: str) -> ast.Module | None:
         """The syntax tree of a Python file in the hand-in, or None if it is not Python."""
         if name not in self.handin.trees:
             try:
@@ -256,9 +258,11 @@ class Work:
 
     def problem(self, role: str) -> str:
         """Why the file with this role cannot be judged; "" if it can be. Other findings would only follow from this."""
-        if role not in self._blocked:
-            self._blocked[role] = self._problem(role)
-        return self._blocked[role]
+        return self.kept(("problem", role), lambda: self._problem(role))
+
+    def usable(self, kind: str) -> list[str]:
+        """The roles with files of this kind that can be judged."""
+        return [role for role, file in self.brief.files.items() if file.kind == kind and not self.problem(role)]
 
     def _problem(self, role: str) -> str:
         file = self.brief.files[role]
@@ -266,7 +270,7 @@ class Work:
             pictures = any(n.lower().endswith(IMAGE) for n in self.handin.names)
             return "" if self.sample_groups(file) or (file.signs and pictures) else "there are no images"
         if role not in self.taken:
-            return f"there is no {self.brief.files[role].names[0]}"
+            return f"there is no {file.names[0]}"
         name = self.taken[role]
         try:
             if file.kind == "notebook":
@@ -321,6 +325,6 @@ class Work:
         """The folders that count as the top of this hand-in: the real top, and those of README and notebooks."""
         names = self.handin.names
         first = {name.split("/")[0] for name in names}
-        shared = f"{first.pop()}" if len(first) == 1 and all("/" in name for name in names) else ""
+        shared = first.pop() if len(first) == 1 and all("/" in name for name in names) else ""
         own = {folder_of(self.taken[r]) for r, f in self.brief.files.items() if r in self.taken and f.kind != "table"}
         return {"", shared} | own

@@ -239,9 +239,9 @@ class Notebook:
         if last in ("send", "draw") and first in self.plotters:
             return Shows(False, True)
         if name == "print":
-            prints = any(keyword.arg == "file" for keyword in value.keywords)
+            to_file = any(keyword.arg == "file" for keyword in value.keywords)
             blank = not value.args or all(isinstance(a, ast.Constant) and a.value == "" for a in value.args)
-            return Shows(not prints and not blank, False)
+            return Shows(not to_file and not blank, False)
         if self.names.get(first) == "matplotlib.pyplot" or first == "plt":
             return Shows(False, last in PLOTS)
         if name == "display" and value.args:

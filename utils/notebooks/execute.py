@@ -25,6 +25,7 @@ from utils import config, files
 from utils.data import hand_images
 from utils.notebooks import results
 
+INSTEAD = "So nothing was started. Get the course's images (python -m utils data --from PATH), or use --profile quick."
 WIDGET, PNG = "application/vnd.jupyter.widget-view+json", "image/png"
 SILENCE = 60  # seconds; a log gets a line at least this often
 SETTLED = 20  # seconds; after this time, the estimate of the time left uses the measured speed of this machine
@@ -225,11 +226,11 @@ def refuse_to_replace_results(paths: list[Path]) -> None:
     if not config.in_place():
         return
     if any("DLcw" in path.name for path in paths) and hand_images.origin().startswith("STAND-IN"):
-        raise ValueError(f"{hand_images.origin()}. The profile full would overwrite the committed results.")
+        raise ValueError(f"{hand_images.origin()}. The profile full would overwrite the committed results. {INSTEAD}")
     if any("DLcw2" in path.name for path in paths) and not any((config.PROJECT / "test_hands").glob("test_hand_*")):
         raise ValueError(
             "The course's test images (hands_cw2.tar.gz) are not here. The profile full would overwrite the committed "
-            "labels with labels of our own images."
+            f"labels with labels of our own images. {INSTEAD}"
         )
 
 

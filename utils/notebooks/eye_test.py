@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import json
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from utils.data import hand_images, image_files
+from utils.notebooks import pages
 
 PAGE = "real_or_generated.html"
 TEMPLATE = Path(__file__).with_name(PAGE)
@@ -21,7 +21,7 @@ def png(image: np.ndarray) -> str:
     """An image uint8 (H, W) as the address of a PNG that holds it, to be put into a page."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return pages.address(buffer.getvalue(), "png")
 
 
 def page(project: Path) -> str | None:

@@ -50,22 +50,21 @@ def show_rows(rows: dict[str, np.ndarray], zoom: float = 1.5):
     return figure
 
 
-def show_curves(histories: dict[str, list[dict]], panels: dict[str, list[str]], unit: str = "images"):
+def show_curves(histories: dict[str, list[dict]], panels: dict[str, list[str]]):
     """Show training curves: one panel for each entry of `panels`, and one line for each quantity and run.
 
     Args:
         histories: the results of `loop.fit`, by the name of the run.
         panels: for each axis label, the names of the quantities in the histories.
-        unit: the quantity on the x axis.
     """
     figure, axes = plt.subplots(1, len(panels), figsize=(4.5 * len(panels), 3.2), squeeze=False)
     for axis, (label, names) in zip(axes[0], panels.items()):
         for run, history in histories.items():
             for name in names:
-                points = [(row[unit] / 1000, row[name]) for row in history if name in row]
+                points = [(row["images"] / 1000, row[name]) for row in history if name in row]
                 title = " ".join(filter(None, [run, name if len(names) > 1 else ""]))
                 axis.plot(*zip(*points), marker=".", label=title)
-        axis.set_xlabel(f"{unit} seen (thousands)")
+        axis.set_xlabel("images seen (thousands)")
         axis.set_ylabel(label)
         axis.grid(alpha=0.3)
         if len(histories) * len(names) > 1:

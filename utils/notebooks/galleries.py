@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -29,11 +30,10 @@ show();
 def hands(project: Path) -> str:
     """The page with the 300 hands of each model."""
     found = [project / "GAN_hands", project / "VAE_hands"]
-    parts = [
-        f'<h2 id="{path.name}">{path.name[:3]}: {count} hands</h2>{shown}'
-        for path in found
-        if (shown := pages.hands(path)) and (count := shown.count("<img"))
-    ]
+    parts = []
+    for path in found:
+        shown = pages.hands(path)
+        parts.append(f'<h2 id="{path.name}">{path.name[:3]}: {shown.count("<img")} hands</h2>{shown}')
     said = (
         "All hands that the two models made, as they were handed in; none was left out. The files have 32 x 32 pixels. "
         + ", ".join(f'<a href="#{path.name}">{path.name[:3]}</a>' for path in found)
@@ -69,25 +69,23 @@ def garments(project: Path, site: Path) -> str:
     """The page with the sample sheets of all families. The sheets are copied to `samples/` in the site's folder."""
     folder = project / "fashion_mnist" / "samples"
     (site / "samples").mkdir(exist_ok=True)
-    order = [family.lower() for family in config.FAMILIES]
-    found = {
-        path: next((name for name in order if name in path.stem.lower().split("_")), "")
-        for path in folder.glob("*.png")
-    }
-    parts, last = [], None
-    for path in sorted(
-        found,
-        key=lambda path: (order.index(found[path]) if found[path] else len(order), "chosen" in path.stem, path.stem),
-    ):
-        family = next((name for name in config.FAMILIES if name.lower() == found[path]), "More samples")
-        (site / "samples" / path.name).write_bytes(path.read_bytes())
-        kind = html.escape(" ".join(word for word in path.stem.split("_") if word != found[path]))
-        heading = f'<h2 id="{family}">{family}</h2>' if family != last else ""
-        parts.append(
-            f'{heading}<figure class="sheet"><figcaption>{kind}</figcaption><img class="pixels" loading="lazy" '
-            f'src="samples/{path.name}" alt="Sheet of samples of {family}: {kind}"></figure>'
-        )
-        last = family
+    order = [*config.FAMILIES, "More samples"]
+
+    def family_of(path: Path) -> str:
+        return next((name for name in config.FAMILIES if name.lower() in path.stem.lower().split("_")), order[-1])
+
+    paths = folder.glob("*.png")
+    paths = sorted(paths, key=lambda path: (order.index(family_of(path)), "chosen" in path.stem, path.stem))
+    parts = []
+    for family, sheets in groupby(paths, family_of):
+        parts.append(f'<h2 id="{family}">{family}</h2>')
+        for path in sheets:
+            (site / "samples" / path.name).write_bytes(path.read_bytes())
+            kind = html.escape(" ".join(word for word in path.stem.split("_") if word != family.lower()))
+            parts.append(
+                f'<figure class="sheet"><figcaption>{kind}</figcaption><img class="pixels" loading="lazy" '
+                f'src="samples/{path.name}" alt="Sheet of samples of {family}: {kind}"></figure>'
+            )
     said = (
         "Samples of every family of the final assignment. <em>first 100</em>: the first ones that the model made, none "
         "left out. <em>chosen</em>: those that a classifier is surest of. All are generated; no real image is shown."

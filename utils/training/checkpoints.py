@@ -152,14 +152,14 @@ def latest(folder: str | Path, config: dict, report: Callable[[str], object] = p
     return None
 
 
-def export_weights(path: str | Path, module: torch.nn.Module, config: dict, dtype=torch.float16) -> Path:
-    """Write a module's weights and its constructor arguments as safetensors. Returns `path`.
+def export_weights(path: str | Path, module: torch.nn.Module, config: dict) -> Path:
+    """Write a module's weights, in float16, and its constructor arguments as safetensors. Returns `path`.
 
     Weights of more than PART_BYTES go into several files: `name.safetensors`, `name_part_2.safetensors`, ...
     Each file is written completely or not at all.
     """
     tensors = {
-        name: tensor.detach().cpu().to(dtype if tensor.is_floating_point() else tensor.dtype).contiguous()
+        name: tensor.detach().cpu().to(torch.float16 if tensor.is_floating_point() else tensor.dtype).contiguous()
         for name, tensor in module.state_dict().items()
     }
     parts: list[dict[str, torch.Tensor]] = [{}]

@@ -19,7 +19,7 @@ def kept_values(path: Path, wanted: dict, make: Callable[[], dict]) -> dict:
     If the file was made for another `wanted`, or cannot be read, the values are made again.
 
     Args:
-        wanted: plain values that tell everything that the result depends on, for example the hash of a model.
+        wanted: everything that the result depends on, as plain values, for example the hash of a model.
     """
     found = _read_values(path)
     asked = json.dumps(wanted, sort_keys=True)

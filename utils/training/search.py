@@ -144,7 +144,7 @@ def watch(trial: optuna.Trial, measure: Callable) -> Callable:
     return hook
 
 
-def finish(study: optuna.Study, objective: Callable, trials: int, score: str = "score") -> pd.DataFrame:
+def finish(study: optuna.Study, objective: Callable, trials: int) -> pd.DataFrame:
     """Run trials until the study has `trials` of them. Returns a table of all trials, the best first.
 
     Pruned trials and trials of other processes count. The function does not wait for unfinished trials of other
@@ -154,19 +154,19 @@ def finish(study: optuna.Study, objective: Callable, trials: int, score: str = "
         study.optimize(objective, callbacks=[optuna.study.MaxTrialsCallback(trials, states=ENDED)])
     table = study.trials_dataframe(attrs=("number", "value", "params", "state", "duration"))
     ended = table.state.isin(["COMPLETE", "PRUNED"])
-    table = table[ended].sort_values(["state", "value"]).rename(columns={"value": score})
+    table = table[ended].sort_values(["state", "value"]).rename(columns={"value": "score"})
     table["duration"] = table.duration.dt.total_seconds().round().astype(int).astype(str) + " s"
     return table.rename(columns=lambda c: c.removeprefix("params_")).set_index("number")
 
 
-def plot_study(study: optuna.Study, score: str = "score") -> None:
+def plot_study(study: optuna.Study) -> None:
     """Parallel coordinates of the trials and, if three or more are finished, the importance of each setting."""
     with plt.rc_context(), warnings.catch_warnings():  # Optuna changes the style of all later figures
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        optuna.visualization.matplotlib.plot_parallel_coordinate(study, target_name=score)
+        optuna.visualization.matplotlib.plot_parallel_coordinate(study, target_name="score")
         plt.gcf().set_size_inches(9, 4)
         plt.show()
         if len(study.get_trials(states=[TrialState.COMPLETE])) > 2:
-            optuna.visualization.matplotlib.plot_param_importances(study, target_name=score)
+            optuna.visualization.matplotlib.plot_param_importances(study, target_name="score")
             plt.gcf().set_size_inches(7, 2.5)
             plt.show()

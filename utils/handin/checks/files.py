@@ -79,7 +79,7 @@ def named(work: Work, role: str) -> Iterator[Finding]:
 @check
 def no_other_notebooks(work: Work, role: str) -> Iterator[Finding]:
     """There are no further notebooks for this brief."""
-    if all(work.problem(r) for r, file in work.brief.files.items() if file.kind == "notebook"):
+    if not work.usable("notebook"):
         yield unchecked("there are no notebooks for this brief that can be read")
     for name in work.spare:
         yield fault(f"{name} is a further notebook")

@@ -78,10 +78,7 @@ class Table:
 
 def table(work: Work, role: str) -> Table:
     """The table of labels with this role."""
-    key = "table", role
-    if key not in work.cache:
-        work.cache[key] = Table(*work.handin.text(work.taken[role]))
-    return work.cache[key]
+    return work.kept(("table", role), lambda: Table(*work.handin.text(work.taken[role])))
 
 
 @check

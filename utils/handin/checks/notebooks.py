@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator
 
 from utils.handin import source
 from utils.handin.briefs import check
 from utils.handin.checks.texts import PLACEHOLDER, headings, pieces
-from utils.handin.inspection import (
-    Cell,
-    Finding,
-    fault,
-    ok,
-    remark,
-    some,
-    unchecked,
-)  # fmt: skip
+from utils.handin.inspection import Cell, Finding, fault, ok, remark, some, unchecked
 from utils.handin.recognise import FIELD, LEAST_WORDS, Work, normal
 
 MAX_BARE_CELLS = 6  # so many code cells in a row without a word in text or comments are a remark
@@ -44,7 +37,7 @@ def signed(work: Work, role: str) -> Iterator[Finding]:
     own_template = seen.get("username") == "username"
     left = [f for f, v in seen.items() if not v or PLACEHOLDER.fullmatch(v) or set(v) == {"0"} or v == f]
     if not seen:
-        yield unchecked("no line with a name was found at the top: look who the author is")
+        yield unchecked("no line with a name was found at the top: check who the author is")
     elif own_template:
         yield unchecked("the author's name was not filled in: python -m utils rename USERNAME --name NAME --cid CID")
     elif left:
@@ -63,19 +56,20 @@ def executed(work: Work, role: str) -> Iterator[Finding]:
         for error in cell.errors():
             if error == "KeyboardInterrupt" and cell.shows():
                 yield remark(
-                    f"code cell {cell.code_number} was interrupted by hand; look whether its training is complete"
+                    f"code cell {cell.code_number} was interrupted by hand; check whether its training is complete"
                 )
             elif error == "KeyboardInterrupt":
                 yield fault(f"code cell {cell.code_number} was interrupted before it showed anything")
             else:
                 yield fault(f"code cell {cell.code_number} ended in {error}: {_first_line(cell)}")
     if not cells:
-        yield remark("it has no code of its own, so there is nothing to execute; look whether its text is enough")
+        yield remark("it has no code of its own, so there is nothing to execute; check whether its text is enough")
     elif not any(cell.outputs for cell in cells):
         yield fault(f"none of its {len(cells)} code cells shows an output")
     elif silent:
         numbers = some([cell.code_number for cell in silent], 12)
-        what = f"{'shows' if len(silent) == 1 else 'show'} no output {'it' if len(silent) == 1 else 'they'} must have"
+        shows, its = ("shows", "its") if len(silent) == 1 else ("show", "their")
+        what = f"{shows} no output, although {its} code prints or draws something"
         yield fault(f"{len(silent)} of {len(cells)} code cells {what}: {numbers}")
     else:
         yield ok(f"{len(cells)} code cells, {sum(bool(cell.outputs) for cell in cells)} with outputs")
@@ -98,7 +92,7 @@ def _first_line(cell: Cell) -> str:
 def _does_something(notebook: source.Notebook, cell: Cell) -> bool:
     """Is there more in the cell than imports, definitions and IPython's own lines?"""
     tree = notebook.trees[cell.number]
-    quiet = (source.ast.Import, source.ast.ImportFrom, *source.FUNCTIONS, source.ast.ClassDef, source.ast.Pass)
+    quiet = (ast.Import, ast.ImportFrom, *source.FUNCTIONS, ast.ClassDef, ast.Pass)
     return tree is not None and any(not isinstance(statement, quiet) for statement in tree.body)
 
 

@@ -16,18 +16,7 @@ from PIL import Image
 from utils import config
 from utils.data import hand_images, likeness
 from utils.handin.briefs import check
-from utils.handin.inspection import (
-    Failed,
-    Finding,
-    Unchecked,
-    fault,
-    folder_of,
-    last_part,
-    ok,
-    remark,
-    some,
-    unchecked,
-)  # fmt: skip
+from utils.handin.inspection import Failed, Finding, Unchecked, fault, folder_of, last_part, ok, remark, some, unchecked
 from utils.handin.recognise import IMAGE, Work
 
 MOST_IMAGES = 2000  # of one kind; further ones are not opened
@@ -74,10 +63,7 @@ def group(work: Work, role: str) -> tuple[str, list[str], list[str]]:
 
 def samples(work: Work, role: str) -> list[Sample]:
     """The samples of the chosen folder, at most MOST_IMAGES."""
-    key = "samples", role
-    if key not in work.cache:
-        work.cache[key] = [_open(work, name) for name in group(work, role)[1][:MOST_IMAGES]]
-    return work.cache[key]
+    return work.kept(("samples", role), lambda: [_open(work, name) for name in group(work, role)[1][:MOST_IMAGES]])
 
 
 def _open(work: Work, name: str) -> Sample:
@@ -91,9 +77,7 @@ def _open(work: Work, name: str) -> Sample:
             grey = colours.ndim == 2 or int(np.ptp(colours.astype(np.int16), axis=2).max()) <= 8
             pixels = colours if colours.ndim == 2 else np.asarray(image.convert("L"))
             return Sample(name, str(image.format), size, grey, mode, pixels, "")
-    except (Failed, Unchecked) as error:
-        return Sample(name, "", (0, 0), True, "", None, str(error))
-    except IMAGE_ERRORS as error:
+    except IMAGE_ERRORS as error:  # Failed and Unchecked are ValueErrors
         return Sample(name, "", (0, 0), True, "", None, " ".join(str(error).split()) or type(error).__name__)
 
 

@@ -236,12 +236,13 @@ def answered(work: Work, role: str, question: int, most_words: int, figures_allo
     if least > most_words:
         yield fault(f"{least} words: {least - most_words} too many")
     elif count > most_words:
-        yield remark(f"{least} words, or {count} with numbers, captions and marks of references")
+        yield remark(f"{least} words, or {count} if numbers, captions and citation marks count too")
     else:
         yield ok(f"{count} words")
     number, lost = figures(work, name, found[question])
     if number > figures_allowed:
-        yield fault(f"{number} figures and tables: {figures_allowed} may be used")
+        verb = "is" if figures_allowed == 1 else "are"
+        yield fault(f"{number} figures and tables, but at most {figures_allowed} {verb} allowed")
     for address in lost:
         yield remark(f"it shows {address[:80]}, which is not in the hand-in")
 
@@ -280,7 +281,7 @@ def references(work: Work, role: str) -> Iterator[Finding]:
 @check
 def one_utils(work: Work, role: str) -> Iterator[Finding]:
     """The modules that the notebooks import are in one folder called utils."""
-    notebooks = [r for r, f in work.brief.files.items() if f.kind == "notebook" and not work.problem(r)]
+    notebooks = work.usable("notebook")
     trees = [tree for r in notebooks for tree in work.code(r).trees.values() if tree is not None]
     wanted = source.imports(trees)
     outside = []

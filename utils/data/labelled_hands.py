@@ -59,7 +59,6 @@ class Unlabelled(NamedTuple):
     names: list[str]
     apart: np.ndarray  # bool (N,); false for a near-copy of a labelled image, also of a locked one
     skipped: list[image_files.Skipped]  # test files that could not be read as an image
-    foreign: list[str]  # names of files that are not test files
     truth: np.ndarray | None  # the true labels int64 (N,); known only if the images are our own
     origin: str
 
@@ -185,15 +184,13 @@ def further_reals(labelled: Labelled) -> tuple[np.ndarray, np.ndarray]:
 def _test(root: Path) -> Unlabelled:
     """Every `test_hand_*` in `test_hands`. Whether they are near-copies of labelled images is not known here."""
     folder = root / "test_hands"
-    names = sorted(p.name for p in folder.glob("*") if not image_files.is_noise(p.name)) if folder.is_dir() else []
-    foreign = [name for name in names if not name.startswith("test_hand_")]
-    if len(foreign) < len(names):
+    if any(folder.glob("test_hand_*")):
         found = image_files.read(folder, pattern="test_hand_*", resize=True)
         found = image_files.first(found, budgets.reading().classifier_images)
         holds = f"'{printable(folder)}' holds {len(found.names)} readable test images"
         _require(holds, len(found.names), 2 * budgets.classifier().folds)
         apart = np.ones(len(found.names), bool)
-        return Unlabelled(found.images, found.names, apart, found.skipped, foreign, None, f"{folder.name}/")
+        return Unlabelled(found.images, found.names, apart, found.skipped, None, f"{folder.name}/")
     if has_course_fakes(root):
         raise ValueError(
             f"'{printable(folder)}' holds no file named test_hand_*, so there is nothing to label. "
@@ -204,7 +201,7 @@ def _test(root: Path) -> Unlabelled:
     order = np.random.default_rng(OWN_TEST_SEED).permutation(len(images))
     names = [f"test_hand_{i + 1:04d}.jpeg" for i in range(len(images))]
     origin = "our own generated hands and real ones, kept out of training: the truth is known"
-    return Unlabelled(images[order], names, np.ones(len(images), bool), [], foreign, truth[order], origin)
+    return Unlabelled(images[order], names, np.ones(len(images), bool), [], truth[order], origin)
 
 
 def groups(images: np.ndarray) -> np.ndarray:

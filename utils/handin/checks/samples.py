@@ -179,7 +179,7 @@ def sample_new(work: Work, role: str) -> Iterator[Finding]:
         return
     if any(finding.kind == "fault" for finding in problems):
         return
-    similar, _ = likeness.most_similar(pixels, training[:, 0])
+    similar = likeness.most_similar(pixels, training[:, 0])
     copies = [f"{n} ({c:.3f})" for n, c in zip(names, similar) if c > likeness.COPY]
     if len(copies) > FEW_COPIES:
         yield fault(

@@ -20,7 +20,7 @@ def study(tmp_path_factory):
     reals, test_images = three_kinds(10, seed=1)[0][:10], three_kinds(6, seed=2)[0]
     labelled = labelled_hands.Labelled(images, labels, names, groups, reals, [], 0, "drawn")
     apart = np.arange(18) != 4
-    test = labelled_hands.Unlabelled(test_images, names[:18], apart, [], [], None, "drawn")
+    test = labelled_hands.Unlabelled(test_images, names[:18], apart, [], None, "drawn")
     return HandStudy(labelled, test, Budget(512, 256, folds=2, seeds=1), tmp_path_factory.mktemp("study"))
 
 

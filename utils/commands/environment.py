@@ -177,7 +177,7 @@ def test(options: argparse.Namespace) -> None:
     make_environment()
     if not options.slow:
         call("-m", "ruff", "check", ".")
-    tests = "slow tests (they take long)" if options.slow else "quick tests (about 8 minutes on two cores)"
+    tests = "slow tests (they take long)" if options.slow else "quick tests (8 to 13 minutes on two cores)"
     print(f"Running the {tests}. The last line says how many passed, and how long they took.", flush=True)
     chosen = "slow" if options.slow else "not slow"
     call("-m", "pytest", "-q", "-m", chosen, OMP_NUM_THREADS="1")  # one process for each core, with one thread each

@@ -192,7 +192,7 @@ def test_everything_runs_on_the_pretended_device(tmp_path):
         "RUNS_FOLDER": str(tmp_path / "runs"), "ACCELERATE_MIXED_PRECISION": "no",
     }  # fmt: skip
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "benchmarks.gpu", "--minutes", "6", "--train", "hands", "--out", str(out)]
+    command = [sys.executable, "-m", "benchmarks.gpu", "--minutes", "9", "--train", "hands", "--out", str(out)]
     done = subprocess.run(command, cwd=config.PROJECT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     report = (out / "report.md").read_text(encoding="utf-8")

@@ -66,6 +66,16 @@ def test_the_command_trains_every_family_on_a_folder(family, tmp_path):
         assert picture.height == 16 and np.ptp(np.asarray(picture)) > 0
 
 
+def test_the_command_does_not_replace_the_weights_of_another_family(tmp_path):
+    image_files.write_jpegs(draw_pictures(20, 16), tmp_path / "pictures", "picture", 20)
+    arguments = {"file": None, "images_seen": 32, "out": tmp_path / "out", "samples": 3, "seed": 0, "batch": 16}
+    zoo.train_on_folder("PixelCNN", str(tmp_path / "pictures"), 16, **arguments)
+    first = (tmp_path / "out" / "weights.safetensors").read_bytes()
+    with pytest.raises(ValueError, match="does not hold weights of SpatialVAE.*Choose another folder for the VAE"):
+        zoo.train_on_folder("VAE", str(tmp_path / "pictures"), 16, **arguments)
+    assert (tmp_path / "out" / "weights.safetensors").read_bytes() == first
+
+
 def test_the_command_refuses_other_images_and_fewer_than_a_batch(tmp_path):
     for name, seed in (("one", 0), ("other", 1)):
         image_files.write_jpegs(draw_pictures(20, 16, seed), tmp_path / name, "picture", 20)

@@ -18,7 +18,7 @@ from utils.models.flow import Flow
 from utils.models.gan import GAN
 from utils.models.pixelcnn import PixelCNN
 from utils.models.spatial_vae import SpatialVAE
-from utils.training import devices, loop
+from utils.training import checkpoints, devices, loop
 
 MODELS = dict(zip(config.FAMILIES, (SpatialVAE, GAN, PixelCNN, Flow, Diffusion), strict=True))
 """The class of each family. Its settings are in `utils/hyperparameters.json`, under the name `final_<family>`.
@@ -162,7 +162,7 @@ def train_on_folder(
     An interrupted training can go on with any number of processes that divides the batch; see docs/scaling.md.
 
     Raises:
-        ValueError: a number is too small; see also `load` and `train`.
+        ValueError: a number is too small, or `out` holds the weights of another family; see also `load` and `train`.
     """
     asked = {"size": size, "images seen": images_seen, "samples": samples, "batch": 1 if batch is None else batch}
     for name, number in asked.items():
@@ -170,13 +170,21 @@ def train_on_folder(
             raise ValueError(f"the number for '{name}' is {number}, but must be at least 1")
     if not lr_scale > 0:
         raise ValueError(f"the factor on the learning rates is {lr_scale}, but must be greater than 0")
+    weights = out / "weights.safetensors"
+    if weights.is_file():
+        try:
+            MODELS[family].from_weights(weights)
+        except checkpoints.CheckpointDamaged as error:
+            raise ValueError(
+                f"{error}. Choose another folder for the {family}, so that nothing is replaced."
+            ) from error
     with devices.accelerator().main_process_first():  # one process downloads or decodes, then the others find the files
         data = load(images, size, file)
     chosen, where = committed_settings(family, batch, lr_scale), out / "checkpoints"
     model, history, seconds = train(family, data, images_seen, where, chosen, seed, fresh=fresh)
     made = draw(model, samples, seed)
     if made is not None:
-        model.export(out / "weights.safetensors")
+        model.export(weights)
         picture = io.BytesIO()
         Image.fromarray(image_files.tile(made, GRID)).save(picture, "PNG")
         files.write_atomically(out / "samples.png", picture.getvalue())

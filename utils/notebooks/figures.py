@@ -53,6 +53,8 @@ def show_rows(rows: dict[str, np.ndarray], zoom: float = 1.5):
 def show_curves(histories: dict[str, list[dict]], panels: dict[str, list[str]]):
     """Show training curves: one panel for each entry of `panels`, and one line for each quantity and run.
 
+    A panel of several quantities has its own legend. The others share one, at the right of the figure.
+
     Args:
         histories: the results of `loop.fit`, by the name of the run.
         panels: for each axis label, the names of the quantities in the histories.
@@ -67,9 +69,11 @@ def show_curves(histories: dict[str, list[dict]], panels: dict[str, list[str]]):
         axis.set_xlabel("images seen (thousands)")
         axis.set_ylabel(label)
         axis.grid(alpha=0.3)
-        if len(histories) * len(names) > 1:
+        if len(names) > 1:
             axis.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False)  # above the axes, so it hides nothing
     figure.tight_layout()
+    if len(histories) > 1 and (single := [a for a, names in zip(axes[0], panels.values()) if len(names) == 1]):
+        figure.legend(*single[0].get_legend_handles_labels(), loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     return figure
 
 

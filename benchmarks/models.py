@@ -166,7 +166,7 @@ def cases() -> dict[str, Case]:
                 heads_budget.imputer_images,
                 8,
                 False,
-                lambda model: imputer.fill_masked([model], heads[:80], known[:80], plain=True),
+                lambda model: imputer.fill_masked([model], heads[:80], known[:80]),
             ),
         ),
     }

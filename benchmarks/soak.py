@@ -61,7 +61,7 @@ MODELS: dict[str, Callable] = {
     "flow": lambda: Flow(SIZE, width=8, depth=1, bins=4),
     "diffusion": lambda: Diffusion(SIZE, widths=(24, 24)),
     "VAE's prior": lambda: LatentFlow(latent_dim=4, width=16, depth=1),
-    "imputer": lambda: Imputer(torch.eye(SIZE[0]) > 0, widths=(8, 8, 8), depths=(1, 1, 1)),
+    "imputer": lambda: Imputer(torch.eye(SIZE[0]) > 0, widths=(8, 8, 8, 8)),
 }
 forked = get_context("fork")  # a forked process has no imports to wait for
 

@@ -52,7 +52,7 @@ models/            the networks: `step` is one training step of a model, `sample
 
 models/heads/      fills the missing stripes of head slices
   imputer          the model: losses, training, filling
-  networks         its U-Net, and a plain one
+  networks         its U-Net
   augmentation     random changes of head slices
 
 evaluation/        measures how good the results are
@@ -66,7 +66,7 @@ evaluation/        measures how good the results are
   pu_learning      learns from images without labels (positive-unlabelled learning)
   generator_study  the trainings of coursework 1: VAE, GAN, their opponents, the trials of the search
   hand_study       the trainings of coursework 2: with the test folder, of the table's rows, of the search
-  head_study       the trainings of the MRI project: imputers, changes of their recipe, generator of heads
+  head_study       the data and the trainings of the MRI project: imputers, generator of heads
   restoration      measures how good filled head slices are
 
 handin/            checks, renames and packs a hand-in; needs no torch

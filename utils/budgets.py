@@ -88,19 +88,13 @@ class ClassifierTuning:
 
 @dataclass(frozen=True)
 class Heads:
-    """The MRI project: a generator of heads and the imputers."""
+    """The MRI project: generated heads and the imputers."""
 
-    generator_images: int  # images seen by the generator
-    generator_batch: int  # images in a step of its training
     generated_heads: int  # generated heads in the folder that question 1 asks for
     imputer_images: int  # images seen by each imputer
     imputer_batch: int  # images in a step of its training
-    rate_images: int  # images seen by each plain U-Net with which a learning rate is tried
-    unmoved_images: int  # images seen by an imputer whose test images are not moved
-    unmoved_batch: int  # images in a step of its training
+    ablation_images: int  # images seen by each imputer of the ablation, in which parts of the recipe differ
     networks: int  # imputers whose mean is the answer
-    trial_images: int  # images seen by the imputer when a change of the recipe is tried
-    trial_batch: int  # images in a step of such a trial
 
 
 @dataclass(frozen=True)
@@ -180,20 +174,10 @@ CLASSIFIER_TUNING = {
     ),
 }  # fmt: skip
 HEADS = {
-    "smoke": Heads(
-        generator_images=32, generator_batch=8, generated_heads=80, imputer_images=64, imputer_batch=16,
-        rate_images=16, unmoved_images=32, unmoved_batch=16, networks=1, trial_images=32, trial_batch=16,
-    ),
-    "quick": Heads(
-        generator_images=800, generator_batch=8, generated_heads=100, imputer_images=2_400, imputer_batch=16,
-        rate_images=160, unmoved_images=480, unmoved_batch=16, networks=2, trial_images=480, trial_batch=16,
-    ),
-    "full": Heads(
-        generator_images=64_000, generator_batch=32, generated_heads=1_060, imputer_images=240_000,
-        imputer_batch=32, rate_images=9_600, unmoved_images=1_000_000, unmoved_batch=256, networks=3,
-        trial_images=200_000, trial_batch=128,
-    ),
-}  # fmt: skip
+    "smoke": Heads(generated_heads=80, imputer_images=64, imputer_batch=16, ablation_images=32, networks=1),
+    "quick": Heads(generated_heads=100, imputer_images=2_400, imputer_batch=16, ablation_images=480, networks=2),
+    "full": Heads(generated_heads=1_000, imputer_images=160_000, imputer_batch=16, ablation_images=16_000, networks=3),
+}
 GARMENTS = {
     "smoke": Garments(
         images=400, curve_images=10, test_images=10, samples=24, classifier_images=256,

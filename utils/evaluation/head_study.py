@@ -1,8 +1,7 @@
-"""The MRI project's trainings: of the imputers, of changes of their recipe, and of the generator of heads."""
+"""The MRI project's data, and its trainings: of the imputers and of the generator of heads."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +12,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, TensorDataset
 
-from utils import files
 from utils.data import head_images, masks
 from utils.evaluation.restoration import psnr, stripe_energy
 from utils.models.diffusion import Diffusion
@@ -23,12 +21,8 @@ from utils.training import devices, identity, loop
 
 FOLDS = 4  # of the test images; each imputer learns from the lines of three folds
 LINES = 0.35  # share of the test images in the training set
-MOVED_COPIES = 15  # of each head in the generator's training set
-UNMOVED = {"shift": 0}  # settings of an imputer whose test images are not moved
-CHANGES: dict[str, dict] = {  # of the recipe that are tried: arguments of `Imputer` and of `HeadData.training_set`
-    "nothing": {},
-    "completed test images": {"completed": 0.2},
-}
+DEFORMED_COPIES = 15  # of each head in the generator's training set
+GENERATOR_IMAGES, GENERATOR_BATCH = 32_000, 32  # images seen by the generator, and in a step of its training
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,13 +33,11 @@ class HeadData:
         real: complete heads in three parts.
         tests: the test images (N, 1, 64, 64) in [0, 1], 0 at missing pixels.
         mask: their mask, bool (64, 64), true at missing pixels.
-        generated: generated heads (M, 1, 64, 64) in [0, 1] for training.
     """
 
     real: head_images.Heads
     tests: Tensor
     mask: Tensor
-    generated: Tensor
 
     @cached_property
     def known(self) -> Tensor:
@@ -73,21 +65,21 @@ class HeadData:
             torch.manual_seed(seed)
             return masks.hide_lines(head_images.SIZE, len(self.tests))[:, None] & self.known
 
-    def training_set(self, fold: int, lines: float = LINES, generated: int = 0) -> tuple[Tensor, Tensor]:
+    def training_set(self, fold: int, generated: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Images (N, 1, 64, 64) and their known pixels, bool.
 
-        They are complete heads, and test images, repeated until about the share `lines` is reached.
+        They are the complete training heads, and the test images of the other folds, repeated until they are about the
+        share LINES.
 
         Args:
             fold: the fold of test images that is left out.
-            lines: share of the test images in the set; less than 1.
-            generated: number of generated heads.
+            generated: further complete heads (M, 1, 64, 64) in [0, 1].
         """
-        complete = torch.cat([self.real.train, self.generated[:generated]])
+        heads = self.real.train if generated is None else torch.cat([self.real.train, generated])
         others = np.flatnonzero(self.folds != fold)
-        others = np.repeat(others, round(lines / (1 - lines) * len(complete) / len(others)))
-        known = torch.cat([torch.ones_like(complete, dtype=torch.bool), self.known[others]])
-        return torch.cat([complete, self.tests[others]]), known
+        others = np.repeat(others, round(LINES / (1 - LINES) * len(heads) / len(others)))
+        known = torch.cat([torch.ones_like(heads, dtype=torch.bool), self.known[others]])
+        return torch.cat([heads, self.tests[others]]), known
 
     def psnr_on_lines(self, fill: Callable[[Tensor, Tensor], Tensor], chosen: np.ndarray, lines: Tensor) -> np.ndarray:
         """PSNR (n,) in dB on the hidden lines (see `draw_lines`) of the chosen test images, a bool (N,)."""
@@ -101,7 +93,7 @@ class HeadData:
         return fill(heads * known, known)
 
     def measure(self, model: Imputer, fold: int) -> dict[str, np.ndarray]:
-        """PSNR in dB of one network on images that it has not learned from, without mirror images.
+        """PSNR in dB of one network on images that it has not learned from.
 
         Returns:
             `heads`: for each validation head, on its missing pixels. `lines`: for each test image of the fold that was
@@ -109,7 +101,7 @@ class HeadData:
         """
 
         def fill(visible: Tensor, known: Tensor) -> Tensor:
-            return fill_masked([model], visible, known, plain=True)[0]
+            return fill_masked([model], visible, known)[0]
 
         truth = self.real.validation
         filled = self.fill_heads(fill, truth).numpy()
@@ -139,20 +131,19 @@ class Batches(Sampler):
 
 
 def prepare(
-    data: HeadData, images_seen: int, batch_size: int, settings: dict, fold: int = 0
+    data: HeadData, images_seen: int, batch_size: int, fold: int = 0, generated: Tensor | None = None, **settings
 ) -> tuple[Imputer, DataLoader]:
     """An imputer with random weights, and the `DataLoader` of its training.
 
     Args:
         images_seen: number of images of the whole training, with repetitions.
-        settings: arguments of `Imputer`, and `lines` and `generated` of `HeadData.training_set`.
         fold: the fold of test images that is left out, and the seed.
+        generated: see `HeadData.training_set`.
+        settings: arguments of `Imputer`.
     """
-    parts = {name: settings[name] for name in ("lines", "generated") if name in settings}
-    settings = {name: value for name, value in settings.items() if name not in parts}
     devices.seed_everything(fold)
     model = Imputer(data.mask, augmentation.grey_levels(data.tests[data.folds != fold], ~data.mask), **settings)
-    images = TensorDataset(*data.training_set(fold, **parts))
+    images = TensorDataset(*data.training_set(fold, generated))
     order = Batches(len(images), batch_size, max(1, images_seen // batch_size), fold)
     return model, DataLoader(images, batch_sampler=order, collate_fn=model.collate)
 
@@ -170,29 +161,10 @@ def train_imputer(data: HeadData, model: Imputer, loader: DataLoader, folder: Pa
     )  # fmt: skip
 
 
-def try_change(
-    data: HeadData, images_seen: int, batch_size: int, settings: dict, folder: Path
-) -> dict[str, np.ndarray]:
-    """Train an imputer and measure it, see `HeadData.measure`. The measures are kept in `folder/measures.json`.
+def train_generator(heads: Tensor, validation: Tensor, folder: Path, images_seen: int = GENERATOR_IMAGES) -> Diffusion:
+    """A generator that was trained on heads (N, 1, 64, 64) in [0, 1] and deformed copies of them.
 
-    If they are there, with the same settings and data, they are read and nothing is trained.
-    """
-    model, loader = prepare(data, images_seen, batch_size, settings)
-    steps, path = loader.batch_sampler.steps, folder / "measures.json"
-    run = model.config | {"steps": steps, "batch_size": batch_size, "data": identity.of_data(loader.dataset.tensors)}
-    stored = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if stored.get("run") != run:
-        train_imputer(data, model, loader, folder)
-        measures = {name: values.tolist() for name, values in data.measure(model, 0).items()}
-        stored = {"run": run, "measures": measures}
-        files.write_atomically(path, json.dumps(stored).encode())
-    return {name: np.array(values) for name, values in stored["measures"].items()}
-
-
-def train_generator(heads: Tensor, validation: Tensor, folder: Path, images_seen: int, batch_size: int):
-    """Train the generator on heads (N, 1, 64, 64) in [0, 1] and moved copies of them. Returns it, and its history.
-
-    The history has the loss on the validation heads too, as `validation`.
+    The history of the training has the loss on the validation heads too, as `validation`.
     """
     devices.seed_everything(0)
     model = Diffusion()
@@ -201,8 +173,8 @@ def train_generator(heads: Tensor, validation: Tensor, folder: Path, images_seen
         losses = trained.losses(2 * validation - 1, torch.Generator().manual_seed(0))
         return {"validation": losses["velocity"]}
 
-    images = 2 * augmentation.augment(heads, MOVED_COPIES) - 1
-    steps = max(1, images_seen // batch_size)
-    name = f"{identity.of_data((heads,))}, {MOVED_COPIES} moved copies"  # these differ a little between machines
+    images = 2 * augmentation.augment(heads, DEFORMED_COPIES) - 1
+    name = f"{identity.of_data((heads,))}, {DEFORMED_COPIES} deformed copies"  # which differ a little between machines
     options = {"evaluate": validate, "plot": False, "data_hash": name}
-    return model, loop.fit(model, images, steps, batch_size, folder, model.config, **options)
+    loop.fit(model, images, max(1, images_seen // GENERATOR_BATCH), GENERATOR_BATCH, folder, model.config, **options)
+    return model

@@ -9,23 +9,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def warp(images: Tensor, strength: float = 1.0) -> Tensor:
+def warp(images: Tensor) -> Tensor:
     """Rotate, scale, squeeze, move and bend each of the images (N, C, H, W) in [0, 1] a little, at random.
 
     Everything is drawn and computed on the images' device. The bending is a smooth random field of displacements, with
     a standard deviation of about one pixel (Simard et al. 2003).
-
-    Args:
-        strength: factor on all changes; with 0, nothing is changed.
     """
     count, device = len(images), images.device
-    angle, scale, squeeze, right, down = strength * torch.randn(5, count, device=device)
+    angle, scale, squeeze, right, down = torch.randn(5, count, device=device)
     angle, scale, squeeze = 0.05 * angle, (0.03 * scale).exp(), (0.02 * squeeze).exp()
     across = torch.stack([scale * squeeze * angle.cos(), -scale * angle.sin(), 0.03 * right], 1)
     along = torch.stack([scale * angle.sin(), scale / squeeze * angle.cos(), 0.03 * down], 1)
     with torch.autocast(device.type, enabled=False):  # bfloat16 would move pixels by up to a sixteenth of a pixel
         grid = F.affine_grid(torch.stack([across, along], 1), list(images.shape), align_corners=False)
-    coarse = 0.04 * strength * torch.randn(count, 2, 6, 6, device=device)
+    coarse = 0.04 * torch.randn(count, 2, 6, 6, device=device)
     bend = F.interpolate(coarse, images.shape[2:], mode="bicubic", align_corners=True)
     moved = F.grid_sample(images, grid + bend.permute(0, 2, 3, 1), "bicubic", "border", align_corners=False)
     return moved.clamp(0, 1)
@@ -90,10 +87,8 @@ def augment_intensity(images: Tensor, known: Tensor, strength: float) -> Tensor:
 
     Args:
         known: bool (N, 1, H, W); unknown pixels stay as they are and do not change their neighbours.
-        strength: factor on all changes but the sharpness; with 0, nothing is changed.
+        strength: factor on all changes but the sharpness.
     """
-    if not strength:
-        return images
     count, _, height, width = images.shape
     device = images.device
 

@@ -19,16 +19,17 @@ from utils.data import masks
 from utils.data.head_images import SIZE
 from utils.data.masks import mask_of
 from utils.models.heads import augmentation
-from utils.models.heads.networks import build_network
+from utils.models.heads.networks import UNet
 from utils.training import checkpoints
 
 NLL_WEIGHT = 0.01  # small, so that the variance hardly changes the layers that it shares with the mean
-SMOOTHING = 0.01  # the Charbonnier loss is quadratic for errors below this; images are in [0, 1]
+LOWEST_LOG_VARIANCE = -math.log(12 * 255**2)  # of rounding to a grey level; without a bound, a training became NaN
 INITIAL_LOG_VARIANCE = -5.0  # before training; a standard deviation of 0.08
+OWN_MASK = 0.6  # share of the complete images that get the test images' mask; the others get a variant or another kind
+OTHER_MASKS = 0.25  # share of those others whose mask is of another kind
 WARPED, MATCHED = 0.8, 0.5  # shares of the complete images that are deformed, and whose grey levels are matched
-OTHER_MASKS = 0.25  # share of the masks that are not the test images' own one that are of another kind
-SHARPNESS = 0.25  # the smallest tried value with which validation heads have 95 % of the truth's energy, see `sharpen`
-TRUSTED = 0.8  # share of a deformed pixel that has to come from known pixels, so that the network learns from it
+TONE = 0.3  # strength of `augmentation.augment_intensity`
+SHARPNESS = 0.2  # the smallest tried value with which validation heads have 95 % of the truth's energy, see `sharpen`
 
 
 class Imputer(nn.Module):
@@ -38,20 +39,11 @@ class Imputer(nn.Module):
         mask: bool (H, W), true where pixels are missing; `from_weights` reads it from the file.
         levels: (M, 256), grey levels of M images in increasing order, as `augmentation.grey_levels` returns them. They
             are used in training only.
-        kind: of network, see `networks.build_network`.
-        widths, depths, attention, dropout: arguments of `networks.UNet`.
+        widths: see `networks.UNet`.
         lr: AdamW's learning rate.
-        own_mask: share of the complete training images that get this mask; the others get a variant of it or another.
-        warp: strength of `augmentation.warp`, for complete images.
+        augment: deform complete images, change all grey levels, and draw other masks too, see `pairs`; otherwise all
+            complete images get `mask`.
         shift: images with gaps are moved by up to so many pixels.
-        match: strength of `augmentation.match_levels`, in [0, 1].
-        tone: strength of `augmentation.augment_intensity`; 0 does not change the images.
-        mirror: also train on images that are mirrored from left to right. Then the prediction is the mean over an image
-            and its mirror image.
-        residual: predict a correction of the interpolation instead of the grey level.
-        loss: "decibel", the logarithm of each image's error; or "charbonnier", close to the mean absolute error.
-        spectrum: weight of `spectral_error`.
-        completed: share of the training images that `complete` is applied to.
     """
 
     ema_modules = ("network",)
@@ -60,33 +52,16 @@ class Imputer(nn.Module):
         self,
         mask: Tensor | None = None,
         levels: Tensor | None = None,
-        kind: str = "ours",
-        widths: tuple[int, ...] = (64, 64, 64),
-        depths: tuple[int, ...] = (3, 2, 1),
-        attention: bool = True,
-        dropout: float = 0.0,
+        widths: tuple[int, ...] = (40, 64, 92, 140),
         lr: float = 2e-3,
-        own_mask: float = 0.6,
-        warp: float = 1.0,
+        augment: bool = True,
         shift: int = 8,
-        match: float = 1.0,
-        tone: float = 0.3,
-        mirror: bool = False,
-        residual: bool = True,
-        loss: str = "decibel",
-        spectrum: float = 0.3,
-        completed: float = 0.0,
     ):
         super().__init__()
-        shape = {"widths": list(widths), "depths": list(depths), "attention": attention, "dropout": dropout}
-        self.config = {
-            "kind": kind, **shape, "lr": lr, "own_mask": own_mask, "warp": warp, "shift": shift, "match": match,
-            "tone": tone, "mirror": mirror, "residual": residual, "loss": loss, "spectrum": spectrum,
-            "completed": completed,
-        }  # fmt: skip
+        self.config = {"widths": list(widths), "lr": lr, "augment": augment, "shift": shift}
         self.register_buffer("mask", torch.zeros(SIZE, dtype=torch.bool) if mask is None else mask.clone())
         self.register_buffer("levels", torch.linspace(0, 1, 256)[None] if levels is None else levels, persistent=False)
-        self.network = build_network(kind, **shape)
+        self.network = UNet(3, 2, widths)
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         return {"imputer": torch.optim.AdamW(self.network.parameters(), self.config["lr"], weight_decay=1e-2)}
@@ -100,72 +75,54 @@ class Imputer(nn.Module):
         """
         filled = masks.fill_rows(visible, known)
         inputs = torch.cat([filled, visible, known.to(visible.dtype)], 1)
-        mean, log_variance = self.network(inputs).float().chunk(2, 1)
-        return mean + filled if self.config["residual"] else mean, log_variance + INITIAL_LOG_VARIANCE
+        correction, log_variance = self.network(inputs).float().chunk(2, 1)
+        above = F.softplus(log_variance + INITIAL_LOG_VARIANCE - LOWEST_LOG_VARIANCE)
+        return filled + correction, LOWEST_LOG_VARIANCE + above
 
     def pairs(self, images: Tensor, known: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The images of a training step, and which of their pixels are shown and which are hidden.
 
-        Complete images are deformed, their grey levels are changed, and stripes are hidden. Images that already have
-        gaps are moved, and thin lines are hidden in them (self-supervision, Batson & Royer 2019). Everything is drawn
-        on the device.
+        Complete images are deformed, and stripes are hidden in them. Images that already have gaps are moved by whole
+        pixels, and thin lines are hidden in them (self-supervision, Batson & Royer 2019). Both get other grey levels.
+        Everything is drawn on the device.
 
         Returns:
             The changed images (N, 1, H, W); bool (N, 1, H, W), true at pixels that the network is shown; bool
             (N, 1, H, W), true at pixels that it has to predict.
         """
-        count, device = len(images), images.device
-
-        def chance(share: float) -> Tensor:
-            return torch.rand(count, 1, 1, 1, device=device) < share
-
         complete = known.flatten(1).all(1)[:, None, None, None]
-        striped, trusted = complete, known
-        if self.config["completed"]:
-            images, striped = self.complete(images, known)
-        if self.config["warp"]:
-            both = torch.cat([images, known.to(images.dtype)], 1)
-            warped, share = augmentation.warp(both, self.config["warp"]).split(1, 1)
-            chosen = striped & chance(WARPED)
-            images, trusted = torch.where(chosen, warped, images), torch.where(chosen, share > TRUSTED, known)
-        shown = known | striped
-        if self.config["shift"]:
-            moved = augmentation.shift(images, shown, self.config["shift"])
-            images, shown = (torch.where(striped, x, y) for x, y in zip((images, shown), moved))
-            trusted = torch.where(striped, trusted, shown)
-        others = torch.where(
-            chance(OTHER_MASKS),
-            masks.other_masks(tuple(self.mask.shape), count, device)[:, None],
-            masks.vary(self.mask, count)[:, None],
-        )
-        lines = masks.hide_lines(tuple(self.mask.shape), count, device)[:, None]
-        hidden = torch.where(striped, torch.where(chance(self.config["own_mask"]), self.mask, others), lines)
-        if self.config["match"]:
-            amount = self.config["match"] * torch.rand(count, 1, 1, 1, device=device) * chance(MATCHED) * complete
-            images = torch.lerp(images, augmentation.match_levels(images, self.levels), amount)
-        images = augmentation.augment_intensity(images, shown, self.config["tone"])
-        mirrored = chance(0.5 if self.config["mirror"] else 0.0)
-        return tuple(torch.where(mirrored, x.flip(3), x) for x in (images, shown & ~hidden, trusted & hidden))
+        moved, known = augmentation.shift(images, known, self.config["shift"])
+        images, known = torch.where(complete, images, moved), complete | known
+        stripes = self.mask.expand(images.shape)
+        if self.config["augment"]:
+            images, stripes = self.change(images, known, complete), self.draw_stripes(len(images))
+        lines = masks.hide_lines(tuple(self.mask.shape), len(images), images.device)[:, None]
+        hidden = torch.where(complete, stripes, lines)
+        return images, known & ~hidden, known & hidden
 
-    def complete(self, images: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
-        """Fill some of the images with gaps with what the network predicts, so that they can be deformed.
+    def change(self, images: Tensor, known: Tensor, complete: Tensor) -> Tensor:
+        """Deform some complete images, give some of them the grey levels of a test image, and change all grey levels.
 
-        Then the network also learns from test images under the test images' mask. It never learns from what it has
-        filled itself, only from pixels that were known.
-
-        Returns:
-            The images (N, 1, H, W), and which of them are complete now, bool (N, 1, 1, 1).
+        Args:
+            images, known: (N, 1, H, W), as in `pairs`.
+            complete: bool (N, 1, 1, 1).
         """
-        gaps = ~known.flatten(1).all(1)
-        number = max(1, round(self.config["completed"] * len(images)))
-        chosen = (gaps + torch.rand(len(images), device=images.device)).topk(number).indices
-        some, their = images[chosen], known[chosen]
-        with torch.no_grad():
-            mean, _ = self(some * their, their)
-        torch.clear_autocast_cache()  # it holds copies of the weights that have no gradient
-        images = images.index_copy(0, chosen, torch.where(their, some, mean.clamp(0, 1)))
-        done = (~gaps).index_fill(0, chosen, True)
-        return images, done[:, None, None, None]
+        deformed = complete & self.draw(len(images), WARPED)
+        images = torch.where(deformed, augmentation.warp(images), images)
+        matched = complete & self.draw(len(images), MATCHED)
+        amount = matched * torch.rand(len(images), 1, 1, 1, device=images.device)
+        images = torch.lerp(images, augmentation.match_levels(images, self.levels), amount)
+        return augmentation.augment_intensity(images, known, TONE)
+
+    def draw_stripes(self, count: int) -> Tensor:
+        """Masks bool (count, 1, H, W): the test images' own mask, variants of it, and masks of other kinds."""
+        others = masks.other_masks(tuple(self.mask.shape), count, self.mask.device)[:, None]
+        variants = torch.where(self.draw(count, OTHER_MASKS), others, masks.vary(self.mask, count)[:, None])
+        return torch.where(self.draw(count, OWN_MASK), self.mask, variants)
+
+    def draw(self, count: int, share: float) -> Tensor:
+        """Booleans (count, 1, 1, 1); about this share of them is true."""
+        return torch.rand(count, 1, 1, 1, device=self.mask.device) < share
 
     def collate(self, examples: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The collate function of a `DataLoader`: corrupted images, complete images, and the masks from `pairs`."""
@@ -175,8 +132,8 @@ class Imputer(nn.Module):
     def step(self, batch: tuple[Tensor, Tensor], update) -> dict[str, Tensor]:
         """One update on images (N, 1, H, W) in [0, 1] and the masks of their known pixels, bool (N, 1, H, W).
 
-        All losses are computed on the hidden pixels: `error`, see `loss`; `spectrum`, see `spectral_error`; `nll`, the
-        negative log-likelihood in nats; and the `psnr` in dB.
+        All losses are computed on the hidden pixels: `error`, half the logarithm of each image's mean squared error,
+        which is the PSNR up to a negative factor; `nll`, the negative log-likelihood in nats; and the `psnr` in dB.
         """
         images, visible, hidden = self.pairs(*batch)
         mean, log_variance = self(images * visible, visible)
@@ -186,15 +143,10 @@ class Imputer(nn.Module):
             """The mean over each image's hidden pixels, (N,)."""
             return (x * hidden).sum((1, 2, 3)) / counts
 
-        logarithm = (average(squares) + 1e-6).log()
-        spectrum = spectral_error(torch.where(hidden, mean, images), images)
+        error = 0.5 * (average(squares) + 1e-6).log().mean()
         nll = 0.5 * average(squares.detach() / log_variance.exp() + log_variance + math.log(2 * math.pi)).mean()
-        if self.config["loss"] == "decibel":
-            error = 0.5 * logarithm.mean()
-        else:
-            error = average((squares + SMOOTHING**2).sqrt()).mean()
-        update("imputer", error + self.config["spectrum"] * spectrum + NLL_WEIGHT * nll, clip=1.0)
-        return {"error": error, "spectrum": spectrum, "nll": nll, "psnr": -10 / math.log(10) * logarithm.mean()}
+        update("imputer", error + NLL_WEIGHT * nll, clip=1.0)
+        return {"error": error, "nll": nll, "psnr": -20 / math.log(10) * error}
 
     def export(self, path: str | Path) -> Path:
         """Write network and mask as safetensors, the network in float16. Returns the path."""
@@ -207,20 +159,16 @@ class Imputer(nn.Module):
 
 
 @torch.no_grad()
-def fill_masked(
-    models: list[Imputer], visible: Tensor, known: Tensor, batch_size: int = 100, plain: bool = False
-) -> tuple[Tensor, Tensor]:
-    """Fill the unknown pixels of images.
+def fill_masked(models: list[Imputer], visible: Tensor, known: Tensor, batch_size: int = 100) -> tuple[Tensor, Tensor]:
+    """Fill the unknown pixels of images with the mean over the models.
 
-    The result is the mean over the models. If a model was trained on mirrored images, the mean is also over each image
-    and its mirror image. The variance is the mean of the predicted variances plus the variance of the predicted means
-    (Lakshminarayanan et al. 2017).
+    The variance is the mean of the predicted variances plus the variance of the predicted means (Lakshminarayanan et
+    al. 2017).
 
     Args:
         models: at least one.
         visible, known: arguments of `Imputer.forward`.
         batch_size: number of images that are filled at a time.
-        plain: do not use mirror images.
 
     Returns:
         Filled images (N, 1, H, W) in [0, 1], and the standard deviation of each pixel (N, 1, H, W), which is 0 at known
@@ -229,16 +177,11 @@ def fill_masked(
     filled, deviations = [], []
     device = models[0].mask.device
     for x, k in zip(visible.to(device).split(batch_size), known.to(device).split(batch_size)):
-        means, variances = [], []
-        for model in models:
-            model.eval()
-            for flipped in ((), (3,)) if model.config["mirror"] and not plain else ((),):  # no axis, or the columns
-                mean, log_variance = model((x * k).flip(flipped), k.flip(flipped))
-                means.append(mean.flip(flipped))
-                variances.append(log_variance.exp().flip(flipped))
-        mean, variance = torch.stack(means), torch.stack(variances)
-        filled.append(torch.where(k, x, mean.mean(0).clamp(0, 1)))
-        deviations.append(torch.where(k, 0.0, (variance.mean(0) + mean.var(0, unbiased=False)).sqrt()))
+        outputs = [model.eval()(x * k, k) for model in models]
+        means, log_variances = (torch.stack(part) for part in zip(*outputs))
+        variance = log_variances.exp().mean(0) + means.var(0, unbiased=False)
+        filled.append(torch.where(k, x, means.mean(0).clamp(0, 1)))
+        deviations.append(torch.where(k, 0.0, variance.sqrt()))
     return torch.cat(filled).cpu(), torch.cat(deviations).cpu()
 
 
@@ -256,18 +199,6 @@ def sharpen(filled: Tensor, known: Tensor, strength: float = SHARPNESS) -> Tenso
     weights = torch.tensor([0.25, 0.5, 0.25], device=filled.device).view(1, 1, 1, 3)
     smooth = F.conv2d(F.pad(filled, (1, 1, 0, 0), mode="replicate"), weights)
     return torch.where(known, filled, (filled + strength * (filled - smooth)).clamp(0, 1))
-
-
-def spectral_error(filled: Tensor, images: Tensor) -> Tensor:
-    """Mean squared difference of the logarithms of two spectra, the powers of the rows in a batch (Durall et al. 2020).
-
-    A mean over all answers that are possible is too smooth: it lacks power at high frequencies.
-    """
-
-    def log_power(x: Tensor) -> Tensor:
-        return (torch.fft.rfft(x.float(), dim=3).abs().square().mean((0, 1, 2))[1:] + 1e-6).log()
-
-    return (log_power(filled) - log_power(images)).square().mean()
 
 
 def fill_zeros(images: np.ndarray, models: list[Imputer]) -> tuple[np.ndarray, np.ndarray]:

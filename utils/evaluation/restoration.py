@@ -102,7 +102,7 @@ def stripe_contrast(images: np.ndarray, missing: np.ndarray) -> np.ndarray:
     """How much rougher each image is in the missing stripes than in the known stripes: a ratio (N,).
 
     The roughness is the mean absolute difference between vertical neighbours. Both pixels of a pair are missing, or
-    both are known. A ratio of 1 means that the stripes have left no trace.
+    both are known. Complete heads have a ratio of a little less than 1.
 
     Args:
         images: (N, 1, H, W).

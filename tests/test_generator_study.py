@@ -53,14 +53,15 @@ def test_a_gan_begins_with_a_vae_and_is_measured_along_the_way(study):
     vae, history = study.vae("a", {"batch_size": 16, "base": 4}, 64, 256, 0, plot=False)
     assert {row["part"] for row in history} == {"VAE", "prior"} and "negative_elbo (held out)" in history[0]
     gan = study.gan(
-        "a", SMALL, 64, 0, vae, 2, evaluate=lambda model: study.distances(image_files.as_saved(model.sample(12))),
-        plot=False,
+        "a", SMALL, 64, 0, vae, evaluations=2, plot=False,
+        evaluate=lambda model: study.distances(image_files.as_saved(model.sample(12))),
     )  # fmt: skip
     assert len(gan.history) == 2 and gan.history[-1]["FD pixels"] > 0
     first = study.gan("first", SMALL, 64, 0, vae, plot=False).model
-    second = study.gan("b", SMALL, 64, 0, vae, before=first, plot=False)
+    both = {"own_pairs": True, "before": first, "plot": False}
+    second = study.gan("b", SMALL, 64, 0, vae, **both)
     assert not torch.equal(second.model.sample(2), gan.model.sample(2))
-    assert study.gan("b", SMALL, 64, 0, vae, before=first, plot=False).history == second.history
+    assert study.gan("b", SMALL, 64, 0, vae, **both).history == second.history
 
 
 def test_the_opponents_images_do_not_depend_on_each_other():

@@ -8,7 +8,7 @@ from tests.conftest import draw_pictures
 from utils.data import head_images, masks
 from utils.evaluation.restoration import stripe_energy
 from utils.models.diffusion import Diffusion
-from utils.models.heads import augmentation, imputer
+from utils.models.heads import augmentation, gated, imputer
 from utils.training import checkpoints, devices, loop
 
 ROWS, COLUMNS = np.indices((64, 64))
@@ -123,6 +123,19 @@ def test_the_network_has_a_million_weights_and_all_of_them_learn(pictures64):
     torch.nn.init.normal_(model.network.head.weight, std=0.1)  # at first it is 0, and only the last layer learns
     model.step(batch, lambda name, loss, clip: loss.backward())
     assert all(p.grad.isfinite().all() and p.grad.any() for p in model.network.parameters())
+
+
+def test_the_opponent_has_as_many_weights_and_a_gate_in_each_convolution():
+    ours, theirs = imputer.Imputer().network, gated.GatedImputer().network
+    assert sum(x.numel() for x in theirs.parameters()) == pytest.approx(sum(x.numel() for x in ours.parameters()), 0.03)
+    assert sum(isinstance(part, gated.GatedConvolution) for part in theirs.modules()) == 14
+    layer = gated.GatedConvolution(2, 1)
+    with torch.no_grad():  # the gate looks at the second channel alone, which is the mask
+        layer.conv.weight[1] = 0
+        layer.conv.weight[1, 1, 1, 1] = 100
+    mask = torch.where(torch.rand(1, 1, 8, 8) < 0.5, 1.0, -1.0)
+    found = layer(torch.cat([torch.rand(1, 1, 8, 8), mask], 1))
+    assert (found[mask < 0].abs() < 1e-6).all() and (found[mask > 0].abs() > 1e-6).all()
 
 
 def test_imputer_overfits_a_few_images_and_is_better_than_the_interpolation(pictures64, tmp_path):

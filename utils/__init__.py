@@ -53,6 +53,7 @@ models/            the networks: `step` is one training step of a model, `sample
 models/heads/      fills the missing stripes of head slices
   imputer          the model: losses, training, filling
   networks         its U-Net
+  gated            the same with gated convolutions; an opponent
   augmentation     random changes of head slices
 
 evaluation/        measures how good the results are

@@ -33,7 +33,6 @@ class Hands:
     first_images: int  # images seen by the first GAN, whose discriminator the GAN begins with
     random_pairs_images: int  # images seen by the GAN whose discriminator compares random pairs
     cold_images: int  # images seen by the GAN that begins with random weights
-    probe_steps: int  # training steps of a discriminator whose generator is not trained
     selector_images: int  # images of the GAN that its selector learns from
     selector_steps: int  # training steps of the selector
     repetitions: int  # sets of 300 samples, each with its own seed
@@ -41,8 +40,7 @@ class Hands:
     curve_samples: int  # samples for each point of the curves of these GANs
     seeds: int  # seeds of the VAE
     two_sample_steps: int  # training steps of the detector in the two-sample test
-    detector_steps: int  # training steps of a detector of other people's fakes
-    detectors: int  # number of these detectors, each with its own seed
+    detector_steps: int  # training steps of the detector of other people's fakes
 
 
 @dataclass(frozen=True)
@@ -123,21 +121,21 @@ READING = {
 HANDS = {
     "smoke": Hands(
         base=16, vae_images=256, prior_images=1_000, gan_images=96, smaller=8, smaller_vae_images=64,
-        smaller_prior_images=256, first_images=32, random_pairs_images=32, cold_images=64, probe_steps=2,
+        smaller_prior_images=256, first_images=32, random_pairs_images=32, cold_images=64,
         selector_images=64, selector_steps=3, repetitions=2, many_samples=300, curve_samples=24, seeds=1,
-        two_sample_steps=3, detector_steps=3, detectors=1,
+        two_sample_steps=3, detector_steps=3,
     ),
     "quick": Hands(
         base=32, vae_images=20_000, prior_images=60_000, gan_images=5_000, smaller=8, smaller_vae_images=64,
-        smaller_prior_images=256, first_images=64, random_pairs_images=32, cold_images=64, probe_steps=6,
+        smaller_prior_images=256, first_images=64, random_pairs_images=32, cold_images=64,
         selector_images=1_000, selector_steps=60, repetitions=3, many_samples=300, curve_samples=100, seeds=1,
-        two_sample_steps=20, detector_steps=100, detectors=1,
+        two_sample_steps=20, detector_steps=100,
     ),
     "full": Hands(
-        base=48, vae_images=256_000, prior_images=512_000, gan_images=160_000, smaller=32, smaller_vae_images=160_000,
-        smaller_prior_images=400_000, first_images=80_000, random_pairs_images=96_000, cold_images=64_000,
-        probe_steps=100, selector_images=6_000, selector_steps=600, repetitions=10, many_samples=2_000,
-        curve_samples=1_000, seeds=2, two_sample_steps=200, detector_steps=400, detectors=1,
+        base=48, vae_images=256_000, prior_images=512_000, gan_images=64_000, smaller=32, smaller_vae_images=160_000,
+        smaller_prior_images=400_000, first_images=80_000, random_pairs_images=64_000, cold_images=83_200,
+        selector_images=6_000, selector_steps=600, repetitions=10, many_samples=2_000,
+        curve_samples=1_000, seeds=3, two_sample_steps=200, detector_steps=400,
     ),
 }  # fmt: skip
 HANDS_TUNING = {

@@ -165,8 +165,9 @@ class GeneratorStudy:
         images_seen: int,
         seed: int,
         start: VAE | None = None,
-        evaluations: int = 10,
+        own_pairs: bool = False,
         before: DCGAN | None = None,
+        evaluations: int = 10,
         **options,
     ) -> Trained:
         """A GAN that begins with a VAE, or with random weights.
@@ -177,7 +178,8 @@ class GeneratorStudy:
                 `residual: True`, the GAN is a `ResidualGAN`.
             images_seen: images seen in the training.
             start: the VAE to begin with.
-            before: a GAN whose discriminator this one begins with. Then half of the pairs are own pairs.
+            own_pairs: half of the pairs are own pairs, which need a VAE.
+            before: a GAN whose discriminator this one begins with.
             evaluations, options: further arguments of `loop.fit`.
         """
         settings = dict(settings)
@@ -193,6 +195,7 @@ class GeneratorStudy:
                 model.start_from(start.to(devices.accelerator().device), images_seen)
             if before is not None:
                 model.discriminator.load_state_dict(before.discriminator.state_dict())
+            if own_pairs:
                 data = self.images, start.posteriors(self.images)
                 more["data_hash"] = f"{identity.of_data((self.images,))}, with posteriors"
             steps = max(1, images_seen // batch_size)
@@ -204,6 +207,7 @@ class GeneratorStudy:
 
         length = {"images_seen": images_seen, "batch_size": batch_size, "ema_share": ema_share}
         length |= {"evaluations": evaluations, "start": checkpoints.fingerprint(start) if start else None}
+        length["own_pairs"] = own_pairs
         length |= {"discriminator": checkpoints.fingerprint(before.discriminator)} if before else {}
         return kept_model(folder / "gan.safetensors", self._wanted(model, length, seed), kind, make)
 
@@ -256,15 +260,13 @@ class GeneratorStudy:
         """
         name = f"gan_trials/{named(settings | {'images_seen': images_seen})}"
         settings = settings | {"latent_dim": start.config["latent_dim"]}
-        of_model = {key: x for key, x in settings.items() if key not in ("batch_size", "ema_share")}
 
         def measure(samples: np.ndarray) -> dict[str, float]:
             accuracy, _ = fidelity.two_sample_accuracy(list(self.spaces.values()), self.judged, samples)
             return self.score(samples) | {"two-sample accuracy": accuracy}
 
         def train() -> Trained:
-            devices.seed_everything(seed)
-            return self.gan(name, settings, images_seen, seed, start, 1, DCGAN(**of_model), plot=False)
+            return self.gan(name, settings, images_seen, seed, start, own_pairs=True, evaluations=1, plot=False)
 
         length = {"images_seen": images_seen, "start": checkpoints.fingerprint(start)}
         return self._trial(name, self._wanted(DCGAN(), settings | length, seed), train, measure)

@@ -131,7 +131,13 @@ class Batches(Sampler):
 
 
 def prepare(
-    data: HeadData, images_seen: int, batch_size: int, fold: int = 0, generated: Tensor | None = None, **settings
+    data: HeadData,
+    images_seen: int,
+    batch_size: int,
+    fold: int = 0,
+    generated: Tensor | None = None,
+    kind: type[Imputer] = Imputer,
+    **settings,
 ) -> tuple[Imputer, DataLoader]:
     """An imputer with random weights, and the `DataLoader` of its training.
 
@@ -139,10 +145,10 @@ def prepare(
         images_seen: number of images of the whole training, with repetitions.
         fold: the fold of test images that is left out, and the seed.
         generated: see `HeadData.training_set`.
-        settings: arguments of `Imputer`.
+        kind, settings: the imputer's class and its arguments.
     """
     devices.seed_everything(fold)
-    model = Imputer(data.mask, augmentation.grey_levels(data.tests[data.folds != fold], ~data.mask), **settings)
+    model = kind(data.mask, augmentation.grey_levels(data.tests[data.folds != fold], ~data.mask), **settings)
     images = TensorDataset(*data.training_set(fold, generated))
     order = Batches(len(images), batch_size, max(1, images_seen // batch_size), fold)
     return model, DataLoader(images, batch_sampler=order, collate_fn=model.collate)

@@ -11,6 +11,8 @@ from IPython.display import Code, display
 
 from utils.data.image_files import tile
 
+COLOURS = "inferno"  # matplotlib's scale of colours for values that are not grey levels
+
 
 def show_grids(grids: dict[str, np.ndarray], columns: int = 10, zoom: float = 1.5):
     """Show grids of images side by side, with their titles. Returns the matplotlib figure.
@@ -33,10 +35,14 @@ def show_grids(grids: dict[str, np.ndarray], columns: int = 10, zoom: float = 1.
 
 
 def show_rows(rows: dict[str, np.ndarray], zoom: float = 1.5):
-    """Show rows of images uint8 (N, C, H, W) with their labels. Shorter rows are padded with black."""
+    """Show rows of images uint8 (N, C, H, W) with their labels. Returns the matplotlib figure.
+
+    Shorter rows are padded with black. If some rows are in colour, grey rows stay grey.
+    """
     length = max(1, *(len(images) for images in rows.values()))
+    channels = max(images.shape[1] for images in rows.values())
     filled = [np.pad(x, [(0, length - len(x))] + [(0, 0)] * 3) for x in rows.values()]
-    picture = tile(np.concatenate(filled), length)
+    picture = tile(np.concatenate([x.repeat(channels // x.shape[1], axis=1) for x in filled]), length)
     height, width = picture.shape[:2]
     figure, axis = plt.subplots(figsize=(width / 80 * zoom + 2, height / 80 * zoom))
     axis.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
@@ -48,6 +54,18 @@ def show_rows(rows: dict[str, np.ndarray], zoom: float = 1.5):
     axis.tick_params(length=0)
     figure.tight_layout()
     return figure
+
+
+def coloured(values: np.ndarray, highest: float) -> np.ndarray:
+    """Values (N, 1, H, W) as colours uint8 (N, 3, H, W): black is 0, white is `highest` or more."""
+    colours = plt.get_cmap(COLOURS)(np.clip(values[:, 0] / highest, 0, 1))[..., :3]
+    return (255 * colours).round().astype(np.uint8).transpose(0, 3, 1, 2)
+
+
+def show_colours(figure, highest: float, label: str) -> None:
+    """Add the scale of `coloured` to a figure of `show_rows`."""
+    colours = plt.cm.ScalarMappable(plt.Normalize(0, highest), COLOURS)
+    figure.colorbar(colours, ax=figure.axes[0], label=label, fraction=0.02, pad=0.01, extend="max")
 
 
 def show_curves(histories: dict[str, list[dict]], panels: dict[str, list[str]]):

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -355,3 +356,27 @@ def test_a_chain_is_drawn_with_its_texts_and_an_arrow_between_each_two_boxes():
     texts = figure.axes[0].texts
     assert {"VAE", "GAN", "image", "encoder", "generator"} <= {text.get_text() for text in texts}
     assert sum(hasattr(text, "arrow_patch") and text.arrow_patch is not None for text in texts) == 3
+
+
+def test_the_labels_of_curves_stay_apart_when_an_axis_is_changed_afterwards():
+    history = [{"images": 1000 * step, "psnr": 20.0 + step} for step in range(1, 9)]
+    figure = figures.show_curves({"one": history, "two": history}, {"a": ["psnr"], "PSNR, validation (dB)": ["psnr"]})
+    left, right = figure.axes
+    right.set_yticks([24], ["twenty-four"])
+    figure.canvas.draw()
+    assert right.get_tightbbox().x0 > left.get_tightbbox().x1
+    assert figure.legends[0].get_window_extent().x0 > right.get_tightbbox().x1
+
+
+def test_colours_go_from_black_to_bright_and_stand_beside_grey_rows():
+    values = np.linspace(0, 2, 16, dtype=np.float32).reshape(1, 1, 4, 4)
+    colours = figures.coloured(values, 1.0)
+    brightness = colours[0].astype(float).mean(0).ravel()
+    assert colours.shape == (1, 3, 4, 4) and brightness[0] < 2 and (np.diff(brightness[:8]) > 0).all()
+    assert (brightness[8:] == brightness[-1]).all()  # above the highest value
+    grey = np.full((1, 1, 4, 4), 100, np.uint8)
+    figure = figures.show_rows({"grey": grey, "colours": colours})
+    figures.show_colours(figure, 1.0, "unit")
+    shown = figure.axes[0].images[0].get_array()
+    assert (shown[:4, :4] == 100).all() and (shown[5:9, :4] == colours[0].transpose(1, 2, 0)).all()
+    assert figure.axes[1].get_ylabel() == "unit"

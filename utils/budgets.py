@@ -38,7 +38,7 @@ class Hands:
     repetitions: int  # sets of 300 samples, each with its own seed
     many_samples: int  # samples for the kinds of film, and for the detector in the two-sample test
     curve_samples: int  # samples for each point of the curves of these GANs
-    seeds: int  # seeds of the VAE
+    seeds: int  # seeds of the VAE and of the GAN
     two_sample_steps: int  # training steps of the detector in the two-sample test
     detector_steps: int  # training steps of the detector of other people's fakes
 

@@ -63,7 +63,7 @@ def coloured(values: np.ndarray, highest: float) -> np.ndarray:
 
 
 def show_colours(figure, highest: float, label: str) -> None:
-    """Add the scale of `coloured` to a figure of `show_rows`."""
+    """Add the scale of `coloured`, with a label for its unit, to a figure of `show_rows`."""
     colours = plt.cm.ScalarMappable(plt.Normalize(0, highest), COLOURS)
     figure.colorbar(colours, ax=figure.axes[0], label=label, fraction=0.02, pad=0.01, extend="max")
 
@@ -77,7 +77,8 @@ def show_curves(histories: dict[str, list[dict]], panels: dict[str, list[str]]):
         histories: the results of `loop.fit`, by the name of the run.
         panels: for each axis label, the names of the quantities in the histories.
     """
-    figure, axes = plt.subplots(1, len(panels), figsize=(4.5 * len(panels), 3.2), squeeze=False)
+    size = (4.5 * len(panels), 3.2)  # constrained: the layout follows axes that are changed afterwards
+    figure, axes = plt.subplots(1, len(panels), figsize=size, squeeze=False, layout="constrained")
     for axis, (label, names) in zip(axes[0], panels.items()):
         for run, history in histories.items():
             for name in names:
@@ -89,9 +90,8 @@ def show_curves(histories: dict[str, list[dict]], panels: dict[str, list[str]]):
         axis.grid(alpha=0.3)
         if len(names) > 1:
             axis.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False)  # above the axes, so it hides nothing
-    figure.tight_layout()
     if len(histories) > 1 and (single := [a for a, names in zip(axes[0], panels.values()) if len(names) == 1]):
-        figure.legend(*single[0].get_legend_handles_labels(), loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+        figure.legend(*single[0].get_legend_handles_labels(), loc="outside right center", frameon=False)
     return figure
 
 

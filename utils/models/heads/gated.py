@@ -11,9 +11,9 @@ from utils.models.heads.networks import Convolution
 
 
 class GatedConvolution(nn.Module):
-    """A 3 x 3 convolution with batch normalisation and ELU, multiplied by a learned gate in (0, 1) for each pixel.
+    """A 3 x 3 convolution with batch normalisation and ELU: (N, inputs, H, W) to (N, outputs, H, W).
 
-    So the network can learn which pixels to trust.
+    It is multiplied by a learned gate in (0, 1) for each channel and pixel, so it can learn which pixels to trust.
     """
 
     def __init__(self, inputs: int, outputs: int):
